@@ -1,0 +1,308 @@
+//! `config.toml`: this node. What changes from site to site, and nothing of what is computed.
+//!
+//! Read by `cli`, handed to `node` in parts. Any key can be overridden by an environment variable
+//! (`FOREBAY_MQTT__URL` for `mqtt.url`); a secret is never in the file but `{ env = "NAME" }` or `{ file = "PATH" }`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::time::Span;
+
+/// The node's settings, as typed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The node's name in records, topics and ids; one word for each gateway.
+    pub node: String,
+    /// Folder of pipeline files. Relative paths start at this file.
+    #[serde(default = "pipelines")]
+    pub pipelines: PathBuf,
+    /// Folder of asset schemas.
+    #[serde(default = "schemas")]
+    pub schemas: PathBuf,
+    /// The broker on the site.
+    #[serde(default)]
+    pub mqtt: MqttConfig,
+    /// Where journal, records and checkpoints are kept.
+    #[serde(default)]
+    pub store: StoreConfig,
+    /// Where records go. Absent: they stay in the store, within its limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkConfig>,
+    /// What is shown on the site.
+    #[serde(default)]
+    pub feed: FeedConfig,
+    /// Which ONNX Runtime is used.
+    #[serde(default)]
+    pub onnxruntime: OnnxConfig,
+    /// Limits on what comes from outside.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+}
+
+fn pipelines() -> PathBuf {
+    "pipelines".into()
+}
+
+fn schemas() -> PathBuf {
+    "schemas".into()
+}
+
+/// A secret: where it is, never what it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Secret {
+    /// In this environment variable.
+    Env(String),
+    /// In this file (its last line break is not part of it).
+    File(PathBuf),
+}
+
+/// Version of the MQTT protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MqttVersion {
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+    /// MQTT 5.
+    #[default]
+    #[serde(rename = "5")]
+    V5,
+}
+
+/// A connection to a broker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttConfig {
+    /// `mqtt://host:1883` or `mqtts://host:8883`.
+    pub url: String,
+    /// Protocol version.
+    pub version: MqttVersion,
+    /// Client id. Absent: `forebay-` and the node's name. Two clients with one id throw each other out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// User name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Secret>,
+    /// Password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// File of the certificate authority (PEM) that signed the broker's certificate. Absent: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// File of this client's certificate (PEM), where the broker asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// File of this client's private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// How often an idle connection is proved alive; at least 5 s.
+    pub keep_alive: Span,
+    /// How many messages the broker may have sent that are not yet acknowledged (`max_inflight_messages` there).
+    /// A tick closes when so many have come, so a small number costs throughput.
+    pub in_flight: u16,
+    /// How long the broker keeps the session while the node is away (MQTT 5).
+    pub session_expiry: Span,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        MqttConfig {
+            url: "mqtt://127.0.0.1:1883".into(),
+            version: MqttVersion::V5,
+            client_id: None,
+            user: None,
+            password: None,
+            ca: None,
+            certificate: None,
+            key: None,
+            keep_alive: Span::seconds(30),
+            in_flight: 1000,
+            session_expiry: Span::seconds(7 * 24 * 3600),
+        }
+    }
+}
+
+/// The store: its place and its limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Longest time a tick stays open: what a reading waits before it is durable.
+    pub tick: Span,
+    /// A tick closes at so many readings.
+    pub tick_readings: usize,
+    /// Ticks between checkpoints: how much a start replays.
+    pub checkpoint_every: Span,
+    /// Most bytes of alarms and notices of loss that wait for the uplink.
+    #[schemars(with = "String")]
+    pub alarm_limit: ByteSize,
+    /// Most bytes of scored windows that wait.
+    #[schemars(with = "String")]
+    pub score_limit: ByteSize,
+    /// Most bytes of features that wait.
+    #[schemars(with = "String")]
+    pub feature_limit: ByteSize,
+    /// Most bytes of raw readings that wait.
+    #[schemars(with = "String")]
+    pub raw_limit: ByteSize,
+    /// Space that is left free on the disk.
+    #[schemars(with = "String")]
+    pub free_floor: ByteSize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig {
+            path: "forebay-data".into(),
+            tick: Span::millis(100),
+            tick_readings: 16_384,
+            checkpoint_every: Span::seconds(30),
+            alarm_limit: ByteSize::mib(32),
+            score_limit: ByteSize::mib(256),
+            feature_limit: ByteSize::mib(128),
+            raw_limit: ByteSize::mib(256),
+            free_floor: ByteSize::mib(128),
+        }
+    }
+}
+
+/// Where records go, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkConfig {
+    /// The far side.
+    pub target: TargetConfig,
+    /// Most bytes of one send, before compression.
+    #[serde(default = "parcel_limit")]
+    #[schemars(with = "String")]
+    pub parcel: ByteSize,
+    /// Longest wait between two tries.
+    #[serde(default = "retry_max")]
+    pub retry_max: Span,
+    /// How long a stopping node goes on sending.
+    #[serde(default = "drain_for")]
+    pub drain_for: Span,
+}
+
+fn parcel_limit() -> ByteSize {
+    ByteSize::kib(64)
+}
+
+fn retry_max() -> Span {
+    Span::seconds(30)
+}
+
+fn drain_for() -> Span {
+    Span::seconds(5)
+}
+
+/// The far side.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetConfig {
+    /// POST of NDJSON, zstd compressed.
+    Http(HttpConfig),
+    /// A publish a record, QoS 1.
+    Mqtt(UplinkMqttConfig),
+}
+
+/// An HTTP target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// `https://host/path`.
+    pub url: String,
+    /// Sent as `Authorization: Bearer …`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// Further headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// File of the certificate authority (PEM). Absent: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Longest time for one send.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+}
+
+fn http_timeout() -> Span {
+    Span::seconds(30)
+}
+
+/// An MQTT target: its own broker and credentials.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkMqttConfig {
+    /// The broker.
+    pub broker: MqttConfig,
+    /// Topic of a record; `{node}`, `{pipeline}`, `{asset}` and `{type}` are filled in.
+    #[serde(default = "uplink_topic")]
+    pub topic: String,
+}
+
+fn uplink_topic() -> String {
+    "forebay/{node}/{pipeline}/{asset}/{type}".into()
+}
+
+/// Feeds on the site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeedConfig {
+    /// Where dashboards are served. Loopback unless told otherwise; there is no password here.
+    pub listen: String,
+    /// Whether pages and the API are served at all.
+    pub http: bool,
+    /// Whether scores and alarms are published on the site's broker.
+    pub mqtt: bool,
+    /// Topic of a score or an alarm there; `{node}`, `{pipeline}`, `{asset}` and `{type}` are filled in.
+    pub topic: String,
+    /// Scores kept in memory for each pipeline and asset.
+    pub history: usize,
+}
+
+impl Default for FeedConfig {
+    fn default() -> Self {
+        FeedConfig {
+            listen: "127.0.0.1:8080".into(),
+            http: true,
+            mqtt: true,
+            topic: "forebay/{node}/{pipeline}/{asset}/{type}".into(),
+            history: 720,
+        }
+    }
+}
+
+/// Which ONNX Runtime is used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnnxConfig {
+    /// The library's file. Absent: `ORT_DYLIB_PATH`, beside the binary, an installed Python package, the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<PathBuf>,
+}
+
+/// Limits on what comes from outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Most assets a pipeline knows; more are refused, counted, and named once in the log.
+    pub assets: usize,
+    /// Largest message; larger ones are refused and counted.
+    #[schemars(with = "String")]
+    pub message: ByteSize,
+    /// Most rejected messages kept to look into.
+    pub rejected_kept: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig { assets: 10_000, message: ByteSize::mib(1), rejected_kept: 1000 }
+    }
+}

@@ -1,0 +1,196 @@
+//! What stages take and give: columns of readings, of resampled rows, and of windows.
+//!
+//! Decoders fill [`Readings`]; `stage/*` turn one kind into the next; the journal keeps [`Input`]. All are plain
+//! column vectors: a tick holds a few hundred rows, and a polars frame for each would cost more than the work.
+//! polars comes in where the columns are long: a window's samples (`stage/features`) and files (`ingest/replay`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// How far a value can be trusted, after OPC UA Part 8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Quality {
+    /// As measured.
+    #[default]
+    Good,
+    /// Usable with care.
+    Uncertain,
+    /// Not to be used.
+    Bad,
+}
+
+/// Where the time of a reading came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimeSource {
+    /// The payload said so.
+    #[default]
+    Payload,
+    /// The payload had none: when it arrived. Redelivered after a crash, such a reading may count twice.
+    Arrival,
+}
+
+/// An asset as the door knows it: its id, and what else the topic said of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Asset {
+    /// The asset's id.
+    pub id: String,
+    /// The other names in the topic pattern, with their values (`site` = `north`).
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Readings in arrival order. All columns have one length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Readings {
+    /// Index into the owner's table of assets.
+    pub asset: Vec<u32>,
+    /// Index into the schema's signals.
+    pub signal: Vec<u16>,
+    /// Event time.
+    pub ts: Vec<Timestamp>,
+    /// The value; NaN and infinities may come in here and are rejected by `clean`.
+    pub value: Vec<f64>,
+    /// The quality that came with it.
+    pub quality: Vec<Quality>,
+}
+
+impl Readings {
+    /// How many readings.
+    pub fn len(&self) -> usize {
+        self.ts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ts.is_empty()
+    }
+
+    /// Adds one reading.
+    pub fn push(&mut self, asset: u32, signal: u16, ts: Timestamp, value: f64, quality: Quality) {
+        self.asset.push(asset);
+        self.signal.push(signal);
+        self.ts.push(ts);
+        self.value.push(value);
+        self.quality.push(quality);
+    }
+
+    /// Removes all readings and keeps the memory.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Keeps the first `len` readings: how a decoder takes back a payload that failed half way.
+    pub fn truncate(&mut self, len: usize) {
+        self.asset.truncate(len);
+        self.signal.truncate(len);
+        self.ts.truncate(len);
+        self.value.truncate(len);
+        self.quality.truncate(len);
+    }
+}
+
+/// What one door brought in one tick: readings, and the assets that their `asset` column points into.
+/// Complete in itself, so that a journal entry needs nothing before it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// The route's name: schema, topics and format as one string (`pipeline::Route`).
+    pub route: String,
+    /// The assets seen in this tick.
+    pub assets: Vec<Asset>,
+    /// Their readings.
+    pub readings: Readings,
+}
+
+/// How a resampled point came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Origin {
+    /// Nothing near enough: the value is NaN.
+    #[default]
+    Missing,
+    /// Measured at this very time, or the mean of readings in the bin.
+    Measured,
+    /// On the line between two readings.
+    Interpolated,
+    /// The last (or next) reading, held.
+    Held,
+}
+
+/// Rows on the common grid of each asset: for every asset in time order, one row an instant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grid {
+    /// Index into the pipeline's assets, one a row.
+    pub asset: Vec<u32>,
+    /// The grid time, one a row.
+    pub ts: Vec<Timestamp>,
+    /// Values, row after row: `rows * channels`, NaN where [`Origin::Missing`].
+    pub values: Vec<f64>,
+    /// Origins, laid out as `values`.
+    pub origins: Vec<Origin>,
+    /// Columns in each row.
+    pub channels: usize,
+}
+
+/// A model's answer for every window of a [`Windows`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The name under which pipelines and records know it (`anomaly`).
+    pub output: String,
+    /// The model's name.
+    pub model: String,
+    /// The model's version.
+    pub version: String,
+    /// At or above it, the model calls the window abnormal. `None` where the model has none.
+    pub threshold: Option<f64>,
+    /// One value a window; `None` where an input was missing or the model failed on it.
+    pub values: Vec<Option<f64>>,
+    /// For each window, how much of the score each named part explains; empty where the model gives none.
+    pub contributions: Vec<Vec<(String, f64)>>,
+}
+
+/// Closed windows and what is known of them so far. All columns have one length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Windows {
+    /// Index into the pipeline's assets.
+    pub asset: Vec<u32>,
+    /// First instant of the window.
+    pub start: Vec<Timestamp>,
+    /// First instant after it.
+    pub end: Vec<Timestamp>,
+    /// Share of the window's points that were measured, interpolated or held: 0 to 1.
+    pub coverage: Vec<f64>,
+    /// Names of the features, `signal.feature`, in model order.
+    pub names: Vec<String>,
+    /// Feature values, window after window: `windows * names`, NaN where there was nothing to compute from.
+    pub features: Vec<f64>,
+    /// The samples themselves where a model asked for them: `windows * steps * channels`, oldest first.
+    pub sequence: Vec<f64>,
+    /// Samples a window in `sequence`.
+    pub steps: usize,
+    /// Channels a sample in `sequence`.
+    pub channels: usize,
+    /// Scores so far, one a score stage.
+    pub scores: Vec<Scored>,
+}
+
+impl Windows {
+    /// How many windows.
+    pub fn len(&self) -> usize {
+        self.end.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.end.is_empty()
+    }
+
+    /// The features of window `index`.
+    pub fn row(&self, index: usize) -> &[f64] {
+        let width = self.names.len();
+        self.features.get(index * width..(index + 1) * width).unwrap_or_default()
+    }
+}

@@ -1,0 +1,3 @@
+//! Pipelines: from file to running stages.
+
+pub mod spec;

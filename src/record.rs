@@ -1,0 +1,268 @@
+//! What leaves the engine: scored windows, features, alarms, raw rows, notices of loss.
+//!
+//! `stage/emit` and `stage/alarm` make them, the outbox keeps them, uplink, feeds and `replay` send them: one
+//! shape everywhere, with a JSON Schema in `schemas/json/record.json`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// A class of records with its own limits and its own place in the order of sending. Smaller goes first.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Lane {
+    /// Alarm changes and notices of loss.
+    Alarm = 0,
+    /// Scored windows.
+    Score = 1,
+    /// Windows with features alone.
+    Feature = 2,
+    /// Cleaned readings.
+    Raw = 3,
+}
+
+impl Lane {
+    /// All lanes, in order of sending.
+    pub const ALL: [Lane; 4] = [Lane::Alarm, Lane::Score, Lane::Feature, Lane::Raw];
+
+    /// Its name in configs, metrics and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Lane::Alarm => "alarm",
+            Lane::Score => "score",
+            Lane::Feature => "feature",
+            Lane::Raw => "raw",
+        }
+    }
+}
+
+/// A record as it is stored, sent and shown: flat JSON with a `type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Record {
+    /// A window with its features and, after a `score` stage, its scores.
+    Score(ScoreRecord),
+    /// A change of an alarm's state.
+    Alarm(AlarmRecord),
+    /// Cleaned readings of one asset.
+    Raw(RawRecord),
+    /// Something that a limit or a policy had to drop.
+    Loss(LossRecord),
+}
+
+/// A scored window of one asset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScoreRecord {
+    /// Unique and the same on every recomputation, so that a receiver can drop repeats.
+    pub id: String,
+    /// The node that computed it.
+    pub node: String,
+    /// The pipeline that computed it.
+    pub pipeline: String,
+    /// The asset.
+    pub asset: String,
+    /// What else the topic said of the asset.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// First instant of the window.
+    pub window_start: Timestamp,
+    /// First instant after it.
+    pub window_end: Timestamp,
+    /// Feature name to value; null where there was nothing to compute it from.
+    pub features: BTreeMap<String, Option<f64>>,
+    /// Score name to value; null where an input was missing.
+    pub scores: BTreeMap<String, Option<f64>>,
+    /// At or above it the first model calls the window abnormal.
+    pub threshold: Option<f64>,
+    /// Share of the window's points that were measured, interpolated or held: 0 to 1.
+    pub coverage: f64,
+    /// Name of the first model.
+    pub model: Option<String>,
+    /// Version of the first model.
+    pub model_version: Option<String>,
+    /// All models, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelRef>,
+    /// What explains the first score most, largest share first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contributions: Vec<Contribution>,
+}
+
+/// One of several models behind a score record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelRef {
+    /// The score it gave.
+    pub output: String,
+    /// Its name.
+    pub model: String,
+    /// Its version.
+    pub model_version: String,
+    /// Its threshold.
+    pub threshold: Option<f64>,
+}
+
+/// A part's share of a score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Contribution {
+    /// A signal or a feature.
+    pub name: String,
+    /// Its share, in the model's own measure.
+    pub value: f64,
+}
+
+/// The state of an alarm, after ISA-18.2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AlarmState {
+    /// Nothing to say.
+    #[default]
+    Normal,
+    /// Raised, and nobody has acknowledged it.
+    Unacknowledged,
+    /// Raised and acknowledged.
+    Acknowledged,
+    /// Over, and nobody acknowledged it while it was on (latched alarms wait here).
+    Returned,
+    /// Silenced by an operator for a time.
+    Shelved,
+}
+
+/// How much an alarm matters.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// For information.
+    Low,
+    /// Look into it today.
+    #[default]
+    Medium,
+    /// Act this shift.
+    High,
+    /// Act now.
+    Critical,
+}
+
+/// A change of an alarm's state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AlarmRecord {
+    /// Unique and the same on every recomputation.
+    pub id: String,
+    /// The node that raised it.
+    pub node: String,
+    /// The pipeline that raised it.
+    pub pipeline: String,
+    /// The asset.
+    pub asset: String,
+    /// What else the topic said of the asset.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// The alarm's name in the pipeline file.
+    pub name: String,
+    /// The state it changed to.
+    pub state: AlarmState,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Event time of the change.
+    pub at: Timestamp,
+    /// What the alarm watches (a score or a feature).
+    pub on: String,
+    /// Its value at the change.
+    pub value: Option<f64>,
+    /// The limit that it crossed.
+    pub limit: f64,
+    /// What explains the score most, largest share first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contributions: Vec<Contribution>,
+}
+
+/// Cleaned readings of one asset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RawRecord {
+    /// Unique and the same on every recomputation.
+    pub id: String,
+    /// The node.
+    pub node: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The asset.
+    pub asset: String,
+    /// What else the topic said of the asset.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Signal name to its readings.
+    pub signals: BTreeMap<String, Vec<RawReading>>,
+}
+
+/// One cleaned reading.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RawReading(pub Timestamp, pub f64);
+
+/// Records or readings that are gone, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LossRecord {
+    /// Unique.
+    pub id: String,
+    /// The node.
+    pub node: String,
+    /// The lane that lost them.
+    pub lane: Lane,
+    /// How many.
+    pub count: u64,
+    /// First lost key's tick.
+    pub first_tick: u64,
+    /// Last lost key's tick.
+    pub last_tick: u64,
+    /// Why (`lane limit`, `store limit`, `damaged`).
+    pub reason: String,
+    /// When it was noticed.
+    pub at: Timestamp,
+}
+
+impl Record {
+    /// Its id: the idempotency key of one record.
+    pub fn id(&self) -> &str {
+        match self {
+            Record::Score(r) => &r.id,
+            Record::Alarm(r) => &r.id,
+            Record::Raw(r) => &r.id,
+            Record::Loss(r) => &r.id,
+        }
+    }
+}
+
+/// A record with the lane it goes out on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    /// The lane.
+    pub lane: Lane,
+    /// The record.
+    pub record: Record,
+}
+
+/// What one tick came to: what the ledger commits.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Which tick.
+    pub tick: crate::time::Tick,
+    /// What came in, as the journal keeps it.
+    pub input: Vec<crate::frame::Input>,
+    /// What goes out. The n-th record's key is (lane, tick, n).
+    pub records: Vec<Outgoing>,
+}
+
+/// The whole engine's state after a tick, as bytes that only the engine reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// After which tick.
+    pub tick: crate::time::Tick,
+    /// Every pipeline's state.
+    pub state: Vec<u8>,
+}

@@ -1,0 +1,285 @@
+//! The contract of computation: what goes in, what comes out, what is remembered.
+//!
+//! `engine` runs a pipeline's stages in order. A stage is a deterministic function of its configuration, its state
+//! and its input: no clock, no I/O, no randomness. Its state can be saved and loaded; whoever does so after any tick
+//! and goes on gets the same output (the law of resumption, `tests/laws.rs`).
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::{Asset, Grid, Readings, Windows};
+use crate::record::Outgoing;
+use crate::time::{Tick, Timestamp};
+
+/// What flows between stages.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Flow {
+    /// Readings. Before `clean` in arrival order; after it sorted by (asset, signal, time) and complete up to the
+    /// asset's watermark.
+    Readings(Readings, Vec<Mark>),
+    /// Resampled rows.
+    Grid(Grid),
+    /// Closed windows.
+    Windows(Windows),
+}
+
+/// Up to where an asset's readings are complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Index into the pipeline's assets.
+    pub asset: u32,
+    /// No reading before this will follow.
+    pub watermark: Timestamp,
+}
+
+/// One step of computation.
+pub trait Stage: Send {
+    /// Its name in errors and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Takes what came in this tick and gives what goes on; records and counts go into `effects`.
+    fn apply(
+        &mut self,
+        input: Flow,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<Flow, StageError>;
+
+    /// Its memory, as bytes that [`Stage::load`] understands. Stages without memory give none.
+    fn save(&self) -> Result<Vec<u8>, StageError> {
+        Ok(Vec::new())
+    }
+
+    /// Replaces its memory by what [`Stage::save`] gave.
+    fn load(&mut self, _state: &[u8]) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    /// The next moment at which it must be called even if no reading comes.
+    fn wake_at(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// Where a stage finds itself: read-only.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The pipeline's name.
+    pub pipeline: &'a str,
+    /// The pipeline's assets, by index.
+    pub assets: &'a [Asset],
+    /// The step.
+    pub tick: Tick,
+    /// Whether the input has ended: every watermark is at its end.
+    pub ended: bool,
+}
+
+/// What a stage does besides its output.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Records to store and send.
+    pub records: Vec<Outgoing>,
+    /// What was counted.
+    pub account: Account,
+}
+
+/// Why a reading was taken out (or marked).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// NaN or infinite.
+    NotFinite,
+    /// Its quality was bad.
+    BadQuality,
+    /// Outside the schema's limits.
+    OutOfRange,
+    /// Faster than the schema's `max_rate`.
+    TooFast,
+    /// A spike.
+    Spike,
+    /// The sensor is stuck.
+    Stuck,
+    /// Its time is ahead of the clock.
+    Future,
+    /// Its time is before `earliest`.
+    Past,
+    /// The node's limit on assets was reached.
+    TooManyAssets,
+    /// A stage failed on the frame that held it.
+    Quarantined,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Reason; 10] = [
+        Reason::NotFinite,
+        Reason::BadQuality,
+        Reason::OutOfRange,
+        Reason::TooFast,
+        Reason::Spike,
+        Reason::Stuck,
+        Reason::Future,
+        Reason::Past,
+        Reason::TooManyAssets,
+        Reason::Quarantined,
+    ];
+
+    /// Its name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::NotFinite => "not_finite",
+            Reason::BadQuality => "bad_quality",
+            Reason::OutOfRange => "out_of_range",
+            Reason::TooFast => "too_fast",
+            Reason::Spike => "spike",
+            Reason::Stuck => "stuck",
+            Reason::Future => "future",
+            Reason::Past => "past",
+            Reason::TooManyAssets => "too_many_assets",
+            Reason::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// A pipeline's books. The law: `received = used + rejected + duplicates + late + pending`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Account {
+    /// Readings that came in.
+    pub received: u64,
+    /// Readings that passed `clean`.
+    pub used: u64,
+    /// Readings taken out, by [`Reason`].
+    pub rejected: [u64; 10],
+    /// Readings kept but marked or clamped, by [`Reason`].
+    pub marked: [u64; 10],
+    /// Readings that came again.
+    pub duplicates: u64,
+    /// Readings that came after their time was complete.
+    pub late: u64,
+    /// Readings that wait for their watermark.
+    pub pending: u64,
+    /// Resampled rows.
+    pub rows: u64,
+    /// Windows closed.
+    pub windows: u64,
+    /// Windows with too few known points.
+    pub sparse: u64,
+    /// Scores given.
+    pub scores: u64,
+    /// Scores not given: an input was missing, or the model failed.
+    pub unscored: u64,
+    /// Alarms raised.
+    pub alarms_raised: u64,
+    /// Alarms cleared.
+    pub alarms_cleared: u64,
+    /// Records made.
+    pub records: u64,
+    /// Frames that a stage failed on.
+    pub failures: u64,
+}
+
+impl Account {
+    /// Counts one reading taken out.
+    pub fn reject(&mut self, why: Reason) {
+        if let Some(count) = self.rejected.get_mut(why as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Counts one reading kept but marked.
+    pub fn mark(&mut self, why: Reason) {
+        if let Some(count) = self.marked.get_mut(why as usize) {
+            *count += 1;
+        }
+    }
+
+    /// All readings taken out.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.iter().sum()
+    }
+
+    /// Readings not accounted for: 0, or there is a bug.
+    pub fn gap(&self) -> i64 {
+        self.received as i64
+            - (self.used + self.rejected() + self.duplicates + self.late + self.pending) as i64
+    }
+}
+
+/// Why a stage could not take a frame. The frame is quarantined for this pipeline; others go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// It was given another kind of input: the plan should have found that.
+    #[error("stage `{stage}` takes {expected}")]
+    WrongInput {
+        /// The stage.
+        stage: &'static str,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// The model could not be run.
+    #[error("model `{model}`: {reason}")]
+    Model {
+        /// The model.
+        model: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The saved state is not this stage's.
+    #[error("saved state of stage `{stage}` cannot be read: {reason}")]
+    State {
+        /// The stage.
+        stage: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Memory of a stage as bytes.
+pub(crate) fn save_state<T: Serialize>(
+    stage: &'static str,
+    state: &T,
+) -> Result<Vec<u8>, StageError> {
+    postcard::to_stdvec(state).map_err(|e| StageError::State { stage, reason: e.to_string() })
+}
+
+/// Memory of a stage from bytes.
+pub(crate) fn load_state<T: for<'de> Deserialize<'de>>(
+    stage: &'static str,
+    state: &[u8],
+) -> Result<T, StageError> {
+    postcard::from_bytes(state).map_err(|e| StageError::State { stage, reason: e.to_string() })
+}
+
+/// Asset ids to indices, in the order of first sight.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AssetTable {
+    /// By index.
+    pub(crate) assets: Vec<Asset>,
+    by_id: HashMap<String, u32>,
+}
+
+impl AssetTable {
+    /// The index of `asset`; new assets are taken in up to `limit`.
+    pub(crate) fn intern(&mut self, asset: &Asset, limit: usize) -> Option<u32> {
+        if let Some(&index) = self.by_id.get(&asset.id) {
+            return Some(index);
+        }
+        if self.assets.len() >= limit {
+            return None;
+        }
+        let index = self.assets.len() as u32;
+        self.by_id.insert(asset.id.clone(), index);
+        self.assets.push(asset.clone());
+        Some(index)
+    }
+
+    /// A table of these assets.
+    pub(crate) fn from_assets(assets: Vec<Asset>) -> AssetTable {
+        let by_id = assets.iter().enumerate().map(|(i, a)| (a.id.clone(), i as u32)).collect();
+        AssetTable { assets, by_id }
+    }
+}
