@@ -335,7 +335,7 @@ fn play(engine: Engine, ops: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_waits_is_what_was_committed_and_has_not_left(ops in prop::collection::vec(op(), 1..40)) {
