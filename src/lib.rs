@@ -24,5 +24,6 @@ pub mod uplink;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod diagnose;
 pub mod node;
 pub mod pipeline;
