@@ -4,6 +4,8 @@
 //! and its input: no clock, no I/O, no randomness. Its state can be saved and loaded; whoever does so after any tick
 //! and goes on gets the same output (the law of resumption, `tests/laws.rs`).
 
+pub mod score;
+
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
