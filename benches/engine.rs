@@ -49,6 +49,7 @@ fn pipeline(spec: &PipelineSpec) -> Pipeline {
         live: false,
         asset_limit: 1000,
         model: None,
+        library: None,
         features_only: false,
     };
     plan(spec, &schema(), options).expect("the pipeline fits")

@@ -128,7 +128,11 @@ fn files_and_functions_are_short_enough_to_read() {
         while at < lines.len() {
             let line = lines[at].trim_start();
             let starts = line.contains("fn ") && !line.starts_with("//") && line.contains('(');
-            if !starts || !(line.starts_with("fn ") || line.starts_with("pub") || line.starts_with("async ")) {
+            if !starts
+                || !(line.starts_with("fn ")
+                    || line.starts_with("pub")
+                    || line.starts_with("async "))
+            {
                 at += 1;
                 continue;
             }
@@ -151,9 +155,11 @@ fn files_and_functions_are_short_enough_to_read() {
 #[test]
 fn every_file_says_what_it_is_and_no_test_is_empty_or_off() {
     let mut problems = Vec::new();
-    for (path, text) in sources("src").into_iter().chain(sources("tests")).chain(sources("benches")) {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")).chain(sources("benches"))
+    {
         if !text.starts_with("//!") {
-            problems.push(format!("{}: opens without a `//!` that says what it is", path.display()));
+            problems
+                .push(format!("{}: opens without a `//!` that says what it is", path.display()));
         }
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();

@@ -8,14 +8,15 @@ use sha2::{Digest, Sha256};
 
 use super::spec::{ModelInput, PipelineSpec, StageSpec};
 use crate::engine::{Pipeline, Planned};
-use crate::model::{Model, ModelError};
+use crate::model::runtime::RuntimeError;
+use crate::model::{Given, Model, ModelError, Runtime};
 use crate::schema::Schema;
 use crate::stage::Stage;
 use crate::stage::alarm::Alarm;
 use crate::stage::clean::Clean;
 use crate::stage::emit::Emit;
 use crate::stage::resample::Resample;
-use crate::stage::score::ScoreStage;
+use crate::stage::score::{ScoreError, ScoreStage};
 use crate::stage::window::{Window, WindowInput};
 use crate::time::Span;
 
@@ -30,7 +31,9 @@ pub struct PlanOptions<'a> {
     pub asset_limit: usize,
     /// Takes the place of the first score stage's model.
     pub model: Option<&'a Path>,
-    /// Stop after the window stage: what training needs.
+    /// The ONNX Runtime to load, where the config names one.
+    pub library: Option<&'a Path>,
+    /// Stop after the window stage and keep its windows (`Engine::take_windows`): what training needs.
     pub features_only: bool,
 }
 
@@ -45,15 +48,27 @@ pub enum PlanError {
         /// What does not fit.
         reason: String,
     },
-    /// A model cannot be used.
+    /// A model cannot be opened.
     #[error("pipeline `{pipeline}`: {source}")]
     Model {
         /// The pipeline.
         pipeline: String,
         /// Why.
-        #[source]
         source: ModelError,
     },
+    /// A model does not fit.
+    #[error("pipeline `{pipeline}`: {}: {source}", path.display())]
+    Fit {
+        /// The pipeline.
+        pipeline: String,
+        /// The model's file.
+        path: PathBuf,
+        /// Why.
+        source: ScoreError,
+    },
+    /// No runtime for models.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
 }
 
 /// The name of a pipeline's door: the same for pipelines that take the same readings in the same way.
@@ -94,7 +109,10 @@ pub fn plan(
             break;
         }
     }
-    Ok(Pipeline::new(spec.name.clone(), route(spec), builder.stages, options.asset_limit))
+    let mut pipeline =
+        Pipeline::new(spec.name.clone(), route(spec), builder.stages, options.asset_limit);
+    pipeline.keep_windows = options.features_only;
+    Ok(pipeline)
 }
 
 struct Builder<'a> {
@@ -177,15 +195,19 @@ impl<'a> Builder<'a> {
             return Err(self.unfit("`score` needs a `window` before it"));
         }
         let path = self.model.take().unwrap_or_else(|| self.options.base.join(&score.model));
-        let failed = |source| PlanError::Model { pipeline: self.spec.name.clone(), source };
-        let model = Model::open(&path).map_err(failed)?;
-        let misfits = match score.input {
-            ModelInput::Features => model.check_features(&self.features),
-            ModelInput::Sequence => model.check_sequence(self.sequence.0, &self.sequence.1),
+        let pipeline = self.spec.name.clone();
+        let model = Model::open(Runtime::find(self.options.library)?, &path)
+            .map_err(|source| PlanError::Model { pipeline: pipeline.clone(), source })?;
+        let given = match score.input {
+            ModelInput::Features => Given::Features(&self.features),
+            ModelInput::Sequence => {
+                Given::Sequence { steps: self.sequence.0, channels: &self.sequence.1 }
+            }
         };
-        if let Some(misfit) = misfits.first() {
-            return Err(self.unfit(format!("model `{}`: {misfit}", path.display())));
-        }
-        ScoreStage::new(model, score).map_err(failed)
+        ScoreStage::new(score, model, given).map_err(|source| PlanError::Fit {
+            pipeline,
+            path,
+            source,
+        })
     }
 }

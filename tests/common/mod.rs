@@ -43,8 +43,14 @@ pub fn spec(stages: &str) -> PipelineSpec {
 /// The running pipeline of such a file, fed from a recording.
 pub fn pipeline(spec: &PipelineSpec) -> Pipeline {
     let base = Path::new(".");
-    let options =
-        PlanOptions { base, live: false, asset_limit: 100, model: None, features_only: false };
+    let options = PlanOptions {
+        base,
+        live: false,
+        asset_limit: 100,
+        model: None,
+        library: None,
+        features_only: false,
+    };
     plan(spec, &schema(), options).unwrap()
 }
 
