@@ -13,6 +13,9 @@ pub mod sender;
 // the far side
 pub mod link;
 pub mod receiver;
+// measuring
+pub mod load;
+pub mod usage;
 
 /// What can go wrong in the simulated world.
 #[derive(Debug, thiserror::Error)]

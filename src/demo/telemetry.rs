@@ -29,7 +29,7 @@ pub struct Dirt {
     pub duplicate: f64,
     /// Messages that come up to 1.5 s late.
     pub late_within: f64,
-    /// Messages that come 4 to 10 s late.
+    /// Messages that come 20 to 40 s late: further than a tick of a fast demo is long.
     pub late_beyond: f64,
     /// Messages that are not JSON.
     pub malformed: f64,
@@ -248,8 +248,11 @@ impl Telemetry {
             }
             Fate::LateWithin | Fate::LateBeyond => {
                 message.mark = Mark::Delayed;
-                let due =
-                    if fate == Fate::LateWithin { later(300, 1_500) } else { later(4_000, 10_000) };
+                let due = if fate == Fate::LateWithin {
+                    later(300, 1_500)
+                } else {
+                    later(20_000, 40_000)
+                };
                 self.delay(due, message);
                 return;
             }
