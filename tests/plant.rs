@@ -1,6 +1,8 @@
 //! The simulated world keeps its word: same seed same bytes, exact totals, faults that show, a far side that knows each
 //! record once, a link that is down when it says so.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::{HashMap, HashSet};
 
 use forebay::demo::fault::{Fault, FaultKind, FaultPlan};

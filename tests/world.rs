@@ -1,5 +1,7 @@
 //! The far side knows each record once; the link is down when it says so; the publisher's totals are what a broker got.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -9,6 +11,8 @@ use forebay::config::MqttVersion;
 use forebay::demo::DemoError;
 use forebay::demo::fault::FaultPlan;
 use forebay::demo::link::{Link, LinkOptions, Outage};
+use forebay::demo::load::{self, Acks, LoadOptions, Subscriber};
+use forebay::demo::mosquitto::Mosquitto;
 use forebay::demo::plant::{Plant, PlantOptions};
 use forebay::demo::publisher::{Pace, publish};
 use forebay::demo::receiver::Receiver;
@@ -379,4 +383,33 @@ async fn a_broken_connection_loses_no_message_and_repeats_are_counted() {
     }
     assert_eq!(once, expected);
     stop.cancel();
+}
+
+/// Where Mosquitto is not installed this says so and proves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_reaches_a_bare_subscriber_through_mosquitto_whole() {
+    let Some(mosquitto) = Mosquitto::start(100).unwrap() else {
+        println!("mosquitto is not installed: skipped");
+        return;
+    };
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        for acks in [Acks::Automatic, Acks::Manual] {
+            let url = mosquitto.url();
+            let subscriber = Subscriber::start(&url, version, "plant/#", acks, 100).await.unwrap();
+            let options = LoadOptions {
+                sender: SenderOptions { url, ..sender(SocketAddr::from(([0; 4], 0)), version) },
+                messages: 2_000,
+                rate: None,
+                assets: 10,
+                signals: 8,
+                start: Timestamp(1_700_000_000_000_000),
+                every: Span::millis(100),
+            };
+            let load = load::publish(options, CancellationToken::new()).await.unwrap();
+            assert_eq!((load.messages, load.readings, load.resent), (2_000, 16_000, 0));
+            let taken = subscriber.finish(2_000, PATIENCE).await;
+            assert_eq!(taken.messages, 2_000, "{version:?} {acks:?}: {:?}", taken.failed);
+            assert!(taken.rate() > 0.0);
+        }
+    }
 }

@@ -15,6 +15,7 @@ pub mod link;
 pub mod receiver;
 // measuring
 pub mod load;
+pub mod mosquitto;
 pub mod usage;
 
 /// What can go wrong in the simulated world.
