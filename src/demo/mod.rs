@@ -13,6 +13,8 @@ pub mod sender;
 // the far side
 pub mod link;
 pub mod receiver;
+// its models
+pub mod windows;
 // measuring
 pub mod load;
 pub mod mosquitto;
