@@ -10,6 +10,7 @@ pub mod clean;
 pub mod emit;
 pub mod features;
 pub mod resample;
+pub mod score;
 pub mod window;
 
 use std::collections::HashMap;
