@@ -8,6 +8,8 @@ pub mod metrics;
 pub mod record;
 pub mod schema;
 pub mod time;
+// what the edges share
+pub mod link;
 // in
 pub mod decode;
 pub mod ingest;

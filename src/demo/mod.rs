@@ -8,6 +8,7 @@ pub mod plant;
 pub mod pump;
 pub mod telemetry;
 // its way to the broker
+pub mod broker;
 pub mod publisher;
 pub mod sender;
 // the far side

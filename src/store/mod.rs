@@ -1,1 +1,3 @@
 //! (being written)
+mod receipt;
+pub use receipt::{Receipt, Receipts, Released};
