@@ -15,6 +15,7 @@ pub mod sender;
 pub mod link;
 pub mod receiver;
 // its models
+pub mod train;
 pub mod windows;
 // measuring
 pub mod load;

@@ -61,6 +61,25 @@ pub struct Labelled {
     pub labels: Vec<Label>,
 }
 
+impl Labelled {
+    /// Adds the windows of another run of the same pipeline.
+    pub fn append(&mut self, more: Labelled) {
+        append(&mut self.windows, more.windows);
+        self.labels.extend(more.labels);
+    }
+}
+
+fn append(all: &mut Windows, more: Windows) {
+    all.asset.extend(more.asset);
+    all.start.extend(more.start);
+    all.end.extend(more.end);
+    all.coverage.extend(more.coverage);
+    all.features.extend(more.features);
+    if all.names.is_empty() {
+        all.names = more.names;
+    }
+}
+
 /// Why a pipeline gives no windows.
 #[derive(Debug, thiserror::Error)]
 pub enum WindowsError {
@@ -187,17 +206,6 @@ fn stages(
         Box::new(Resample::new(resample, signals.len())),
         Box::new(window),
     ])
-}
-
-fn append(all: &mut Windows, more: Windows) {
-    all.asset.extend(more.asset);
-    all.start.extend(more.start);
-    all.end.extend(more.end);
-    all.coverage.extend(more.coverage);
-    all.features.extend(more.features);
-    if all.names.is_empty() {
-        all.names = more.names;
-    }
 }
 
 fn labels(windows: &Windows, faults: &FaultPlan) -> Vec<Label> {
