@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{Asset, Input, Readings};
+use crate::frame::{Asset, Input, Readings, Windows};
 use crate::record::{Checkpoint, Step};
 use crate::stage::{Account, Around, AssetTable, Effects, Flow, Reason, Stage, StageError};
 use crate::time::{Tick, Timestamp};
@@ -31,10 +31,13 @@ pub struct Pipeline {
     pub stages: Vec<Planned>,
     /// Most assets it will know.
     pub asset_limit: usize,
+    /// Whether the windows that come out at the end are kept for [`Engine::take_windows`].
+    pub keep_windows: bool,
     assets: AssetTable,
     account: Account,
-    /// Signals in its schema: decoded readings are below it.
+    /// Readings of assets beyond the limit.
     refused: u64,
+    windows: Vec<Windows>,
 }
 
 /// A stage with the fingerprint of everything that its memory depends on.
@@ -84,9 +87,11 @@ impl Pipeline {
             route,
             stages,
             asset_limit,
+            keep_windows: false,
             assets: AssetTable::default(),
             account: Account::default(),
             refused: 0,
+            windows: Vec::new(),
         }
     }
 
@@ -143,6 +148,12 @@ impl Pipeline {
         let mut flow = Flow::Readings(readings, Vec::new());
         for planned in &mut self.stages {
             flow = planned.stage.apply(flow, around, effects)?;
+        }
+        if let Flow::Windows(windows) = flow
+            && self.keep_windows
+            && !windows.is_empty()
+        {
+            self.windows.push(windows);
         }
         Ok(())
     }
@@ -238,6 +249,11 @@ impl Engine {
     /// Failures since they were last asked for.
     pub fn take_failures(&mut self) -> Vec<Failure> {
         std::mem::take(&mut self.failures)
+    }
+
+    /// Windows since they were last asked for, of pipelines that keep them; `asset` points into the pipeline's assets.
+    pub fn take_windows(&mut self) -> Vec<Windows> {
+        self.pipelines.iter_mut().flat_map(|p| std::mem::take(&mut p.windows)).collect()
     }
 
     /// The next moment at which it must be stepped even if no reading comes.

@@ -36,8 +36,16 @@ pub(super) struct History {
     last: Option<(Timestamp, f64)>,
     /// The last values, spikes included, oldest first.
     values: VecDeque<f64>,
-    /// The value that has not changed, and since when.
-    unchanged: Option<(Timestamp, f64)>,
+    /// The value that has not changed, since when, and when it was last seen.
+    unchanged: Option<Unchanged>,
+}
+
+/// A run of equal values.
+#[derive(Serialize, Deserialize)]
+struct Unchanged {
+    since: Timestamp,
+    seen: Timestamp,
+    value: f64,
 }
 
 impl Checks {
@@ -97,12 +105,16 @@ impl Checks {
 
     fn is_stuck(&self, history: &mut History, ts: Timestamp, value: f64) -> bool {
         let Some(limit) = self.stuck_after else { return false };
-        match history.unchanged {
-            Some((since, same)) if (value - same).abs() <= self.resolution => {
-                ts.since(since) >= limit
+        match &mut history.unchanged {
+            // A silence is no proof: a sensor that only reports changes says nothing while there is none.
+            Some(run)
+                if (value - run.value).abs() <= self.resolution && ts.since(run.seen) < limit =>
+            {
+                run.seen = ts;
+                ts.since(run.since) >= limit
             }
             _ => {
-                history.unchanged = Some((ts, value));
+                history.unchanged = Some(Unchanged { since: ts, seen: ts, value });
                 false
             }
         }

@@ -125,7 +125,7 @@ impl Clean {
         }
         let series = &mut state.series[signal];
         if ts < state.watermark {
-            if series.recent.contains(&ts) {
+            if series.has_had(ts, state.watermark) {
                 account.duplicates += 1;
             } else {
                 account.late += 1;
@@ -211,6 +211,14 @@ impl AssetState {
 }
 
 impl Series {
+    /// Whether one of the last [`RECENT`] complete readings had this time, released or about to be: when within a
+    /// tick they are released must not matter.
+    fn has_had(&self, ts: Timestamp, watermark: Timestamp) -> bool {
+        let complete = self.waiting.partition_point(|w| w.0 < watermark);
+        let newest_first = self.waiting.range(..complete).rev().map(|w| w.0);
+        newest_first.chain(self.recent.iter().rev().copied()).take(RECENT).any(|had| had == ts)
+    }
+
     /// Puts a reading in its place; `false` if one with its time is there already.
     fn insert(&mut self, ts: Timestamp, value: f64, quality: Quality, policy: Duplicates) -> bool {
         // Nearly always the newest: look from the back.
