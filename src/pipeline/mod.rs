@@ -1,7 +1,8 @@
 //! Pipelines: from file to running stages.
 
+pub mod spec;
+pub mod names;
 pub mod kind;
 pub mod load;
-pub mod names;
 mod rules;
-pub mod spec;
+pub mod plan;

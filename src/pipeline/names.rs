@@ -4,23 +4,14 @@
 
 use super::spec::WindowSpec;
 use crate::schema::Schema;
+use crate::stage::features::Feature;
 
-/// The features that `window` knows, quantiles aside.
-pub const FEATURES: [&str; 13] = [
-    "mean", "std", "min", "max", "range", "rms", "slope", "skewness", "kurtosis", "crest", "first",
-    "last", "coverage",
-];
+pub use crate::stage::features::NAMES as FEATURES;
 
-/// Whether `window` can compute `name`: one of [`FEATURES`], or a quantile `p1` to `p99`.
+/// Whether `window` can compute `name`: one of [`FEATURES`], or a quantile `p1` to `p99`. Each has one spelling (no
+/// `p05`), because models know features by name.
 pub fn is_feature(name: &str) -> bool {
-    FEATURES.contains(&name) || quantile(name).is_some()
-}
-
-/// The quantile that `name` asks for, from 0 to 1 (`p50` is 0.5).
-pub fn quantile(name: &str) -> Option<f64> {
-    let digits = name.strip_prefix('p').filter(|d| !d.starts_with('0'))?;
-    let digits = digits.bytes().all(|b| b.is_ascii_digit()).then_some(digits)?;
-    digits.parse::<u32>().ok().filter(|p| (1..=99).contains(p)).map(|p| f64::from(p) / 100.0)
+    name.parse::<Feature>().is_ok_and(|feature| feature.to_string() == name)
 }
 
 /// The signals that windows look at, in the order in which models see them.
