@@ -23,13 +23,8 @@ pub mod store;
 pub mod uplink;
 pub mod feed;
 // assembly
-pub mod config;
-<<<<<<< HEAD
-pub mod demo;
 pub mod diagnose;
-pub mod node;
-=======
->>>>>>> main
+pub mod config;
 pub mod pipeline;
 pub mod node;
 pub mod demo;
