@@ -25,16 +25,26 @@ pub struct Cli {
     /// How log lines are written to standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
     pub log_format: LogFormat,
-    /// Which log lines are written: a level, or `module=level` separated by commas.
+    /// Which log lines are written: a level, or `module=level` separated by commas. Absent: `info` for
+    /// `run`, `warn` for the others.
     #[arg(
         long,
         global = true,
         env = "FOREBAY_LOG",
-        default_value = "info",
         value_name = "FILTER",
         help_heading = "Logging"
     )]
-    pub log: String,
+    pub log: Option<String>,
+}
+
+impl Command {
+    /// The log filter where none is asked for.
+    pub fn usual_log(&self) -> &'static str {
+        match self {
+            Command::Run(_) => "info",
+            _ => "warn",
+        }
+    }
 }
 
 /// How log lines are written.

@@ -84,14 +84,14 @@ impl Node {
     /// As it was written, where that is short; else in words.
     pub fn said(&self) -> String {
         let written = self.source.shown().get(self.range.clone()).unwrap_or_default();
-        let short = !written.is_empty() && written.len() <= 48 && !written.contains('\n');
-        match self.value {
-            Value::Table(_) | Value::List(_) if !short || written.starts_with("[[") => {
-                self.kind().to_owned()
-            }
-            _ if short => format!("`{written}`"),
-            _ => self.kind().to_owned(),
-        }
+        let header =
+            matches!(self.value, Value::Table(_) | Value::List(_)) && written.starts_with("[[");
+        let inner = match self.value {
+            Value::Text(_) => written.trim_matches(['"', '\'']),
+            _ => written,
+        };
+        let short = !inner.is_empty() && inner.len() <= 48 && !inner.contains('\n');
+        if short && !header { format!("`{inner}`") } else { self.kind().to_owned() }
     }
 
     /// All bytes that belong to it, its children included.

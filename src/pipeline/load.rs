@@ -183,7 +183,7 @@ impl Loader {
         if !document.whole {
             return;
         }
-        let parts = Parts::of(document, &fitting);
+        let parts = Parts::of(document, &fitting, &self.problems);
         let root = document.node.spot();
         let asset = self.schema_for(path, root, &parts.schema, schemas);
         self.pipeline_name(path, root, &parts.name);

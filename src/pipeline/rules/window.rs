@@ -63,7 +63,7 @@ fn lengths(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec, step: Optio
             look.tell(problem);
         }
     }
-    if let Some(every) = window.every.filter(|e| *e > window.length) {
+    if let Some(every) = window.every.filter(|e| *e > window.length && window.length > Span::ZERO) {
         let problem =
             Problem::warning(spot.key("every"), "readings between two windows are never looked at")
                 .found(format!("a window of {} every {every}", window.length))
