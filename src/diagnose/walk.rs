@@ -68,12 +68,7 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn push(&mut self, problem: Problem) {
-        // What a syntax error left behind on its line is not worth a second message.
-        let line = |p: &Problem| p.place.source.position(p.place.range.start).line;
-        let known = !self.whole && self.problems.all.iter().any(|p| line(p) == line(&problem));
-        if !known {
-            self.problems.push(problem);
-        }
+        self.problems.push(problem);
     }
 
     fn value(&mut self, node: &Node, schema: &Json, name: &str) -> Option<Json> {
@@ -363,6 +358,7 @@ impl Walker<'_> {
                 let meant = Some(t.trim().to_owned());
                 self.wrong_type(node, name, "a number", meant)
             }
+            Value::Float(_) => self.wrong_type(node, name, "a finite number", None),
             _ => self.wrong_type(node, name, "a number", None),
         }
     }

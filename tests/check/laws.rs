@@ -43,7 +43,13 @@ fn the_full_pipeline_is_right_and_full() {
     let defs = schema["$defs"].as_object().unwrap().values();
     for table in defs.chain([&schema]) {
         let names = table["properties"].as_object().into_iter().flat_map(|p| p.keys());
-        missing.extend(names.filter(|name| !FULL.contains(&format!("{name} =")) && !FULL.contains(&format!("[{name}]"))).cloned());
+        missing.extend(
+            names
+                .filter(|name| {
+                    !FULL.contains(&format!("{name} =")) && !FULL.contains(&format!("[{name}]"))
+                })
+                .cloned(),
+        );
     }
     assert_eq!(missing, Vec::<String>::new());
     assert_eq!(pipeline.schema.name, "pump");

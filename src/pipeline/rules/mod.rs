@@ -84,11 +84,6 @@ impl Parts {
             stages: stages.iter().enumerate().map(stage).collect(),
         }
     }
-
-    /// Whether a stage of this kind has settings that are not right, so that nothing can be said of what it gives.
-    fn unclear(&self, kind: &str) -> bool {
-        self.stages.iter().any(|s| s.kind.is_none_or(|k| k == kind) && !s.sound)
-    }
 }
 
 /// What a rule sees: the parts, the tree they come from, the asset schema where it is known.
@@ -106,6 +101,17 @@ pub(super) struct Look<'a> {
 impl<'a> Look<'a> {
     fn tell(&mut self, problem: Problem) {
         self.problems.push_unless_known(problem);
+    }
+
+    /// Whether something is wrong with a stage of this kind, so that nothing can be said of what it gives.
+    fn unclear(&self, kind: &str) -> bool {
+        let wrong = |(index, stage): (usize, &StagePart)| {
+            let node = self.root.key("stage").index(index).node;
+            let place = Place { scope: node.scope(), ..node.place() };
+            stage.kind.is_none_or(|k| k == kind)
+                && (!stage.sound || self.problems.known_within(&place))
+        };
+        self.parts.stages.iter().enumerate().any(wrong)
     }
 
     /// The settings of stage `index`.

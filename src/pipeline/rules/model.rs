@@ -34,9 +34,9 @@ fn file_is_there(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, folder:
     let shown = crate::diagnose::source::shown_path(&path);
     let (message, found) = match std::fs::metadata(&path) {
         Ok(meta) if meta.is_file() => return true,
-        Ok(_) => ("this is a folder, not a model".to_owned(), format!("the folder {shown}")),
+        Ok(_) => ("this is a folder, not a model".to_owned(), format!("the folder `{shown}`")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            (format!("model `{}` does not exist", score.model), format!("no file {shown}"))
+            (format!("model `{}` does not exist", score.model), format!("no file `{shown}`"))
         }
         Err(error) => (format!("model `{}` cannot be read", score.model), error.to_string()),
     };
