@@ -1,5 +1,6 @@
 //! `forebay check`: every mistake in every kind of file, and what a person is told of it. The messages are snapshots
 //! in `tests/snapshots`; after a change to a message, look at the new one and accept it (`INSTA_UPDATE=always`).
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[path = "check/config.rs"]
 mod config;

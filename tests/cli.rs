@@ -1,4 +1,5 @@
 //! The command line as its users meet it: help, exit codes, schemas, completion, `doctor`.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -40,7 +41,7 @@ fn every_command_explains_itself() {
         assert!(text.contains("Usage: forebay"), "{text}");
         // Every option says what it does: a flag's line is followed by words, or has them behind it.
         for (line, next) in text.lines().zip(text.lines().skip(1)) {
-            let bare = line.trim_start().starts_with("--") || line.trim_start().starts_with("-");
+            let bare = line.trim_start().starts_with('-');
             let words = line.trim().contains("  ") || next.starts_with("          ");
             assert!(!bare || line.trim_start().starts_with("- ") || words, "{name}: {line}");
         }

@@ -19,7 +19,9 @@ pub(super) fn check(config: &Config, root: Spot<'_>, problems: &mut Problems) {
     let mut rules = Rules { problems };
     if root.key("node").exact {
         let problem = crate::pipeline::load::name_problem(root.key("node"), "a node", &config.node);
-        problem.into_iter().for_each(|p| rules.tell(p));
+        if let Some(problem) = problem {
+            rules.tell(problem);
+        }
     }
     rules.broker(root.key("mqtt"), &config.mqtt);
     rules.store(root.key("store"), &config.store);

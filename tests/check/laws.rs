@@ -93,15 +93,15 @@ fn every_misspelt_key_is_found_with_its_right_spelling() {
 fn the_example_config_shows_every_key_with_its_default() {
     let text = std::fs::read_to_string(root("config.toml")).unwrap();
     // Lines of keys are commented out; prose begins with a space.
-    let uncommented: String = text
+    let uncommented: Vec<&str> = text
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => rest,
             _ => line,
         })
         .filter(|line| !line.starts_with("[uplink.target.mqtt]") && !line.starts_with("broker ="))
-        .map(|line| format!("{line}\n"))
         .collect();
+    let uncommented = uncommented.join("\n");
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &[("config.toml", uncommented.as_bytes())]);
     let mut problems = Problems::default();

@@ -43,7 +43,7 @@ fn topics() {
         PIPELINE,
         &[(
             r#"["plant/{site}/pump/{asset}"]"#,
-            r##"[
+            r#"[
   "plant/{machine}/telemetry",
   "plant/pump-{asset}/x",
   "plant/{asset}/{asset}",
@@ -53,7 +53,7 @@ fn topics() {
   "",
   "ok/{asset}",
   "ok/{asset}",
-]"##,
+]"#,
         )],
     );
     snapshot("pipeline-topics", &pipeline(&text));

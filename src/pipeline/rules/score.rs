@@ -150,7 +150,7 @@ fn limits(look: &mut Look<'_>, index: usize, alarm: &AlarmSpec, features: &[Stri
     let on_feature = features.contains(&alarm.on) || alarm.on.contains('.');
     match (alarm.raise, alarm.clear) {
         (None, _) if on_feature => {
-            missing_raise(look, spot, "a feature has no threshold of its own")
+            missing_raise(look, spot, "a feature has no threshold of its own");
         }
         (None, _) if alarm.below => missing_raise(
             look,
