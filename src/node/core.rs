@@ -61,7 +61,7 @@ pub struct Messages {
 
 impl Core {
     /// Runs until the source has ended.
-    pub(super) fn run(mut self) -> Result<CoreView, NodeError> {
+    pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {

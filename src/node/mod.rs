@@ -35,7 +35,7 @@ use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::plan::{PlanError, PlanOptions, plan, route};
 use crate::record::Lane;
 use crate::stage::StageError;
-use crate::store::{Committed, Outbox, Store, StoreError, StoreOptions, StoreStats};
+use crate::store::{Committed, Meter, Outbox, StoreError, StoreOptions};
 use crate::time::now;
 use crate::uplink::{self, HttpUplink, MqttUplink, Pace, UplinkCounts};
 
@@ -95,7 +95,7 @@ pub struct Node {
     pub hub: Hub,
     /// What runs the models.
     pub runtime: &'static Runtime,
-    store: Arc<StoreStats>,
+    store: Meter,
     uplink: Option<Arc<UplinkCounts>>,
     tasks: Tasks,
 }
@@ -117,6 +117,7 @@ struct Tasks {
     stop: CancellationToken,
     stop_out: CancellationToken,
     stop_feed: CancellationToken,
+    has_uplink: bool,
 }
 
 /// What a config asks for, made and checked, nothing started.
@@ -154,7 +155,7 @@ impl Node {
         let (committed, committed_reader) = watch::channel(store.committed);
         let (core_status, core_reader) = watch::channel(CoreView::default());
         let (core_end, core_ended) = oneshot::channel();
-        let stats = store.ledger.stats();
+        let meter = store.ledger.meter();
 
         let mut tasks = Tasks {
             set: JoinSet::new(),
@@ -162,6 +163,7 @@ impl Node {
             stop: stop.clone(),
             stop_out: CancellationToken::new(),
             stop_feed: CancellationToken::new(),
+            has_uplink: false,
         };
         let core = Core {
             engine,
@@ -207,7 +209,7 @@ impl Node {
             core: core_reader.clone(),
             ingest: (config.mqtt.url.clone(), opened.status),
             uplink: uplink.clone(),
-            store: Arc::clone(&stats),
+            store: meter.clone(),
             hub: hub.clone(),
             metrics: Arc::clone(&metrics),
         };
@@ -226,7 +228,7 @@ impl Node {
             address,
             hub,
             runtime: parts.runtime,
-            store: stats,
+            store: meter,
             uplink: uplink.map(|u| u.2),
             tasks,
         })
@@ -236,7 +238,7 @@ impl Node {
     pub async fn join(self) -> Result<Report, NodeError> {
         let core = self.tasks.join().await?;
         let outages = self.uplink.map_or(0, |u| u.outages.load(std::sync::atomic::Ordering::Relaxed));
-        Ok(Report { core, lanes: status::lanes(&self.store), outages })
+        Ok(Report { core, lanes: status::lanes(&self.store.read()), outages })
     }
 }
 
@@ -324,11 +326,14 @@ fn start_core(
     ended: oneshot::Sender<Result<CoreView, NodeError>>,
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
+    let mut core = core;
     let work = move || {
         let result = core.run();
         // Whatever ended it, nothing may come in any more.
         stop.cancel();
         drop(ended.send(result));
+        // What the core holds goes only now: its ends of the channels say that it has stopped.
+        drop(core);
     };
     let thread = std::thread::Builder::new().name("engine".into()).spawn(work);
     thread.map(drop).map_err(|_| NodeError::Ended("the engine thread"))
@@ -360,7 +365,11 @@ impl Tasks {
         else {
             return (String::new(), reader, counts);
         };
+        // With the uplink done, dashboards have nothing more to show.
+        let feeds = self.stop_feed.clone().drop_guard();
+        self.has_uplink = true;
         self.spawn("uplink", async move {
+            let _feeds = feeds;
             match uplink {
                 AnyUplink::Http(http) => {
                     uplink::run(http, outbox, committed, status, shared, pace, stop).await
@@ -398,7 +407,7 @@ impl Tasks {
                 ended = &mut self.core => break ended.unwrap_or(Err(NodeError::Ended("the engine"))),
                 Some(task) = self.set.join_next() => {
                     let (name, result) = task.unwrap_or(("a task", Ok(())));
-                    let stopping = self.stop.is_cancelled() && name == "ingest";
+                    let stopping = self.stop.is_cancelled() && (name == "ingest" || name == "feed");
                     let early = (!stopping).then_some(NodeError::Ended(name));
                     failure = failure.or(result.err()).or(early);
                     self.stop.cancel();
@@ -406,16 +415,13 @@ impl Tasks {
             }
         };
         self.stop_out.cancel();
-        let mut waiting: Vec<&'static str> = Vec::new();
+        if !self.has_uplink {
+            self.stop_feed.cancel();
+        }
         while let Some(task) = self.set.join_next().await {
             let (name, result) = task.unwrap_or(("a task", Err(NodeError::Ended("a task"))));
             tracing::debug!(task = name, "stopped");
             failure = failure.or(result.err());
-            waiting.push(name);
-            // With the uplink done, dashboards have nothing more to show.
-            if name == "uplink" || !self.set_has_uplink(&waiting) {
-                self.stop_feed.cancel();
-            }
         }
         match failure {
             Some(failure) => Err(failure),

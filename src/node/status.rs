@@ -19,7 +19,7 @@ use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::spec::StageSpec;
 use crate::record::Lane;
 use crate::stage::{Account, Reason};
-use crate::store::StoreStats;
+use crate::store::{Meter, StoreStats};
 use crate::time::{Timestamp, now};
 use crate::uplink::UplinkCounts;
 
@@ -72,7 +72,7 @@ pub(super) struct Sources {
     pub(super) core: watch::Receiver<CoreView>,
     pub(super) ingest: (String, watch::Receiver<LinkStatus>),
     pub(super) uplink: Option<(String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>)>,
-    pub(super) store: Arc<StoreStats>,
+    pub(super) store: Meter,
     pub(super) hub: Hub,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -92,11 +92,12 @@ impl Sources {
 
     fn join(&self) -> NodeStatus {
         let core = self.core.borrow().clone();
-        let lanes = lanes(&self.store);
+        let stats = self.store.read();
+        let lanes = lanes(&stats);
         let outages = self.uplink.as_ref().map_or(0, |u| u.2.outages.load(Relaxed));
         let uplink = self.uplink.as_ref().map(|(to, status, _)| link(to, &status.borrow()));
         let ingest = link(&self.ingest.0, &self.ingest.1.borrow());
-        self.measure(&lanes, &ingest, uplink.as_ref(), outages);
+        self.measure(&stats, &lanes, &ingest, uplink.as_ref(), outages);
         let mut pipelines = self.pipelines.clone();
         for view in &mut pipelines {
             if let Some((_, counts)) = core.pipelines.iter().find(|p| p.0 == view.name) {
@@ -120,6 +121,7 @@ impl Sources {
 
     fn measure(
         &self,
+        stats: &StoreStats,
         lanes: &BTreeMap<Lane, LaneCounts>,
         ingest: &LinkView,
         uplink: Option<&LinkView>,
@@ -133,7 +135,7 @@ impl Sources {
         self.metrics.set_outages(outages);
         self.metrics.set_alarms_active(&self.hub.live().active_by_severity());
         self.metrics.set_feed_skipped(self.hub.skipped());
-        self.metrics.set_store(self.store.bytes_written(), self.store.journal_bytes());
+        self.metrics.set_store(stats.written_bytes, stats.journal_bytes);
     }
 }
 
@@ -142,7 +144,7 @@ pub(super) fn lanes(stats: &StoreStats) -> BTreeMap<Lane, LaneCounts> {
     let counts = |lane| {
         let lane_stats = stats.lane(lane);
         LaneCounts {
-            records: lane_stats.records,
+            records: lane_stats.found + lane_stats.made,
             waiting: lane_stats.queued,
             waiting_bytes: lane_stats.queued_bytes,
             delivered: lane_stats.delivered,
