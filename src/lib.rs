@@ -24,6 +24,12 @@ pub mod uplink;
 pub mod feed;
 // assembly
 pub mod config;
+<<<<<<< HEAD
+pub mod demo;
+pub mod diagnose;
+pub mod node;
+=======
+>>>>>>> main
 pub mod pipeline;
 pub mod node;
 pub mod demo;
