@@ -99,14 +99,16 @@ fn bench(criterion: &mut Criterion) {
             let mut session = bare(&bytes);
             group.bench_function("bare", |b| {
                 b.iter(|| {
-                    let tensor =
-                        TensorRef::from_array_view(([count, 48], batch.as_slice())).expect("a view");
+                    let tensor = TensorRef::from_array_view(([count, 48], batch.as_slice()))
+                        .expect("a view");
                     let outputs = session.run(ort::inputs![tensor]).expect("runs");
                     black_box(outputs[0].try_extract_tensor::<f32>().expect("floats").1[0])
                 });
             });
         }
-        for (name, bytes) in [("stage", bytes.clone()), ("stage, pca with contributions", pca_model(&names))] {
+        for (name, bytes) in
+            [("stage", bytes.clone()), ("stage, pca with contributions", pca_model(&names))]
+        {
             let mut stage = stage(runtime, &bytes, &names);
             let mut given = Some(input.clone());
             group.bench_function(name, |b| {
@@ -116,7 +118,8 @@ fn bench(criterion: &mut Criterion) {
                     let tick = Tick { seq: 1, now: Timestamp(0) };
                     let around =
                         Around { node: "n", pipeline: "p", assets: &[], tick, ended: false };
-                    let flow = stage.apply(Flow::Windows(windows), &around, &mut Effects::default());
+                    let flow =
+                        stage.apply(Flow::Windows(windows), &around, &mut Effects::default());
                     if let Ok(Flow::Windows(windows)) = flow {
                         given = Some(windows);
                     }
@@ -132,7 +135,10 @@ fn bare(bytes: &[u8]) -> Session {
     let environment = ort::init().build();
     // The environment is the process's and is started already; a session finds it by itself.
     drop(environment);
-    Session::builder(&ort_environment()).expect("a builder").commit_from_memory(bytes).expect("loads")
+    Session::builder(&ort_environment())
+        .expect("a builder")
+        .commit_from_memory(bytes)
+        .expect("loads")
 }
 
 criterion_group!(benches, bench);

@@ -24,12 +24,7 @@ pub mod uplink;
 pub mod feed;
 // assembly
 pub mod config;
-<<<<<<< HEAD
-pub mod demo;
 pub mod diagnose;
-pub mod node;
-=======
->>>>>>> main
 pub mod pipeline;
 pub mod node;
 pub mod demo;

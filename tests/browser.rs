@@ -237,9 +237,8 @@ fn hostile_names_are_only_text() {
     browser.until("document.querySelector('#detail-title').textContent.startsWith('<img')");
     browser.until("document.querySelector('#chart svg title') !== null");
     browser.until("document.querySelector('#contributions').innerText.includes('<u>y</u>')");
-    let injected = browser.eval(
-        "document.querySelectorAll('main img, main script, main s, main u').length",
-    );
+    let injected =
+        browser.eval("document.querySelectorAll('main img, main script, main s, main u').length");
     assert_eq!(injected, 0);
     assert_eq!(browser.eval("window.broken === undefined"), true);
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::NodeError;
 use super::status::{CoreView, view};
-use crate::decode::{DecodeError, Decoder, Rows};
+use crate::decode::{Decoder, Rows};
 use crate::engine::Engine;
 use crate::feed::HubHandle;
 use crate::frame::Input;
@@ -91,7 +91,7 @@ impl Core {
         let at = now();
         let Batch { deliveries, receipts, .. } = batch;
         for delivery in &deliveries {
-            self.decode(delivery);
+            self.decode(delivery)?;
         }
         let input: Vec<Input> =
             self.routes.iter_mut().filter(|r| !r.rows.is_empty()).map(|r| r.rows.take()).collect();
@@ -121,12 +121,11 @@ impl Core {
     }
 
     /// Adds a message's readings to the rows of every route that it is for.
-    fn decode(&mut self, delivery: &Delivery) {
+    fn decode(&mut self, delivery: &Delivery) -> Result<(), NodeError> {
         self.messages.received += 1;
         self.metrics.message_received(1);
         if let Some(size) = delivery.oversize {
-            self.reject(delivery, "too_large", &format!("{size} bytes"));
-            return;
+            return self.reject(delivery, "too_large", &format!("{size} bytes"));
         }
         let mut taken = false;
         for index in 0..self.routes.len() {
@@ -138,7 +137,11 @@ impl Core {
             let (topic, payload) = (&delivery.topic, &delivery.payload);
             let result = route.decoder.decode(topic, payload, delivery.received, &mut route.rows);
             for name in route.rows.unknown_signals() {
-                tracing::warn!(topic, signal = name, "the schema does not know this signal; it is passed over");
+                tracing::warn!(
+                    topic,
+                    signal = name,
+                    "the schema does not know this signal; it is passed over"
+                );
             }
             match result {
                 Ok(decoded) => {
@@ -146,26 +149,31 @@ impl Core {
                     self.messages.undated += decoded.undated as u64;
                     if let Some(fault) = decoded.fault {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
-                        self.ledger.quarantine(&fault.to_string(), topic, payload, self.rejected_kept);
+                        let why = fault.to_string();
+                        self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
                     }
                 }
-                Err(error) => self.refuse(delivery, &error),
+                Err(error) => self.reject(delivery, error.name(), &error.to_string())?,
             }
         }
         if !taken {
-            self.reject(delivery, "no_route", "its topic matches no pipeline");
+            self.reject(delivery, "no_route", "its topic matches no pipeline")?;
         }
+        Ok(())
     }
 
-    fn refuse(&mut self, delivery: &Delivery, error: &DecodeError) {
-        self.reject(delivery, error.name(), &error.to_string());
-    }
-
-    fn reject(&mut self, delivery: &Delivery, name: &'static str, why: &str) {
+    /// Counts a message that could not be read, and keeps it to look into.
+    fn reject(
+        &mut self,
+        delivery: &Delivery,
+        name: &'static str,
+        why: &str,
+    ) -> Result<(), NodeError> {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
         tracing::debug!(topic = delivery.topic, why, "a message was rejected");
-        self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept);
+        self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
+        Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<(), NodeError> {

@@ -18,13 +18,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::core::{Core, Route};
 pub use self::core::Messages;
+use self::core::{Core, Route};
 pub use self::status::{CoreView, counts};
 use crate::config::{Config, TargetConfig};
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::Engine;
-use crate::feed::mqtt::MqttFeed;
+use crate::feed::mqtt::{FeedCounts, MqttFeed};
 use crate::feed::{Hub, NodeStatus};
 use crate::ingest::{self, Closing, Limits, MqttSource};
 use crate::link::{LinkStatus, SetupError};
@@ -65,7 +65,9 @@ pub enum NodeError {
         source: SetupError,
     },
     /// The feed's port cannot be had.
-    #[error("dashboards cannot be served on {address}: {source}; change `feed.listen` or stop what uses the port")]
+    #[error(
+        "dashboards cannot be served on {address}: {source}; change `feed.listen` or stop what uses the port"
+    )]
     Listen {
         /// Where.
         address: String,
@@ -186,17 +188,18 @@ impl Node {
             source.run(door, source_stop).await;
             Ok(())
         });
-        let uplink = parts.uplink.map(|uplink| {
-            tasks.uplink(uplink, store.outbox, committed_reader, &config)
-        });
+        let uplink = parts
+            .uplink
+            .map(|uplink| tasks.uplink(uplink, store.outbox, committed_reader, &config));
         tasks.spawn("feed", async move {
             keeper.run().await;
             Ok(())
         });
         if let Some(feed) = parts.feed {
             let (events, feed_stop) = (hub.subscribe(), tasks.stop_feed.clone());
+            let (status, _) = watch::channel(LinkStatus::Connecting);
             tasks.spawn("MQTT feed", async move {
-                feed.run(events, |event| &event.record, feed_stop).await;
+                feed.run(events, |event| &event.record, status, feed_stop).await;
                 Ok(())
             });
         }
@@ -237,7 +240,8 @@ impl Node {
     /// Waits until the node has stopped: because of `stop`, or because a part of it failed.
     pub async fn join(self) -> Result<Report, NodeError> {
         let core = self.tasks.join().await?;
-        let outages = self.uplink.map_or(0, |u| u.outages.load(std::sync::atomic::Ordering::Relaxed));
+        let outages =
+            self.uplink.map_or(0, |u| u.outages.load(std::sync::atomic::Ordering::Relaxed));
         Ok(Report { core, lanes: status::lanes(&self.store.read()), outages })
     }
 }
@@ -268,7 +272,10 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
         }
     });
     let uplink = uplink.transpose().map_err(setup("`uplink`"))?;
-    let feed = config.feed.mqtt.then(|| MqttFeed::new(&config.mqtt, &config.node, &config.feed.topic));
+    let feed = config.feed.mqtt.then(|| {
+        let counts = Arc::new(FeedCounts::default());
+        MqttFeed::new(&config.mqtt, &config.node, &config.feed.topic, counts)
+    });
     let feed = feed.transpose().map_err(setup("`feed`"))?;
     let listener = if config.feed.http { Some(listen(&config.feed.listen).await?) } else { None };
     Ok(Parts { runtime, engine, routes, source, uplink, feed, listener })

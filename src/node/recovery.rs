@@ -16,7 +16,10 @@ pub(super) struct Ready {
 }
 
 /// Opens the store and brings the engine to where it was.
-pub(super) fn recover(mut engine: Engine, options: &StoreOptions) -> Result<(Engine, Ready), NodeError> {
+pub(super) fn recover(
+    mut engine: Engine,
+    options: &StoreOptions,
+) -> Result<(Engine, Ready), NodeError> {
     let started = monotonic();
     let Store { mut ledger, outbox, recovered } = Store::open(options)?;
     for note in &recovered.notes {
@@ -36,7 +39,11 @@ pub(super) fn recover(mut engine: Engine, options: &StoreOptions) -> Result<(Eng
         replayed += 1;
     }
     for failure in engine.take_failures() {
-        tracing::error!(pipeline = failure.pipeline, reason = failure.reason, "failed on the journal");
+        tracing::error!(
+            pipeline = failure.pipeline,
+            reason = failure.reason,
+            "failed on the journal"
+        );
     }
     engine.resume_after(recovered.last_tick);
     let resumed = ledger.finish_recovery()?;

@@ -188,7 +188,9 @@ fn in_words(stage: &StageSpec) -> String {
     match stage {
         StageSpec::Clean(_) => "clean".into(),
         StageSpec::Resample(r) => format!("resample to {}", r.every),
-        StageSpec::Window(w) => format!("window of {} every {}", w.length, w.every.unwrap_or(w.length)),
+        StageSpec::Window(w) => {
+            format!("window of {} every {}", w.length, w.every.unwrap_or(w.length))
+        }
         StageSpec::Score(s) => format!("score {} with {}", s.output, s.model),
         StageSpec::Alarm(a) => format!("alarm {} on {}", a.name, a.on),
         StageSpec::Emit(e) => format!("emit on lane {}", e.lane.name()),
