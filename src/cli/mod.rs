@@ -3,6 +3,7 @@
 pub mod args;
 mod check;
 mod completion;
+mod run;
 pub mod doctor;
 mod schema;
 
@@ -41,7 +42,7 @@ pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Schema(args) => schema::schema(&args),
         Command::Completion(args) => completion::completion(&args),
         Command::Demo(_) => absent("demo"),
-        Command::Run(_) => absent("run"),
+        Command::Run(args) => run::run(&args),
         Command::Replay(_) => absent("replay"),
         Command::Train(_) => absent("train"),
         Command::Bench(_) => absent("bench"),
