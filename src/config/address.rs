@@ -21,7 +21,7 @@ pub enum AddressError {
     #[error("a URL does not hold user or password here; `user` and `password` do")]
     Credentials,
     /// No host.
-    #[error("it names no host")]
+    #[error("it names no host (an IPv6 address stands in brackets)")]
     Host,
     /// Not a port.
     #[error("`{0}` is not a port from 1 to 65535")]
@@ -80,7 +80,8 @@ fn host_and_port(authority: &str, default: u16) -> Result<(String, u16), Address
             None => (authority, None),
         },
     };
-    if host.is_empty() || host.contains(char::is_whitespace) {
+    let bare = host.contains(':') && !authority.starts_with('[');
+    if host.is_empty() || bare || host.contains(char::is_whitespace) {
         return Err(AddressError::Host);
     }
     let port = match port {

@@ -10,6 +10,7 @@ use super::{Config, Secret, TargetConfig, rules};
 use crate::diagnose::document::{schema_of, whole};
 use crate::diagnose::walk::schema_at;
 use crate::diagnose::{Document, Node, Source, Value, tree};
+use crate::model::runtime::TRACT;
 use crate::pipeline::load::Loader;
 
 /// What the names of overriding variables begin with.
@@ -38,6 +39,7 @@ impl Loader {
         if document.whole {
             rules::check(&config, root, &mut self.problems);
         }
+        self.library.clone_from(&config.onnxruntime.library);
         self.folders(root, &config.pipelines, &config.schemas);
         Some(config)
     }
@@ -114,7 +116,8 @@ fn from_folder(mut config: Config, folder: &Path) -> Config {
     from(&mut config.pipelines);
     from(&mut config.schemas);
     from(&mut config.store.path);
-    config.onnxruntime.library.as_mut().map(from);
+    let library = config.onnxruntime.library.as_mut();
+    library.filter(|path| path.as_os_str() != TRACT).map(from);
     let mqtt = |mqtt: &mut super::MqttConfig| {
         secret(&mut mqtt.user);
         secret(&mut mqtt.password);

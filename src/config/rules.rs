@@ -6,12 +6,12 @@ use bytesize::ByteSize;
 
 use super::address::{Address, HTTP, MQTT};
 use super::{
-    Config, FeedConfig, HttpConfig, MqttConfig, MqttVersion, Secret, StoreConfig, TargetConfig,
-    UplinkConfig,
+    Config, FeedConfig, HttpConfig, MqttConfig, Secret, StoreConfig, TargetConfig, UplinkConfig,
 };
 use crate::diagnose::nearest::{list, nearest};
 use crate::diagnose::source::shown_path;
 use crate::diagnose::{Problem, Problems, Spot};
+use crate::model::runtime::TRACT;
 use crate::time::Span;
 
 /// Checks a config whose paths start at its folder.
@@ -27,7 +27,8 @@ pub(super) fn check(config: &Config, root: Spot<'_>, problems: &mut Problems) {
         rules.uplink(root.key("uplink"), uplink, config);
     }
     rules.feed(root.key("feed"), &config.feed);
-    if let Some(library) = &config.onnxruntime.library {
+    let library = config.onnxruntime.library.as_ref().filter(|path| path.as_os_str() != TRACT);
+    if let Some(library) = library {
         rules.file(root.key("onnxruntime").key("library"), "the ONNX Runtime library", library);
     }
     let limits = root.key("limits");
@@ -163,10 +164,17 @@ impl Rules<'_> {
                 self.secret(spot.key(key), name, secret);
             }
         }
-        if mqtt.password.is_some() && mqtt.user.is_none() && mqtt.version == MqttVersion::V311 {
-            let problem =
-                Problem::error(spot.key("password"), "MQTT 3.1.1 has no password without a user");
+        if mqtt.password.is_some() && mqtt.user.is_none() {
+            let problem = Problem::error(spot.key("password"), "a password needs a user");
             self.tell(problem.found("`password` without `user`").expected("`user` too"));
+        }
+        if mqtt.client_id.as_ref().is_some_and(String::is_empty) {
+            let problem = Problem::error(spot.key("client_id"), "a client needs an id");
+            self.tell(
+                problem
+                    .found("an empty text")
+                    .expected("an id that no other client of this broker has, or no `client_id`"),
+            );
         }
         self.tls(spot, mqtt, address.as_ref());
         if let Some(address) =
@@ -409,7 +417,10 @@ impl Rules<'_> {
 
     fn topic(&mut self, spot: Spot<'_>, topic: &str) {
         const KNOWN: [&str; 4] = ["node", "pipeline", "asset", "type"];
-        if topic.is_empty() || topic.contains(['+', '#', '\0']) {
+        if topic.is_empty()
+            || topic.contains(['+', '#', '\0'])
+            || topic.matches('}').count() != topic.matches('{').count()
+        {
             let problem = Problem::error(spot, "nothing can be published on this topic");
             self.tell(problem.found(format!("`{topic}`")).expected("levels without `+` and `#`"));
         }

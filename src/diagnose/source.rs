@@ -130,17 +130,26 @@ pub fn shown_path(path: &Path) -> String {
     text.strip_prefix("./").map_or(text.clone(), str::to_owned)
 }
 
-/// Replaces what follows a secret's key by stars, character by character and byte by byte. A table (`{ env = … }`)
-/// says only where the secret is, and stays.
+/// Replaces what follows a secret's key by stars, and user and password in a URL, byte by byte. A table
+/// (`{ env = … }`) says only where the secret is, and stays.
 fn black_out(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        match secret_from(line) {
-            Some(at) => {
+        let url = line.find("://").and_then(|at| {
+            let end = line[at..].find(['"', '\'', ' ']).map_or(line.len(), |e| at + e);
+            line[at..end].rfind('@').map(|sign| at + 3..at + sign)
+        });
+        match (secret_from(line), url) {
+            (Some(at), _) => {
                 out.push_str(&line[..at]);
                 out.push_str(&stars(&line[at..]));
             }
-            None => out.push_str(line),
+            (None, Some(hidden)) => {
+                out.push_str(&line[..hidden.start]);
+                out.push_str(&stars(&line[hidden.clone()]));
+                out.push_str(&line[hidden.end..]);
+            }
+            (None, None) => out.push_str(line),
         }
     }
     out
@@ -197,6 +206,7 @@ mod tests {
             ("mqtt = { url = \"mqtt://h\", password = \"pa ss\" }", "pa ss"),
             ("headers = { \"X-Api-Key\" = \"abcdef\" }", "abcdef"),
             ("\"Authorization\" = 'Basic abc'", "abc"),
+            ("url = \"mqtt://u:pässw@rd@host:1883\" # x@y", "u:p"),
         ] {
             let source = Source::named("x", text);
             assert!(!source.shown().contains(hidden), "{}", source.shown());

@@ -80,6 +80,8 @@ pub struct Loader {
     pub problems: Problems,
     /// Every file that was looked at.
     pub files: Vec<PathBuf>,
+    /// The ONNX Runtime that the config names.
+    pub(crate) library: Option<PathBuf>,
     assets: BTreeMap<PathBuf, Option<Asset>>,
     pipelines: Vec<LoadedPipeline>,
     names: Vec<(String, PathBuf)>,
@@ -189,7 +191,8 @@ impl Loader {
         let mut look = Look { parts: &parts, root, schema: known, problems: &mut self.problems };
         rules::check(&mut look);
         if models == Models::Check {
-            rules::model::check(&mut look, path.parent().unwrap_or(Path::new("")));
+            let folder = path.parent().unwrap_or(Path::new(""));
+            rules::model::check(&mut look, folder, self.library.as_deref());
         }
         let source = document.source();
         let wrong = |p: &Problem| std::sync::Arc::ptr_eq(&p.place.source, source);

@@ -6,6 +6,8 @@ use bytesize::ByteSize;
 
 use super::{Finding, Health};
 use crate::config::{Config, StoreConfig, space};
+use crate::model::Runtime;
+use crate::model::runtime::Backend;
 
 /// Looks at the machine.
 pub(super) fn look(config: Option<&Config>) -> Vec<Finding> {
@@ -87,9 +89,25 @@ fn memory() -> Finding {
     }
 }
 
-/// Which ONNX Runtime is used.
-fn runtime(_config: Option<&Config>) -> Vec<Finding> {
-    Vec::new()
+/// Which ONNX Runtime is used, and which were passed over.
+fn runtime(config: Option<&Config>) -> Vec<Finding> {
+    let library = config.and_then(|c| c.onnxruntime.library.as_deref());
+    let runtime = match Runtime::find(library) {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![Finding::new("runtime", Health::Bad, error.to_string())],
+    };
+    let found = Finding::new("runtime", Health::Good, runtime.to_string());
+    let found = match runtime.backend {
+        Backend::OnnxRuntime => found,
+        Backend::Tract => found.advise(
+            "models run on the built-in runtime; an ONNX Runtime (Python package `onnxruntime`, or ORT_DYLIB_PATH) is faster",
+        ),
+    };
+    let passed = runtime.tried.iter().map(|attempt| {
+        let tried = format!("{} ({}): {}", attempt.path.display(), attempt.place, attempt.reason);
+        Finding::new("passed over", Health::Info, tried)
+    });
+    std::iter::once(found).chain(passed).collect()
 }
 
 fn store(store: &StoreConfig) -> Finding {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Look;
+use crate::decode::{DecodeOptions, Decoder};
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::{Problem, Spot};
 use crate::pipeline::spec::{FormatSpec, JsonFormat, TimeUnit};
@@ -51,7 +52,21 @@ pub(super) fn check(look: &mut Look<'_>) {
         }
         None => {}
     }
+    decoder(look);
     event_time(look);
+}
+
+/// What the decoder itself would refuse, where no rule has said it better already.
+fn decoder(look: &mut Look<'_>) {
+    let (Some(schema), Some(format)) = (look.schema, &look.parts.format) else { return };
+    let options = DecodeOptions { message_max: usize::MAX };
+    if let Err(error) = Decoder::new(String::new(), &look.parts.topics, format, schema, options) {
+        let topics = look.root.key("topics");
+        if !topics.exact || !look.problems.known_within(&topics.into()) {
+            let message = format!("messages cannot be read like this: {error}");
+            look.tell(Problem::error(look.root.key("format"), message));
+        }
+    }
 }
 
 fn name(look: &mut Look<'_>) {
@@ -91,12 +106,10 @@ fn placeholders(look: &mut Look<'_>, spot: Spot<'_>, topic: &str) -> Vec<String>
             look.tell(problem);
         }
     }
-    if topic.trim().is_empty() || topic.contains('\0') || topic.len() > 1024 {
-        look.tell(
-            Problem::error(spot, "this cannot be a topic")
-                .found(format!("{} bytes", topic.len()))
-                .expected("1 to 1024 bytes of text"),
-        );
+    if topic.trim().is_empty() || topic.contains('\0') || topic.len() > usize::from(u16::MAX) {
+        let problem =
+            Problem::error(spot, "this cannot be a topic").found(format!("{} bytes", topic.len()));
+        look.tell(problem.expected("1 to 65535 bytes of text"));
     }
     names
 }
@@ -166,21 +179,6 @@ fn json_format(look: &mut Look<'_>, json: &JsonFormat, named: &[(Spot<'_>, Vec<S
         )
         .found("`unit` without `time`")
         .expected("`time`, the path of the time");
-        look.tell(problem);
-    }
-    let in_topic =
-        !named.is_empty() && named.iter().all(|(_, names)| names.iter().any(|n| n == "signal"));
-    if json.value.is_some() && json.signal.is_none() && !in_topic {
-        let problem = Problem::error(spot.key("value"), "nothing says which signal this value is")
-            .found("`value` without `signal`")
-            .expected("`signal`, the path of the signal's name, or `{signal}` in every topic");
-        look.tell(problem);
-    }
-    if json.signal.is_some() && json.value.is_none() {
-        let problem =
-            Problem::error(spot.key("signal"), "nothing says where the value of this signal is")
-                .found("`signal` without `value`")
-                .expected("`value`, the path of the value");
         look.tell(problem);
     }
     if json.signal.is_some() && json.values.is_some() {

@@ -31,7 +31,7 @@ pub(super) fn check(look: &mut Look<'_>) {
     }
 }
 
-/// What a stage needs to come before it, and why.
+/// What a stage needs to come before it, and why. A pipeline without `clean` is cleaned with its defaults.
 fn needs(kind: &str) -> Option<(&'static str, &'static str)> {
     match kind {
         "resample" => Some(("clean", "it takes readings that are in order and complete")),
@@ -55,7 +55,9 @@ fn stage(look: &mut Look<'_>, kinds: &[&str], index: usize, kind: &str) {
         look.tell(problem);
         return;
     }
-    if let Some((needed, why)) = needs(kind).filter(|(needed, _)| !before.contains(needed)) {
+    let given =
+        |needed: &str| before.contains(&needed) || (needed == "clean" && !kinds.contains(&"clean"));
+    if let Some((needed, why)) = needs(kind).filter(|(needed, _)| !given(needed)) {
         let later = kinds.iter().skip(index).any(|k| *k == needed);
         let advice = if later {
             format!("`{kind}` after `{needed}`")
@@ -108,10 +110,10 @@ fn emit(look: &mut Look<'_>, spot: Spot<'_>, before: &[&str], index: usize) {
             "lane `alarm`".to_owned(),
             "no `emit` for alarms",
         ),
-        Lane::Raw if before.last() != Some(&"clean") && !(has("clean") && !has("resample")) => (
-            "raw readings leave between `clean` and `resample`",
+        Lane::Raw if has("resample") => (
+            "raw readings leave before `resample`: after it there are none",
             previous(before),
-            "`emit = { lane = \"raw\" }` right after `clean`",
+            "lane \"raw\" before `resample`",
         ),
         Lane::Feature | Lane::Score if !has("window") => {
             ("there are no windows yet to send", previous(before), "`window` before it")
