@@ -1,5 +1,7 @@
 //! The feed over a real listener: every path's answer, the stream, and what a hostile or slow guest can do.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod feed_kit;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,6 +9,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use feed_kit::{DEADLINE, Site, alarm, plant, score, status};
+use forebay::record::AlarmState::{Normal, Returned, Unacknowledged};
 use forebay::record::{AlarmState, Record, Severity};
 use forebay::time::{self, Span, Timestamp};
 use serde_json::Value;
@@ -101,7 +104,6 @@ fn assets_and_alarms_follow_the_records() {
     assert_eq!(before["scores"][1]["threshold"], 0.5);
     assert_eq!(before["every_seconds"], 10.0);
 
-    use AlarmState::{Normal, Returned, Unacknowledged};
     let at = |n: i64| end.plus(Span::seconds(n));
     site.publish(vec![
         alarm("pump-01", "wear", Unacknowledged, Severity::Low, at(1)),
@@ -340,7 +342,8 @@ fn hostile_names_stay_text() {
     let listed = site.get("/api/v1/assets").json();
     assert_eq!(listed["total"], names.len());
     for name in names.iter().filter(|name| !["", ".."].contains(name)) {
-        let coded: String = name.bytes().map(|b| format!("%{b:02X}")).collect();
+        let coded: Vec<String> = name.bytes().map(|b| format!("%{b:02X}")).collect();
+        let coded = coded.concat();
         let chart = site.get(&format!("/api/v1/chart/pump-health/{coded}.svg"));
         assert_eq!(chart.code, 200, "{name:?}: {}", chart.body);
         assert_eq!(chart.headers["content-type"], "image/svg+xml");
@@ -426,6 +429,21 @@ fn a_flood_of_assets_is_refused_at_the_limit_and_counted() {
     );
     assert_eq!(site.get("/api/v1/status").json()["feed_skipped"], 100);
     assert!(site.get("/metrics").body.contains("forebay_feed_skipped_total 100\n"));
+}
+
+#[test]
+fn streams_have_a_limit_and_their_places_come_back() {
+    let site = Site::start(status());
+    let mut open: Vec<Events> = (0..64).map(|_| Events::listening(&site, "")).collect();
+    let refused = site.get("/api/v1/stream");
+    assert_eq!(refused.code, 503);
+    assert!(refused.body.contains("too many streams"), "{}", refused.body);
+    assert_eq!(site.get("/api/v1/assets").code, 200);
+    open.clear();
+    site.until("a place comes back", || {
+        let mut events = Events::open(&site, "", "");
+        events.line(|line| line.starts_with("HTTP/1.1")).contains("200")
+    });
 }
 
 #[test]

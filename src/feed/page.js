@@ -220,10 +220,11 @@ async function showDetail() {
   if (!$("contributions").children.length) $("contributions").append(el("li", { className: "sub", textContent: "The model does not say." }));
   $("history").replaceChildren(...body.changes.slice(0, 20).map((a) => el("li", {}, pill(a.severity, SEVERITY[a.severity]), ` ${a.name} ${CHANGE[a.state]}, ${clock(a.at)}, ${a.on} ${number(a.value)}`)));
   if (!body.changes.length) $("history").append(el("li", { className: "sub", textContent: "No alarm since the node started." }));
+  document.querySelector("figcaption .limit").hidden = !names.includes(metric);
   $("legend").textContent = metric.replaceAll("_", " ");
   showFeatures(last ? last.features : {}, tab);
   if (focused) { const again = document.querySelector(`[data-metric="${CSS.escape(focused)}"]`); if (again) again.focus(); }
-  await chart($("chart"), view, { score: metric, width: Math.min(1300, Math.max(280, $("chart").clientWidth)), height: 280 }).catch(() => {});
+  await chart($("chart"), view, { score: metric, width: Math.min(1300, Math.max(200, $("chart").clientWidth)), height: 280 }).catch(() => {});
 }
 function showFeatures(features, tab) {
   const split = (name) => { const dot = name.lastIndexOf("."); return dot < 0 ? [name, ""] : [name.slice(0, dot), name.slice(dot + 1)]; };
@@ -256,6 +257,7 @@ async function reload() {
 function lost() {
   connection("lost", "✕ disconnected");
   $("banner").hidden = false;
+  document.body.className = "stale";
   $("banner").textContent = "Disconnected from the node: what is shown is from " + new Date(lastWord || Date.now()).toLocaleTimeString() + ". Trying again…";
 }
 function listen() {
@@ -263,7 +265,7 @@ function listen() {
   lastTry = Date.now();
   source = new EventSource("/api/v1/stream?brief=true");
   const on = (name, take) => source.addEventListener(name, (e) => { lastWord = Date.now(); take(JSON.parse(e.data)); });
-  source.onopen = () => { lastWord = Date.now(); connection("live", "● live"); $("banner").hidden = true; reloading = false; reload(); };
+  source.onopen = () => { lastWord = Date.now(); connection("live", "● live"); $("banner").hidden = true; document.body.className = ""; reloading = false; reload(); };
   source.onerror = lost;
   on("score", takeScore); on("alarm", takeAlarm); on("status", showStatus);
   on("skipped", () => { reload(); }); on("loss", () => {});
@@ -277,4 +279,5 @@ setInterval(() => { arrange(); drawCharts(); if (shown && wantDetail && !documen
 setInterval(() => { for (const entry of assets.values()) restate(entry); }, 5000);
 for (const id of ["filter", "only"]) $(id).addEventListener("input", () => { for (const entry of assets.values()) sift(entry); });
 window.addEventListener("hashchange", route);
+window.addEventListener("resize", () => { wantDetail = true; for (const entry of assets.values()) entry.dirty = true; });
 listen(); route();

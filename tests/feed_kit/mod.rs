@@ -1,5 +1,7 @@
 //! A site with dashboards and no engine: the feed's server on a real port, and a plant's records made up from a seed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(unreachable_pub, reason = "a module of two test binaries")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use forebay::feed::{Hub, HubHandle, LinkView, NodeStatus, PipelineView, http};
 use forebay::metrics::{LaneCounts, Metrics, PipelineCounts};
+use forebay::record::AlarmState::{Normal, Returned, Unacknowledged};
 use forebay::record::{
     AlarmRecord, AlarmState, Contribution, Lane, ModelRef, Record, ScoreRecord, Severity,
 };
@@ -287,7 +290,6 @@ pub fn plant(site: &mut Site) {
         site.publish(records);
     }
     let ago = |minutes: i64| now.minus(Span::seconds(60 * minutes));
-    use AlarmState::{Normal, Returned, Unacknowledged};
     site.publish(vec![
         alarm("pump-07", "pump anomaly", Unacknowledged, Severity::High, ago(56)),
         alarm("pump-07", "pump anomaly", Normal, Severity::High, ago(46)),
