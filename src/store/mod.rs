@@ -1,7 +1,9 @@
 //! (being written)
 mod error;
+mod ledger;
 mod outbox;
+pub use ledger::Ledger;
 mod receipt;
 pub use error::StoreError;
-pub use outbox::{Acked, Committed, Key, Outbox, Parcel};
+pub use outbox::{Acked, Committed, Key, Outbox, Parcel, Refused};
 pub use receipt::{Receipt, Receipts, Released};
