@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use edge::{Mosquitto, PATIENCE, certificates, publish, unique, until};
-use forebay::config::{MqttConfig, MqttVersion, Secret};
+use forebay::config::{MqttConfig, MqttVersion, Secret, StoreConfig};
 use forebay::demo::broker::Broker;
 use forebay::ingest::{Acks, Closing, Delivery, Inbox, IngestCounts, Limits, MqttSource, open};
 use forebay::link::LinkStatus;
 use forebay::record::Step;
-use forebay::store::{Ledger, Receipts, Released};
+use forebay::store::{Ledger, Receipts, Released, Store, StoreOptions};
 use forebay::time::{Span, Tick, Timestamp, monotonic};
 use rumqttc::QoS;
 use tokio::sync::watch;
@@ -45,14 +45,20 @@ enum Engine {
     Sleeps,
 }
 
+/// A real store in a folder of its own.
 struct Durable {
     ledger: Ledger,
     seq: u64,
+    _dir: tempfile::TempDir,
 }
 
 impl Durable {
     fn new() -> Durable {
-        Durable { ledger: Ledger::default(), seq: 0 }
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig { path: dir.path().into(), ..StoreConfig::default() };
+        let mut store = Store::open(&StoreOptions::new(&config, "test", Timestamp(0))).unwrap();
+        store.ledger.finish_recovery().unwrap();
+        Durable { ledger: store.ledger, seq: 0, _dir: dir }
     }
 
     fn commit(&mut self, receipts: Receipts) -> Released {
