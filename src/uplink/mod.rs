@@ -126,8 +126,9 @@ pub async fn run(
             }
         }
     }
+    let flushed = sender.with_outbox(Outbox::flush).await;
     sender.status.send_replace(LinkStatus::Stopped);
-    Ok(())
+    flushed
 }
 
 type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
