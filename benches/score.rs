@@ -17,7 +17,6 @@ use forebay::pipeline::spec::{ModelInput, ScoreSpec};
 use forebay::stage::score::ScoreStage;
 use forebay::stage::{Around, Effects, Flow, Stage};
 use forebay::time::{Tick, Timestamp};
-use ort::session::Session;
 use ort::value::TensorRef;
 
 const LAYERS: [usize; 5] = [48, 64, 16, 64, 48];
@@ -31,12 +30,13 @@ fn autoencoder() -> Vec<u8> {
         let (from, to) = (sizes[0], sizes[1]);
         let scale = (1.0 / from as f64).sqrt();
         let weights: Vec<f64> = (0..from * to).map(|_| (random.f64() - 0.5) * scale).collect();
-        let [w, b, m, a, r] = ["w", "b", "m", "a", "r"].map(|name| format!("{name}{layer}"));
-        graph.weights(&w, &[from, to], &weights);
-        graph.weights(&b, &[to], &vec![0.01; to]);
-        graph.node("MatMul", &[&value, &w], &m);
-        graph.node("Add", &[&m, &b], &a);
-        value = if layer == 3 { a } else { graph.node("Relu", &[&a], &r).to_owned() };
+        let [weight, bias, product, sum, relu] =
+            ["weight", "bias", "product", "sum", "relu"].map(|name| format!("{name}{layer}"));
+        graph.weights(&weight, &[from, to], &weights);
+        graph.weights(&bias, &[to], &vec![0.01; to]);
+        graph.node("MatMul", &[&value, &weight], &product);
+        graph.node("Add", &[&product, &bias], &sum);
+        value = if layer == 3 { sum } else { graph.node("Relu", &[&sum], &relu).to_owned() };
     }
     graph.weights("share", &[48], &[1.0 / 48.0; 48]);
     graph.node("Sub", &["features", &value], "error");
@@ -94,9 +94,9 @@ fn bench(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("{}/batch {count}", runtime.name()));
         group.throughput(Throughput::Elements(count as u64));
         let input = windows(count, &names);
-        if library {
+        if let Some(session) = runtime.session(&bytes) {
             let batch: Vec<f32> = input.features.iter().map(|&v| v as f32).collect();
-            let mut session = bare(&bytes);
+            let mut session = session.expect("loads");
             group.bench_function("bare", |b| {
                 b.iter(|| {
                     let tensor = TensorRef::from_array_view(([count, 48], batch.as_slice()))
@@ -128,17 +128,6 @@ fn bench(criterion: &mut Criterion) {
         }
         group.finish();
     }
-}
-
-/// A session as `ort` makes one, with one thread and nothing of Forebay's.
-fn bare(bytes: &[u8]) -> Session {
-    let environment = ort::init().build();
-    // The environment is the process's and is started already; a session finds it by itself.
-    drop(environment);
-    Session::builder(&ort_environment())
-        .expect("a builder")
-        .commit_from_memory(bytes)
-        .expect("loads")
 }
 
 criterion_group!(benches, bench);

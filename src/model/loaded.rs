@@ -100,12 +100,11 @@ fn run_ort(
     let outputs = session.run([input]).map_err(failed)?;
     take(dims, wanted, into, |index| {
         let value = &outputs[index];
-        let (shape, numbers) = match value.try_extract_tensor::<f32>() {
-            Ok((shape, data)) => (shape, Numbers::Float32(data)),
-            Err(_) => {
-                let (shape, data) = value.try_extract_tensor::<f64>().map_err(|e| e.to_string())?;
-                (shape, Numbers::Float64(data))
-            }
+        let (shape, numbers) = if let Ok((shape, data)) = value.try_extract_tensor::<f32>() {
+            (shape, Numbers::Float32(data))
+        } else {
+            let (shape, data) = value.try_extract_tensor::<f64>().map_err(|e| e.to_string())?;
+            (shape, Numbers::Float64(data))
         };
         Ok((shape.iter().map(|&size| size as usize).collect(), numbers))
     })

@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::Path;
 
 use prost::Message;
+use sha2::{Digest, Sha256};
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{self, tensor_shape_proto, type_proto};
 
@@ -308,6 +309,11 @@ fn port(info: &pb::ValueInfoProto) -> Port {
 
 pub(super) fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// SHA-256 of a file's bytes, in hex.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// What a panic said.

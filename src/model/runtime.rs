@@ -128,8 +128,10 @@ impl Runtime {
         }
     }
 
-    /// A session of the model in `bytes`; `None` where tract is to do the work.
-    pub(super) fn session(&self, bytes: &[u8]) -> Option<Result<Session, ort::Error>> {
+    /// A session of the model in `bytes`, as every model here gets one; `None` where tract is to do the work.
+    ///
+    /// Public for benches, which compare a stage with a bare loop; everybody else opens a [`super::Model`].
+    pub fn session(&self, bytes: &[u8]) -> Option<Result<Session, ort::Error>> {
         self.environment.as_ref().map(|environment| session(environment, bytes))
     }
 }

@@ -6,8 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::ModelError;
 use super::loaded::{Failure, Loaded};
 use super::onnx::{self, Element, Metadata, Signature, shape_text};
@@ -67,7 +65,7 @@ impl Model {
             loaded: Loaded::load(runtime, &parsed, bytes).map_err(refused)?,
             signature: parsed.signature,
             metadata: parsed.metadata,
-            digest: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: onnx::digest(bytes),
             runtime,
         };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
@@ -116,7 +114,9 @@ impl Model {
     ) -> Result<(), ModelError> {
         let (rows, width) = self.check_input(batch, shape)?;
         into.resize_with(wanted.len(), Output::default);
-        into.iter_mut().for_each(|output| output.values.clear());
+        for output in into.iter_mut() {
+            output.values.clear();
+        }
         let step = if self.takes_one_row() { 1 } else { MAX_BATCH };
         let mut dims = shape.to_vec();
         for first in (0..rows).step_by(step) {
