@@ -1,1 +1,3 @@
-//! (being written)
+//! Doors: how readings come in.
+
+pub mod replay;
