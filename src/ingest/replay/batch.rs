@@ -23,15 +23,12 @@ impl Batch {
         if self.assets.get(self.last as usize).is_some_and(|asset| asset.id == id) {
             return self.last;
         }
-        self.last = match self.by_id.get(id) {
-            Some(&index) => index,
-            None => {
-                let index = self.assets.len() as u32;
-                self.assets.push(Asset { id: id.to_owned(), ..Asset::default() });
-                self.by_id.insert(id.to_owned(), index);
-                index
-            }
-        };
+        self.last = self.by_id.get(id).copied().unwrap_or_else(|| {
+            let index = self.assets.len() as u32;
+            self.assets.push(Asset { id: id.to_owned(), ..Asset::default() });
+            self.by_id.insert(id.to_owned(), index);
+            index
+        });
         self.last
     }
 

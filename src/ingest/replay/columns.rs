@@ -89,8 +89,8 @@ fn wide(
     find: impl Fn(&str, &str) -> Result<usize, RecordingError>,
     warnings: &mut Warnings,
 ) -> Result<Vec<(usize, u16)>, RecordingError> {
-    for signal in spec.signals.keys().filter(|name| schema.signals.iter().all(|s| s.name != **name))
-    {
+    let named = |name: &&String| schema.signals.iter().all(|s| s.name != **name);
+    if let Some(signal) = spec.signals.keys().find(named) {
         return Err(no_such_signal(signal, schema));
     }
     let mut columns = Vec::new();
@@ -102,14 +102,13 @@ fn wide(
                 .filter_map(|name| position(names, name))
                 .find(|column| !taken.contains(&Some(*column))),
         };
-        match column {
-            Some(column) => columns.push((column, index as u16)),
-            None => {
-                let near = nearest(&signal.name, names.iter().map(String::as_str))
-                    .map_or(String::new(), |name| format!(" (is it `{name}`?)"));
-                warnings.add(Warnings::NO_COLUMN, || format!("`{}`{near}", signal.name));
-            }
-        }
+        let Some(column) = column else {
+            let near = nearest(&signal.name, names.iter().map(String::as_str))
+                .map_or(String::new(), |name| format!(" (is it `{name}`?)"));
+            warnings.add(Warnings::NO_COLUMN, || format!("`{}`{near}", signal.name));
+            continue;
+        };
+        columns.push((column, index as u16));
     }
     columns.sort_unstable();
     Ok(columns)

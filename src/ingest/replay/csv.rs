@@ -182,15 +182,14 @@ impl Cells<'_> {
         if MISSING.contains(&bytes) {
             return;
         }
-        match self.number(bytes) {
-            Some(value) => self.batch.push(self.asset, signal, self.ts, value),
-            None => {
-                let line = self.line;
-                warnings.add("values that are no numbers", || {
-                    format!("line {line}: \"{}\"", shown(&String::from_utf8_lossy(bytes)))
-                });
-            }
+        if let Some(value) = self.number(bytes) {
+            self.batch.push(self.asset, signal, self.ts, value);
+            return;
         }
+        let line = self.line;
+        warnings.add("values that are no numbers", || {
+            format!("line {line}: \"{}\"", shown(&String::from_utf8_lossy(bytes)))
+        });
     }
 
     fn number(&self, bytes: &[u8]) -> Option<f64> {
@@ -204,16 +203,14 @@ impl Cells<'_> {
 
 /// A field as text; what is not UTF-8 is Latin-1, whose bytes are the characters of the same number.
 fn text<'f>(field: &'f [u8], line: u64, warnings: &mut Warnings) -> Cow<'f, str> {
-    match std::str::from_utf8(field) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => {
-            let latin: String = field.iter().map(|&byte| char::from(byte)).collect();
-            warnings.add("fields read as Latin-1, because they are not UTF-8", || {
-                format!("line {line}: \"{}\"", shown(&latin))
-            });
-            Cow::Owned(latin)
-        }
+    if let Ok(text) = std::str::from_utf8(field) {
+        return Cow::Borrowed(text);
     }
+    let latin: String = field.iter().map(|&byte| char::from(byte)).collect();
+    warnings.add("fields read as Latin-1, because they are not UTF-8", || {
+        format!("line {line}: \"{}\"", shown(&latin))
+    });
+    Cow::Owned(latin)
 }
 
 fn read_error(path: &Path, error: &csv::Error) -> RecordingError {

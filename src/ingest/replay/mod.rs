@@ -86,8 +86,6 @@ impl Recording {
     /// Opens a file, or standard input for `-`. What the name does not say (CSV, NDJSON, Parquet, gzip), the first
     /// bytes do. Errors: no such file, a folder, nothing in it, a column missing, a setting that cannot be meant.
     pub fn open(path: &Path, options: &RecordingOptions<'_>) -> Result<Recording, RecordingError> {
-        let source = Source::open(path)?;
-        let (read, total) = (Arc::clone(&source.read), source.total);
         let from_column = options.spec.asset.is_some();
         let asset = match (&options.asset, from_column) {
             (_, true) => None,
@@ -95,6 +93,8 @@ impl Recording {
             (None, false) if is_stdin(path) => return Err(RecordingError::NoAsset),
             (None, false) => Some(stem(path)),
         };
+        let source = Source::open(path)?;
+        let (read, total) = (Arc::clone(&source.read), source.total);
         let mut warnings = Warnings::default();
         let rows = match kind(path, &source.head) {
             Kind::Csv => {

@@ -208,9 +208,12 @@ impl ParquetRows {
                     .and_then(|s| cast(&s, &DataType::Int64))
                     .map_err(fail)?;
                 let micros = micros.i64().map_err(fail)?;
-                let moment = |micros: i64| match civil {
-                    true => self.times.civil(Timestamp(micros)).ok_or_else(missing),
-                    false => Ok(Timestamp(micros)),
+                let moment = |micros: i64| {
+                    if civil {
+                        self.times.civil(Timestamp(micros)).ok_or_else(missing)
+                    } else {
+                        Ok(Timestamp(micros))
+                    }
                 };
                 Ok(micros.iter().map(|m| m.map_or_else(|| Err(missing()), moment)).collect())
             }
