@@ -89,12 +89,14 @@ fn bench(criterion: &mut Criterion) {
     let library = std::env::var_os("ORT_DYLIB_PATH").is_some();
     let runtime = Runtime::find((!library).then_some(Path::new("tract"))).expect("a runtime");
     let names: Vec<String> = (0..48).map(|i| format!("signal{}.feature{}", i / 6, i % 6)).collect();
-    let bytes = autoencoder();
-    for count in [1, 128] {
-        let mut group = criterion.benchmark_group(format!("{}/batch {count}", runtime.name()));
+    let models = [("autoencoder", autoencoder()), ("pca with contributions", pca_model(&names))];
+    for (count, (model, bytes)) in [1, 128].iter().flat_map(|n| models.iter().map(move |m| (*n, m)))
+    {
+        let title = format!("{}, {model}, batch {count}", runtime.name());
+        let mut group = criterion.benchmark_group(title);
         group.throughput(Throughput::Elements(count as u64));
         let input = windows(count, &names);
-        if let Some(session) = runtime.session(&bytes) {
+        if let Some(session) = runtime.session(bytes) {
             let batch: Vec<f32> = input.features.iter().map(|&v| v as f32).collect();
             let mut session = session.expect("loads");
             group.bench_function("bare", |b| {
@@ -106,26 +108,20 @@ fn bench(criterion: &mut Criterion) {
                 });
             });
         }
-        for (name, bytes) in
-            [("stage", bytes.clone()), ("stage, pca with contributions", pca_model(&names))]
-        {
-            let mut stage = stage(runtime, &bytes, &names);
-            let mut given = Some(input.clone());
-            group.bench_function(name, |b| {
-                b.iter(|| {
-                    let mut windows = given.take().expect("given back below");
-                    windows.scores.clear();
-                    let tick = Tick { seq: 1, now: Timestamp(0) };
-                    let around =
-                        Around { node: "n", pipeline: "p", assets: &[], tick, ended: false };
-                    let flow =
-                        stage.apply(Flow::Windows(windows), &around, &mut Effects::default());
-                    if let Ok(Flow::Windows(windows)) = flow {
-                        given = Some(windows);
-                    }
-                });
+        let mut stage = stage(runtime, bytes, &names);
+        let mut given = Some(input);
+        group.bench_function("stage", |b| {
+            b.iter(|| {
+                let mut windows = given.take().expect("given back below");
+                windows.scores.clear();
+                let tick = Tick { seq: 1, now: Timestamp(0) };
+                let around = Around { node: "n", pipeline: "p", assets: &[], tick, ended: false };
+                let flow = stage.apply(Flow::Windows(windows), &around, &mut Effects::default());
+                if let Ok(Flow::Windows(windows)) = flow {
+                    given = Some(windows);
+                }
             });
-        }
+        });
         group.finish();
     }
 }

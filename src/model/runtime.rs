@@ -77,7 +77,8 @@ pub struct Attempt {
 pub enum RuntimeError {
     /// The library named in the config cannot be used.
     #[error(
-        "onnxruntime.library {} cannot be used: {reason}; name a libonnxruntime of version 1.{} or newer, write \"tract\", or leave it out",
+        "onnxruntime.library {} cannot be used: {reason}; \
+         name a libonnxruntime of version 1.{} or newer, write \"tract\", or leave it out",
         path.display(),
         ort::MINOR_VERSION
     )]

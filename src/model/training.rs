@@ -15,7 +15,8 @@ use crate::time::{Span, Timestamp};
 pub enum TrainError {
     /// Not enough windows.
     #[error(
-        "{found} windows have all their features, {skipped} do not; at least {needed} are needed: give a longer recording, shorter windows, or windows more often"
+        "{found} windows have all their features, {skipped} do not; \
+         at least {needed} are needed: give a longer recording, shorter windows, or windows more often"
     )]
     TooFewRows {
         /// Windows that can be used.
