@@ -98,15 +98,13 @@ pub struct DemoArgs {
     /// The plant's random numbers start here: the same seed, the same plant.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// How many times faster than the clock the plant runs.
-    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
-    pub speed: f64,
     /// Address of the page. Absent: 127.0.0.1 and a free port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
-    /// Pipeline files to use instead of the shipped ones.
-    #[arg(long, value_name = "FILE")]
-    pub pipeline: Vec<PathBuf>,
+    /// Make the shipped models anew from the simulated plant, write them into this folder and print how good they
+    /// are on faults that they have not seen.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["duration", "headless", "listen", "store"])]
+    pub make_models: Option<PathBuf>,
     /// Keep the store in this folder. Absent: a folder that is removed at the end.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,

@@ -3,6 +3,10 @@
 pub mod args;
 mod check;
 mod completion;
+mod demo;
+mod recordings;
+mod train;
+mod run;
 pub mod doctor;
 mod schema;
 
@@ -40,10 +44,10 @@ pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completion(args) => completion::completion(&args),
-        Command::Demo(_) => absent("demo"),
-        Command::Run(_) => absent("run"),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Run(args) => run::run(&args),
         Command::Replay(_) => absent("replay"),
-        Command::Train(_) => absent("train"),
+        Command::Train(args) => train::train(&args),
         Command::Bench(_) => absent("bench"),
     }
 }

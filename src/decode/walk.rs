@@ -129,7 +129,7 @@ impl<'p> Walk<'p> {
     fn close_element(&mut self, mut scope: Scope) {
         self.close(&scope);
         if let Some(fault) = scope.fault.take() {
-            self.refuse_from(scope.start, fault);
+            self.refuse_from(scope.start, *fault);
         }
     }
 
@@ -140,7 +140,7 @@ impl<'p> Walk<'p> {
             if standing == Standing::Alone {
                 self.fatal = Some(fault);
             } else {
-                self.refuse_from(scope.start, fault);
+                self.refuse_from(scope.start, *fault);
             }
             return;
         }
@@ -167,10 +167,10 @@ impl<'p> Walk<'p> {
         self.unknown(settled.unknown, "its signal");
     }
 
-    fn refuse_from(&mut self, start: usize, fault: Box<DecodeError>) {
+    fn refuse_from(&mut self, start: usize, fault: DecodeError) {
         let count = (self.rows.len() - start).max(1);
         self.rows.readings.truncate(start);
-        self.reject(count, *fault);
+        self.reject(count, fault);
     }
 
     fn reject(&mut self, count: usize, fault: DecodeError) {
@@ -218,8 +218,8 @@ impl<'p> Walk<'p> {
         DecodeError::WrongType { topic, path, found, expected }
     }
 
-    fn time_fault(&self, path: &str, fault: TimeFault) -> Box<DecodeError> {
-        Box::new(DecodeError::Time { topic: self.topic.to_owned(), path: self.path(path), fault })
+    fn time_fault(&self, path: &str, fault: TimeFault) -> DecodeError {
+        DecodeError::Time { topic: self.topic.to_owned(), path: self.path(path), fault }
     }
 
     /// Follows the fields of an object.
@@ -464,13 +464,14 @@ impl At<'_, '_> {
         let At { walk, scope, node, .. } = self;
         let path = &node.path;
         match node.role {
-            Role::Signal(signal) => match leaf.number() {
-                Some(value) => walk.rows.push(signal, value, &scope.common),
-                None => {
+            Role::Signal(signal) => {
+                if let Some(value) = leaf.number() {
+                    walk.rows.push(signal, value, &scope.common);
+                } else {
                     let fault = walk.wrong_type(path, leaf.shown(), scalar::EXPECTED);
                     walk.reject(1, fault);
                 }
-            },
+            }
             Role::Value => {
                 walk.seen = true;
                 scope.value = leaf.number();
@@ -481,7 +482,7 @@ impl At<'_, '_> {
             }
             Role::Time => match time(walk, leaf) {
                 Ok(ts) => scope.common.ts = ts,
-                Err(fault) => scope.fault = Some(walk.time_fault(path, fault)),
+                Err(fault) => scope.fault = Some(Box::new(walk.time_fault(path, fault))),
             },
             Role::Quality => {
                 let known = match *leaf {
@@ -509,7 +510,7 @@ impl At<'_, '_> {
         match node.role {
             Role::Time => {
                 let fault = walk.plan.times.not_a_time(found.to_owned());
-                scope.fault = Some(walk.time_fault(&node.path, fault));
+                scope.fault = Some(Box::new(walk.time_fault(&node.path, fault)));
             }
             Role::Quality => scope.common.quality = Quality::Uncertain,
             role => {
@@ -561,13 +562,10 @@ impl Scope {
             self.fault = Some(Box::new(fault));
             return;
         };
-        self.common.signal = match walk.plan.signals.get(name) {
-            Some(&signal) => signal,
-            None => {
-                walk.rows.note_unknown(name);
-                Common::UNKNOWN_SIGNAL
-            }
-        };
+        self.common.signal = walk.plan.signals.get(name).copied().unwrap_or_else(|| {
+            walk.rows.note_unknown(name);
+            Common::UNKNOWN_SIGNAL
+        });
     }
 }
 
