@@ -1,1 +1,4 @@
-//! (being written)
+//! The command line: one file a subcommand.
+
+pub mod results;
+mod table;
