@@ -1,7 +1,10 @@
 //! Recordings: the same rows in every form, every kind of dirt, and every file that cannot be read.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use forebay::frame::Input;
@@ -263,7 +266,7 @@ fn parquet_of_every_type() {
 fn the_size_of_batches_does_not_matter() {
     let mut text = "time;flow;pressure;id\n".to_owned();
     for i in 0..97 {
-        text.push_str(&format!("{};{i};{};p{}\n", 1_600_000_000 + i, i * 2, i % 3));
+        writeln!(text, "{};{i};{};p{}", 1_600_000_000 + i, i * 2, i % 3).unwrap();
     }
     let folder = Folder::new();
     let path = folder.file("many.csv", &text);
@@ -339,69 +342,77 @@ fn a_signal_without_a_column_is_a_warning() {
     assert_eq!(read.warnings, "1 signals without a column: `pressure` (is it `presure`?)");
 }
 
+const ROWS: &str = "time,flow\n2020-01-01,1\n";
+
+/// Name, text, settings, and what the error says.
+const TEXTS: &[(&str, &str, &str, &str)] = &[
+    ("e.csv", "\n \n", "", "e.csv: is empty"),
+    ("h.csv", "time,flow\r\n", "", "has a header and no rows; columns: `time`, `flow`"),
+    (
+        "m.csv",
+        ROWS,
+        "time = \"tme\"",
+        "recording.time is the column `tme`, which is missing; is it `time`?; columns: `time`, `flow`",
+    ),
+    (
+        "m.csv",
+        ROWS,
+        "signals = { flow = \"Flow rate\" }",
+        "recording.signals.flow is the column `Flow rate`",
+    ),
+    ("m.csv", ROWS, "signals = { flw = \"flow\" }", "does not have; is it `flow`?"),
+    ("m.csv", ROWS, "asset = \"id\"", "recording.asset"),
+    ("m.csv", ROWS, "value = \"x\"", "needs both"),
+    ("t.csv", "when,flow\n1,2\n", "", "set recording.time to one of `when`, `flow`"),
+    (
+        "n.csv",
+        "time,x\n1,2\n",
+        "",
+        "no column carries a signal of the schema (`flow`, `pressure`); columns: `time`, `x`",
+    ),
+    (
+        "w.csv",
+        ROWS,
+        "delimiter = \";\"",
+        "with delimiter \";\" the header is one column, `time,flow`; it looks like \",\"",
+    ),
+    ("d.csv", ROWS, "delimiter = \";;\"", "one ASCII character"),
+    ("z.csv", ROWS, "zone = \"Mars\"", "time zone `Mars`"),
+    ("f.csv", ROWS, "time_format = \"%Q%!\"", "time format `%Q%!`"),
+    (
+        "b.csv",
+        "time,flow\nx,1\ny,2\nz,3\n",
+        "",
+        "none of its 2 rows gave a reading: 2 rows without a readable time skipped: line 2: found \"x\"",
+    ),
+    (
+        "v.csv",
+        "time,flow\n1,\n2,\n",
+        "",
+        "none of its 2 rows gave a reading: every value is missing",
+    ),
+    ("a.ndjson", "[1,2]\n", "time = \"t\"", "none of its 1 rows"),
+    ("a.ndjson", "{\"x\":1}\n", "", "set recording.time to one of `x`"),
+    ("a.ndjson", "{\"time\":1,\"flw\":1}\n", "", "`flw`"),
+    ("p.parquet", "PAR1 and no more", "", "p.parquet: cannot be read"),
+    ("p.parquet", ROWS, "", "Parquet"),
+];
+
+#[test]
+fn texts_that_cannot_be_read_say_why() {
+    for (name, text, settings, fact) in TEXTS {
+        let error = refused(name, text, settings);
+        assert!(error.contains(fact), "{name} {settings}: {error}");
+    }
+}
+
 #[test]
 fn files_that_cannot_be_read_say_why() {
-    let rows = "time,flow\n2020-01-01,1\n";
     let cases: Vec<(&str, Vec<u8>, &str, &str)> = vec![
         ("e.csv", vec![], "", "e.csv: is empty"),
-        ("e.csv", b"\n \n".to_vec(), "", "e.csv: is empty"),
         ("e.csv.gz", gzip(b""), "", "is empty"),
-        (
-            "h.csv",
-            b"time,flow\r\n".to_vec(),
-            "",
-            "has a header and no rows; columns: `time`, `flow`",
-        ),
-        (
-            "m.csv",
-            rows.into(),
-            "time = \"tme\"",
-            "recording.time is the column `tme`, which is missing; is it `time`?; columns: `time`, `flow`",
-        ),
-        (
-            "m.csv",
-            rows.into(),
-            "signals = { flow = \"Flow rate\" }",
-            "recording.signals.flow is the column `Flow rate`",
-        ),
-        ("m.csv", rows.into(), "signals = { flw = \"flow\" }", "does not have; is it `flow`?"),
-        ("m.csv", rows.into(), "asset = \"id\"", "recording.asset"),
-        ("m.csv", rows.into(), "value = \"x\"", "needs both"),
-        ("t.csv", b"when,flow\n1,2\n".to_vec(), "", "set recording.time to one of `when`, `flow`"),
-        (
-            "n.csv",
-            b"time,x\n1,2\n".to_vec(),
-            "",
-            "no column carries a signal of the schema (`flow`, `pressure`); columns: `time`, `x`",
-        ),
-        (
-            "w.csv",
-            rows.into(),
-            "delimiter = \";\"",
-            "with delimiter \";\" the header is one column, `time,flow`; it looks like \",\"",
-        ),
-        ("d.csv", rows.into(), "delimiter = \";;\"", "one ASCII character"),
-        ("z.csv", rows.into(), "zone = \"Mars\"", "time zone `Mars`"),
-        ("f.csv", rows.into(), "time_format = \"%Q%!\"", "time format `%Q%!`"),
         ("u.csv", b"\xff\xfet\0i\0".to_vec(), "", "is UTF-16"),
-        (
-            "b.csv",
-            b"time,flow\nx,1\ny,2\nz,3\n".to_vec(),
-            "",
-            "none of its 2 rows gave a reading: 2 rows without a readable time skipped: line 2: found \"x\"",
-        ),
-        (
-            "v.csv",
-            b"time,flow\n1,\n2,\n".to_vec(),
-            "",
-            "none of its 2 rows gave a reading: every value is missing",
-        ),
-        ("a.ndjson", b"[1,2]\n".to_vec(), "time = \"t\"", "none of its 1 rows"),
-        ("a.ndjson", b"{\"x\":1}\n".to_vec(), "", "set recording.time to one of `x`"),
-        ("a.ndjson", b"{\"time\":1,\"flw\":1}\n".to_vec(), "", "`flw`"),
-        ("g.csv.gz", gzip(rows.repeat(50).as_bytes())[..40].to_vec(), "", "g.csv.gz: cannot be"),
-        ("p.parquet", b"PAR1 and no more".to_vec(), "", "p.parquet: cannot be read"),
-        ("p.parquet", rows.into(), "", "Parquet"),
+        ("g.csv.gz", gzip(ROWS.repeat(50).as_bytes())[..40].to_vec(), "", "g.csv.gz: cannot be"),
         (
             "p.parquet",
             parquet(vec![column("time", [true]), column("flow", [1i64])]),
@@ -434,7 +445,7 @@ fn a_file_that_breaks_off_gives_its_rows_and_then_the_error() {
     let mut random = 12345u64;
     for i in 0..50_000 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        text.push_str(&format!("{},{}\n", 1_600_000_000 + i, random >> 40));
+        writeln!(text, "{},{}", 1_600_000_000 + i, random >> 40).unwrap();
     }
     let packed = gzip(text.as_bytes());
     let folder = Folder::new();

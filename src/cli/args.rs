@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::results::ResultsFormat;
 use crate::time::Span;
 
 /// The whole command line.
@@ -121,17 +122,6 @@ pub struct RunArgs {
     pub config: PathBuf,
 }
 
-/// How results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ResultFormat {
-    /// One JSON record a line: scores, alarms and all.
-    Ndjson,
-    /// A table of scored windows.
-    Csv,
-    /// The same table, as Parquet.
-    Parquet,
-}
-
 /// `forebay replay`.
 #[derive(Clone, Debug, Args)]
 #[command(
@@ -155,7 +145,7 @@ pub struct ReplayArgs {
     pub out: PathBuf,
     /// How results are written. Absent: by the ending of `--out`, else NDJSON.
     #[arg(long, value_enum, value_name = "FORMAT")]
-    pub format: Option<ResultFormat>,
+    pub format: Option<ResultsFormat>,
     /// How the recordings are written.
     #[command(flatten)]
     pub recording: RecordingArgs,

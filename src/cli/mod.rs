@@ -5,6 +5,9 @@ mod check;
 mod completion;
 mod demo;
 mod recordings;
+mod replay;
+pub mod results;
+mod table;
 mod train;
 mod run;
 pub mod doctor;
@@ -46,7 +49,7 @@ pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Completion(args) => completion::completion(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Run(args) => run::run(&args),
-        Command::Replay(_) => absent("replay"),
+        Command::Replay(args) => replay::replay(&args),
         Command::Train(args) => train::train(&args),
         Command::Bench(_) => absent("bench"),
     }

@@ -75,7 +75,7 @@ fn collect(
         base: args.pipeline.parent().unwrap_or(Path::new("")),
         live: false,
         asset_limit: usize::MAX,
-        model: None,
+        models: &[],
         library: None,
         features_only: true,
     };

@@ -290,7 +290,7 @@ fn plan_live(
         base: loaded.path.parent().unwrap_or(std::path::Path::new("")),
         live: true,
         asset_limit,
-        model: None,
+        models: &[],
         library: library.map(PathBuf::as_path),
         features_only: false,
     };

@@ -44,9 +44,10 @@ impl Columns {
             path: path.to_owned(),
             setting: setting.to_owned(),
             column: column.to_owned(),
-            found: listed(names),
+            found: listed(names).into(),
             nearest: nearest(column, names.iter().map(String::as_str))
-                .map_or(String::new(), |name| format!("; is it `{name}`?")),
+                .map_or(String::new(), |name| format!("; is it `{name}`?"))
+                .into(),
         };
         let find = |setting: &str, column: &str| {
             position(names, column).ok_or_else(|| missing(setting, column))

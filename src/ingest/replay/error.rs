@@ -77,9 +77,9 @@ pub enum RecordingError {
         /// What it asks for.
         column: String,
         /// The columns there are.
-        found: String,
+        found: Box<str>,
         /// The nearest spelling, as part of the sentence.
-        nearest: String,
+        nearest: Box<str>,
     },
     /// No column looks like a time.
     #[error("{}: no column is named as a time; set recording.time to one of {found}", path.display())]
