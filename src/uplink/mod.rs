@@ -240,17 +240,16 @@ impl<U: Uplink> Sender<U> {
     fn failed(&mut self, error: &LinkError, after: Option<Span>) -> Duration {
         add(&self.counts.failures, 1);
         let error = error.to_string();
-        let (since, retries) = match &self.down {
-            Some((since, _, retries)) => (*since, retries + 1),
-            None => {
-                add(&self.counts.outages, 1);
-                tracing::warn!(
-                    target = self.uplink.target(),
-                    error,
-                    "the uplink is down; records are kept"
-                );
-                (now(), 0)
-            }
+        let (since, retries) = if let Some((since, _, retries)) = &self.down {
+            (*since, retries + 1)
+        } else {
+            add(&self.counts.outages, 1);
+            tracing::warn!(
+                target = self.uplink.target(),
+                error,
+                "the uplink is down; records are kept"
+            );
+            (now(), 0)
         };
         self.down = Some((since, error.clone(), retries));
         self.status.send_replace(LinkStatus::Down { since, error, retries });

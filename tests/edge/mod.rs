@@ -1,5 +1,10 @@
 //! What the tests of the edges share: a real Mosquitto, a link that can be cut, a plain publisher and subscriber.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it skips"
+)]
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -206,7 +211,7 @@ pub async fn publish(port: u16, qos: QoS, messages: Vec<(String, Vec<u8>)>) {
 /// Everything that is published on a filter, retained messages too, from now on.
 pub async fn subscribe(port: u16, filter: &str) -> mpsc::Receiver<(String, Vec<u8>, bool)> {
     let mut settings = options(&unique("sub"), port);
-    settings.set_keep_alive(Duration::from_secs(60));
+    settings.set_keep_alive(Duration::from_mins(1));
     let (client, mut events) = AsyncClient::new(settings, 10);
     let (sender, receiver) = mpsc::channel(100_000);
     client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
