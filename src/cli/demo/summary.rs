@@ -1,6 +1,7 @@
 //! What a demo came to: every reading and every record accounted for, and which faults were found.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use crate::node::{CoreView, Report};
 use crate::record::{AlarmRecord, AlarmState};
 use crate::time::{Span, Timestamp, now};
 
-/// So many more readings rejected for its reason show that the cleaner has noticed a faulty sensor.
+/// So many more readings rejected or marked for its reason show that the cleaner has noticed a faulty sensor.
 const NOTICED: u64 = 5;
 /// An alarm counts for a fault until this long after it: the last windows that hold it, and the alarm's delay.
 const AFTER: Span = Span::seconds(90);
@@ -147,7 +148,8 @@ impl Summary {
             let found = fault
                 .detected_after_s
                 .map_or_else(|| "missed".into(), |after| format!("found after {after:.0} s"));
-            text.push_str(&format!("fault     {:<9} {:<15} {found}\n", fault.asset, fault.kind));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind);
         }
         text.push_str(if self.closes() { "the books close\n" } else { "THE BOOKS DO NOT CLOSE\n" });
         text
@@ -198,7 +200,7 @@ fn first_alarm(fault: &Fault, pace: Pace, alarms: &[AlarmRecord]) -> Option<f64>
     alarms.iter().filter(of_it).map(|a| a.at.since(start).as_seconds()).min_by(f64::total_cmp)
 }
 
-/// The reason for which `clean` rejects the readings of a faulty sensor.
+/// The reason for which `clean` rejects or marks the readings of a faulty sensor.
 fn reason(kind: FaultKind) -> Option<&'static str> {
     match kind {
         FaultKind::StuckSensor => Some("stuck"),
@@ -223,7 +225,10 @@ async fn watch_sensors(
             let Some(reason) = reason(fault.kind).filter(|_| fault.active(plant_time)) else {
                 continue;
             };
-            let count = books.rejected.get(reason).copied().unwrap_or(0);
+            let count = [&books.rejected, &books.marked]
+                .map(|by_reason| by_reason.get(reason).copied().unwrap_or(0))
+                .iter()
+                .sum();
             let start = *before.entry(index).or_insert(count);
             if count >= start + NOTICED && !noticed.iter().any(|n| n.0 == index) {
                 noticed.push((index, Span(plant_time.0 - fault.start.0)));
