@@ -433,10 +433,9 @@ fn files_that_cannot_be_read_say_why() {
     let folder = Folder::new();
     let error = read_as(folder.0.path(), "", None, 10).err().unwrap().to_string();
     assert!(error.contains("is a folder; name the recordings in it"), "{error}");
-    let error = read_as(&folder.0.path().join("no.csv"), "", None, 10).err().unwrap().to_string();
-    assert!(error.contains("no.csv: cannot be opened"), "{error}");
-    let error = read_as(Path::new("-"), "", None, 10).err().unwrap().to_string();
-    assert!(error.contains("give --asset"), "{error}");
+    let why = |path: &Path| read_as(path, "", None, 10).err().unwrap().to_string();
+    assert!(why(&folder.0.path().join("no.csv")).contains("no.csv: cannot be opened"));
+    assert!(why(Path::new("-")).contains("give --asset"));
 }
 
 #[test]
