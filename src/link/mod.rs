@@ -5,8 +5,10 @@
 //! connection is never used again after its first error. It does not decide when to connect: its callers do.
 
 pub mod mqtt;
+pub mod pump;
 pub mod secret;
 pub mod tls;
+pub mod topic;
 mod v4;
 mod v5;
 
@@ -76,8 +78,8 @@ impl LinkStatus {
 /// Settings that no connection can be made with.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Not a broker's address.
-    #[error("`{url}` is not the address of a broker: {why}")]
+    /// Not an address.
+    #[error("`{url}` is not an address that can be used: {why}")]
     Url {
         /// As typed.
         url: String,

@@ -81,14 +81,23 @@ pub enum Event {
     Subscribed(Vec<Result<u8, String>>),
     /// A message went out under this packet id (0: QoS 0).
     Sent(u16),
-    /// The broker has the message of this packet id, or refused it for a reason.
-    Acknowledged(u16, Option<String>),
+    /// The broker has the message of this packet id, or refused it.
+    Acknowledged(u16, Result<(), Refusal>),
     /// A packet id was still in use, so the message is held back: the connection is of no more use.
     Stuck,
     /// Our DISCONNECT went out.
     Closed,
     /// Nothing that anybody here needs.
     Other,
+}
+
+/// Why a broker did not take a message (MQTT 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For people.
+    pub reason: String,
+    /// Whether it is about this message, so that it is not taken another time either.
+    pub about_message: bool,
 }
 
 /// A message from the broker.
@@ -137,7 +146,7 @@ pub enum Lost {
 pub struct Gone;
 
 /// Asks a connection to send something. Nothing leaves unless its [`Connection`] is polled.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Client {
     /// MQTT 3.1.1.
     V4(rumqttc::AsyncClient),

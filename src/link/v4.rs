@@ -84,7 +84,7 @@ pub(super) fn event(event: rumqttc::Event) -> Event {
                     })
                     .collect(),
             ),
-            Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, None),
+            Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, Ok(())),
             _ => Event::Other,
         },
         rumqttc::Event::Outgoing(outgoing) => sent(&outgoing),

@@ -12,7 +12,8 @@ use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 
 use super::mqtt::{
-    Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS, Options, Qos, Role,
+    Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS, Options, Qos, Refusal,
+    Role,
 };
 use super::v4;
 
@@ -88,7 +89,7 @@ pub(super) fn event(event: rumqttc::v5::Event) -> Event {
             Packet::SubAck(ack) => {
                 Event::Subscribed(ack.return_codes.iter().map(granted).collect())
             }
-            Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, refusal(ack.reason)),
+            Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, taken(ack.reason)),
             _ => Event::Other,
         },
         rumqttc::v5::Event::Outgoing(outgoing) => v4::sent(&outgoing),
@@ -111,21 +112,19 @@ fn granted(code: &SubscribeReasonCode) -> Result<u8, String> {
 }
 
 // A reason of 0x80 and above means that the broker does not have the message, though rumqttc only logs it.
-fn refusal(reason: PubAckReason) -> Option<String> {
-    Some(
-        match reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return None,
-            PubAckReason::NotAuthorized => "not authorized to publish on this topic",
-            PubAckReason::TopicNameInvalid => "the broker does not take this topic",
-            PubAckReason::QuotaExceeded => "the broker's quota is used up",
-            PubAckReason::PayloadFormatInvalid => "the broker does not take this payload",
-            PubAckReason::PacketIdentifierInUse => "packet id in use",
-            PubAckReason::UnspecifiedError | PubAckReason::ImplementationSpecificError => {
-                "the broker gave no reason"
-            }
+fn taken(reason: PubAckReason) -> Result<(), Refusal> {
+    let (reason, about_message) = match reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return Ok(()),
+        PubAckReason::TopicNameInvalid => ("the broker does not take this topic", true),
+        PubAckReason::PayloadFormatInvalid => ("the broker does not take this payload", true),
+        PubAckReason::NotAuthorized => ("not authorized to publish on this topic", false),
+        PubAckReason::QuotaExceeded => ("the broker's quota is used up", false),
+        PubAckReason::PacketIdentifierInUse => ("packet id in use", false),
+        PubAckReason::UnspecifiedError | PubAckReason::ImplementationSpecificError => {
+            ("the broker gave no reason", false)
         }
-        .to_owned(),
-    )
+    };
+    Err(Refusal { reason: reason.to_owned(), about_message })
 }
 
 pub(super) fn lost(error: &ConnectionError) -> Lost {

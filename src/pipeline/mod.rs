@@ -1,5 +1,8 @@
 //! Pipelines: from file to running stages.
 
-pub mod names;
-pub mod plan;
 pub mod spec;
+pub mod names;
+pub mod kind;
+pub mod load;
+mod rules;
+pub mod plan;

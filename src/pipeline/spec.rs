@@ -78,7 +78,8 @@ pub struct JsonFormat {
     /// Path of the signal's name, for payloads with one reading an object (`{"name": "temp", "value": 3}`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// Path of the value, with `signal` (or with `{signal}` in the topic).
+    /// Path of the value, with `signal` or with `{signal}` in the topic (absent: `value`). Else, where signals are
+    /// objects (`{"temp": {"value": 3}}`), the path within those.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// Path of the asset's id, where the topic does not name it.
