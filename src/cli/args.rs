@@ -88,9 +88,9 @@ pub struct DemoArgs {
     /// The plant's random numbers start here: the same seed, the same plant.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// How many times faster than the clock the plant runs.
-    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
-    pub speed: f64,
+    /// How many times faster than the clock the plant runs. Absent: fast enough to show half an hour of it.
+    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    pub speed: Option<f64>,
     /// Address of the page. Absent: 127.0.0.1 and a free port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
@@ -103,6 +103,19 @@ pub struct DemoArgs {
     /// The ONNX Runtime library to use. Absent: the one that is found (`forebay doctor` says which).
     #[arg(long, value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// Instead of a demo, make the models of the pump pipeline anew from the simulated plant, test them, and write
+    /// them into this folder (some minutes).
+    #[arg(long, value_name = "DIR")]
+    pub make_models: Option<PathBuf>,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    if (1.0..=1000.0).contains(&speed) {
+        Ok(speed)
+    } else {
+        Err("give a number from 1 to 1000".to_owned())
+    }
 }
 
 /// `forebay run`.

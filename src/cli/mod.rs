@@ -1,9 +1,11 @@
 //! The subcommands, one file each. `main` parses and prints errors; nothing else does.
 
 pub mod args;
+mod bench;
 mod check;
 mod completion;
 pub mod doctor;
+mod models;
 mod schema;
 
 use std::io::Write;
@@ -40,11 +42,12 @@ pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completion(args) => completion::completion(&args),
+        Command::Demo(args) if args.make_models.is_some() => models::make_models(&args),
         Command::Demo(_) => absent("demo"),
         Command::Run(_) => absent("run"),
         Command::Replay(_) => absent("replay"),
         Command::Train(_) => absent("train"),
-        Command::Bench(_) => absent("bench"),
+        Command::Bench(args) => bench::bench(&args),
     }
 }
 

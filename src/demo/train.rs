@@ -130,7 +130,7 @@ pub enum MakeError {
         /// Which.
         model: &'static str,
         /// Why.
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// A model cannot be written.
     #[error("cannot write the model {path}: {source}")]
@@ -234,7 +234,7 @@ fn scores(
     model: &[u8],
     windows: &Windows,
 ) -> Result<Vec<f64>, MakeError> {
-    let failed = |source| MakeError::Model { model: name, source };
+    let failed = |source| MakeError::Model { model: name, source: Box::new(source) };
     let mut model = Model::from_bytes(runtime, Path::new(name), model).map_err(failed)?;
     let whole: Vec<usize> = (0..windows.len())
         .filter(|&index| windows.row(index).iter().all(|value| value.is_finite()))

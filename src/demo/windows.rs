@@ -97,7 +97,7 @@ pub enum WindowsError {
     },
     /// It cannot run.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Plan(Box<PlanError>),
     /// It failed.
     #[error("pipeline `{0}` failed on simulated readings: {1}")]
     Failed(String, String),
@@ -166,7 +166,9 @@ fn engine(
         library: None,
         features_only: true,
     };
-    Ok(Engine::new("demo".to_owned(), vec![plan::plan(&spec, schema, options)?]))
+    let planned =
+        plan::plan(&spec, schema, options).map_err(|e| WindowsError::Plan(Box::new(e)))?;
+    Ok(Engine::new("demo".to_owned(), vec![planned]))
 }
 
 fn asset(pump: usize) -> Asset {
