@@ -48,7 +48,7 @@ fn pipeline(spec: &PipelineSpec) -> Pipeline {
         base: Path::new("."),
         live: false,
         asset_limit: 1000,
-        model: None,
+        models: &[],
         library: None,
         features_only: false,
     };

@@ -49,6 +49,23 @@ pub struct Config {
     pub limits: LimitsConfig,
 }
 
+impl Config {
+    /// The settings of a node of this name that says nothing else.
+    pub fn named(node: &str) -> Config {
+        Config {
+            node: node.to_owned(),
+            pipelines: pipelines(),
+            schemas: schemas(),
+            mqtt: MqttConfig::default(),
+            store: StoreConfig::default(),
+            uplink: None,
+            feed: FeedConfig::default(),
+            onnxruntime: OnnxConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
 fn pipelines() -> PathBuf {
     "pipelines".into()
 }

@@ -236,6 +236,11 @@ impl Engine {
         Step { tick, input, records }
     }
 
+    /// After a recovery: no tick up to `seq` is used again, even where the journal lost it.
+    pub fn resume_after(&mut self, seq: u64) {
+        self.tick.seq = self.tick.seq.max(seq);
+    }
+
     /// The last tick.
     pub fn tick(&self) -> Tick {
         self.tick

@@ -23,8 +23,8 @@ pub mod store;
 pub mod uplink;
 pub mod feed;
 // assembly
-pub mod diagnose;
 pub mod config;
+pub mod diagnose;
 pub mod pipeline;
 pub mod node;
 pub mod demo;

@@ -25,8 +25,9 @@ fn main() -> ExitCode {
 
 /// Log lines go to standard error: standard output is for results.
 fn log(cli: &Cli) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&cli.log)
-        .map_err(|e| anyhow::anyhow!("the log filter `{}` cannot be used: {e}", cli.log))?;
+    let wanted = cli.log.as_deref().unwrap_or_else(|| cli.command.usual_log());
+    let filter = EnvFilter::try_new(wanted)
+        .map_err(|e| anyhow::anyhow!("the log filter `{wanted}` cannot be used: {e}"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => {

@@ -1,6 +1,8 @@
 //! Models on the runtime that is asked for: `FOREBAY_TEST_RUNTIME=tract` or `=onnxruntime`; without it ONNX Runtime
 //! where `ORT_DYLIB_PATH` names one, else tract. A process holds one runtime, so CI runs this twice.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
 #[path = "model/bad.rs"]
 mod bad;
 #[path = "model/score.rs"]

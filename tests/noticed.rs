@@ -34,7 +34,7 @@ fn pipeline() -> (LoadedPipeline, Engine, Decoder) {
         base: file.parent().unwrap(),
         live: true,
         asset_limit: 100,
-        model: None,
+        models: &[],
         library: None,
         features_only: false,
     };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::results::ResultsFormat;
 use crate::time::Span;
 
 /// The whole command line.
@@ -25,16 +26,26 @@ pub struct Cli {
     /// How log lines are written to standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
     pub log_format: LogFormat,
-    /// Which log lines are written: a level, or `module=level` separated by commas.
+    /// Which log lines are written: a level, or `module=level` separated by commas. Absent: `info` for
+    /// `run`, `warn` for the others.
     #[arg(
         long,
         global = true,
         env = "FOREBAY_LOG",
-        default_value = "info",
         value_name = "FILTER",
         help_heading = "Logging"
     )]
-    pub log: String,
+    pub log: Option<String>,
+}
+
+impl Command {
+    /// The log filter where none is asked for.
+    pub fn usual_log(&self) -> &'static str {
+        match self {
+            Command::Run(_) => "info",
+            _ => "warn",
+        }
+    }
 }
 
 /// How log lines are written.
@@ -88,34 +99,19 @@ pub struct DemoArgs {
     /// The plant's random numbers start here: the same seed, the same plant.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// How many times faster than the clock the plant runs. Absent: fast enough to show half an hour of it.
-    #[arg(long, value_name = "FACTOR", value_parser = speed)]
-    pub speed: Option<f64>,
     /// Address of the page. Absent: 127.0.0.1 and a free port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
-    /// Pipeline files to use instead of the shipped ones.
-    #[arg(long, value_name = "FILE")]
-    pub pipeline: Vec<PathBuf>,
+    /// Make the shipped models anew from the simulated plant, write them into this folder and print how good they
+    /// are on faults that they have not seen.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["duration", "headless", "listen", "store"])]
+    pub make_models: Option<PathBuf>,
     /// Keep the store in this folder. Absent: a folder that is removed at the end.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// The ONNX Runtime library to use. Absent: the one that is found (`forebay doctor` says which).
     #[arg(long, value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
-    /// Instead of a demo, make the models of the pump pipeline anew from the simulated plant, test them, and write
-    /// them into this folder (some minutes).
-    #[arg(long, value_name = "DIR")]
-    pub make_models: Option<PathBuf>,
-}
-
-fn speed(text: &str) -> Result<f64, String> {
-    let speed: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    if (1.0..=1000.0).contains(&speed) {
-        Ok(speed)
-    } else {
-        Err("give a number from 1 to 1000".to_owned())
-    }
 }
 
 /// `forebay run`.
@@ -124,17 +120,6 @@ pub struct RunArgs {
     /// The node's config.
     #[arg(long, short, env = "FOREBAY_CONFIG", default_value = "config.toml", value_name = "FILE")]
     pub config: PathBuf,
-}
-
-/// How results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ResultFormat {
-    /// One JSON record a line: scores, alarms and all.
-    Ndjson,
-    /// A table of scored windows.
-    Csv,
-    /// The same table, as Parquet.
-    Parquet,
 }
 
 /// `forebay replay`.
@@ -160,7 +145,7 @@ pub struct ReplayArgs {
     pub out: PathBuf,
     /// How results are written. Absent: by the ending of `--out`, else NDJSON.
     #[arg(long, value_enum, value_name = "FORMAT")]
-    pub format: Option<ResultFormat>,
+    pub format: Option<ResultsFormat>,
     /// How the recordings are written.
     #[command(flatten)]
     pub recording: RecordingArgs,

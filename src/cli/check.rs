@@ -13,7 +13,16 @@ use crate::pipeline::load::{Loader, Models, toml_files};
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<Outcome> {
     let mut loader = Loader::default();
     if args.files.is_empty() {
-        file(&mut loader, Path::new("config.toml"), Kind::Config);
+        let here = Path::new("config.toml");
+        if here.exists() {
+            file(&mut loader, here, Kind::Config);
+        } else {
+            loader.stranger(
+                here,
+                "there is no config.toml here to check",
+                "the folder of a node, or files: `forebay check FILE…`",
+            );
+        }
     }
     for path in sorted(&args.files) {
         file(&mut loader, &path, kind::of(&path));

@@ -100,6 +100,7 @@ fn config(args: &DoctorArgs) -> (Option<Config>, Vec<Finding>) {
 }
 
 fn told(findings: &[Finding]) -> String {
+    use std::fmt::Write; // writing to a String cannot fail
     let colour = colours(std::io::stdout().is_terminal());
     let width = findings.iter().map(|f| f.what.len()).max().unwrap_or_default();
     let mut text = format!("forebay {}\n\n", env!("CARGO_PKG_VERSION"));
@@ -111,9 +112,9 @@ fn told(findings: &[Finding]) -> String {
             Health::Info => ("    ", "2"),
         };
         let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
-        text.push_str(&format!("{mark}  {:width$}  {}\n", finding.what, finding.found));
+        let _ = writeln!(text, "{mark}  {:width$}  {}", finding.what, finding.found);
         if let Some(advice) = &finding.advice {
-            text.push_str(&format!("      {:width$}  -> {advice}\n", ""));
+            let _ = writeln!(text, "      {:width$}  -> {advice}", "");
         }
     }
     text

@@ -4,8 +4,14 @@ pub mod args;
 mod bench;
 mod check;
 mod completion;
+mod demo;
+mod recordings;
+mod replay;
+pub mod results;
+mod table;
+mod train;
+mod run;
 pub mod doctor;
-mod models;
 mod schema;
 
 use std::io::Write;
@@ -42,18 +48,12 @@ pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completion(args) => completion::completion(&args),
-        Command::Demo(args) if args.make_models.is_some() => models::make_models(&args),
-        Command::Demo(_) => absent("demo"),
-        Command::Run(_) => absent("run"),
-        Command::Replay(_) => absent("replay"),
-        Command::Train(_) => absent("train"),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Train(args) => train::train(&args),
         Command::Bench(args) => bench::bench(&args),
     }
-}
-
-/// A subcommand that this build was made without.
-fn absent(name: &str) -> anyhow::Result<Outcome> {
-    anyhow::bail!("`forebay {name}` is not part of this build")
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no problem.

@@ -19,7 +19,9 @@ pub(super) fn check(config: &Config, root: Spot<'_>, problems: &mut Problems) {
     let mut rules = Rules { problems };
     if root.key("node").exact {
         let problem = crate::pipeline::load::name_problem(root.key("node"), "a node", &config.node);
-        problem.into_iter().for_each(|p| rules.tell(p));
+        if let Some(problem) = problem {
+            rules.tell(problem);
+        }
     }
     rules.broker(root.key("mqtt"), &config.mqtt);
     rules.store(root.key("store"), &config.store);
@@ -85,10 +87,10 @@ impl Rules<'_> {
         let reason = match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => return,
             Ok(_) => "it is a folder".to_owned(),
-            Err(error) => crate::pipeline::load::io_reason(&error),
+            Err(error) => crate::diagnose::source::io_reason(&error),
         };
         let problem = Problem::error(spot, format!("{what} cannot be read"))
-            .found(format!("{}: {reason}", shown_path(path)))
+            .found(format!("`{}`: {reason}", shown_path(path)))
             .expected("a file; relative paths start at the config file");
         self.tell(problem);
     }
@@ -417,26 +419,32 @@ impl Rules<'_> {
 
     fn topic(&mut self, spot: Spot<'_>, topic: &str) {
         const KNOWN: [&str; 4] = ["node", "pipeline", "asset", "type"];
-        if topic.is_empty()
-            || topic.contains(['+', '#', '\0'])
-            || topic.matches('}').count() != topic.matches('{').count()
-        {
+        let expected = list(["{node}", "{pipeline}", "{asset}", "{type}"], 4);
+        if topic.is_empty() || topic.contains(['+', '#', '\0']) {
             let problem = Problem::error(spot, "nothing can be published on this topic");
-            self.tell(problem.found(format!("`{topic}`")).expected("levels without `+` and `#`"));
+            self.problems
+                .push(problem.found(format!("`{topic}`")).expected("levels without `+` and `#`"));
         }
-        for piece in topic.split('{').skip(1) {
-            let (name, closed) =
-                piece.split_once('}').map_or((piece, false), |(name, _)| (name, true));
-            if !closed || !KNOWN.contains(&name) {
-                let problem = Problem::error(spot, format!("nothing is filled in for `{{{name}`"))
-                    .found(format!("`{{{name}{}`", if closed { "}" } else { "" }))
-                    .expected(list(["{node}", "{pipeline}", "{asset}", "{type}"], 4))
-                    .suggest_nearest(
-                        nearest(name.split('/').next().unwrap_or(name), KNOWN)
-                            .map(|n| format!("`{{{n}}}`")),
-                    );
-                self.tell(problem);
+        let mut rest = topic;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, closed) = match after.split_once('}') {
+                Some((name, _)) => (name, "}"),
+                None => (after, ""),
+            };
+            if before.contains('}') || closed.is_empty() || !KNOWN.contains(&name) {
+                let near = nearest(name.split('/').next().unwrap_or(name), KNOWN);
+                let problem =
+                    Problem::error(spot, format!("nothing is filled in for `{{{name}{closed}`"))
+                        .found(format!("`{{{name}{closed}`"))
+                        .expected(expected.as_str())
+                        .suggest_nearest(near.map(|n| format!("`{{{n}}}`")));
+                self.problems.push(problem);
             }
+            rest = after.split_once('}').map_or("", |(_, rest)| rest);
+        }
+        if rest.contains('}') {
+            let problem = Problem::error(spot, "a brace is closed that was not opened");
+            self.tell(problem.found("`}`").expected(expected));
         }
     }
 }

@@ -193,4 +193,12 @@ impl DecodeError {
             DecodeError::Time { .. } => "time",
         }
     }
+
+    /// The sentence without the topic, for recordings, whose lines have none.
+    pub(crate) fn fact(&self) -> String {
+        let text = self.to_string();
+        let rest = text.strip_prefix("message on `").and_then(|rest| rest.split_once('`'));
+        let rest = rest.map_or(text.as_str(), |(_, rest)| rest);
+        rest.trim_start_matches([':', ' ']).to_owned()
+    }
 }

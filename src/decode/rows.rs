@@ -175,29 +175,23 @@ impl Rows {
         if topic.asset.id.is_empty() {
             return None;
         }
-        let known = match topic.known {
-            Some(known) => known,
-            None => {
-                let known = learn(&mut self.known, &mut self.by_asset, topic.asset.clone());
-                topic.known = Some(known);
-                known
-            }
-        };
+        let known = *topic
+            .known
+            .get_or_insert_with(|| learn(&mut self.known, &mut self.by_asset, topic.asset.clone()));
         self.place(known)
     }
 
     /// Index of the asset that a payload on this topic names; it has the topic's tags.
     pub(super) fn payload_asset(&mut self, entry: u32, id: &str) -> Option<u32> {
         let topic = self.topics.get_mut(entry as usize)?;
-        let known = match topic.inner.get(id) {
-            Some(&known) => known,
-            None => {
-                let asset = Asset { id: id.to_owned(), tags: topic.asset.tags.clone() };
-                let known = learn(&mut self.known, &mut self.by_asset, asset);
-                topic.inner.insert(id.to_owned(), known);
-                self.remembered += 1;
-                known
-            }
+        let known = if let Some(&known) = topic.inner.get(id) {
+            known
+        } else {
+            let asset = Asset { id: id.to_owned(), tags: topic.asset.tags.clone() };
+            let known = learn(&mut self.known, &mut self.by_asset, asset);
+            topic.inner.insert(id.to_owned(), known);
+            self.remembered += 1;
+            known
         };
         self.place(known)
     }

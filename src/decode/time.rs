@@ -152,6 +152,15 @@ impl TimeFormat {
         self.calendar(text).ok_or_else(|| self.not_a_time(quoted(text)))
     }
 
+    /// A calendar time that is written as if it were UTC, and is in the recording's zone.
+    pub(crate) fn civil(&self, written: Timestamp) -> Option<Timestamp> {
+        if self.zone == TimeZone::UTC {
+            return Some(written);
+        }
+        let utc = jiff::Timestamp::from_microsecond(written.0).ok()?;
+        self.in_zone(TimeZone::UTC.to_datetime(utc))
+    }
+
     /// The fault of something that can be no time at all, such as an object.
     pub(crate) fn not_a_time(&self, found: String) -> TimeFault {
         let expected = match (&self.pattern, self.unit) {

@@ -18,6 +18,8 @@ pub mod receiver;
 // its models
 pub mod train;
 pub mod windows;
+// what its node reads
+pub mod site;
 // measuring
 pub mod load;
 pub mod mosquitto;

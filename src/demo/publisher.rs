@@ -34,15 +34,13 @@ const ENDLESS: (f64, Span) = (10.0, Span::seconds(6 * 3600));
 
 impl Pace {
     /// The pace of a demo of `duration` on the wall clock, or one without an end: half an hour of plant time, or the
-    /// duration itself if that is longer; never more than 60 times real time. `speed`, from 1, overrules that.
-    pub fn of_demo(duration: Option<Span>, speed: Option<f64>, now: Timestamp) -> Pace {
+    /// duration itself if that is longer; never more than 60 times real time.
+    pub fn of_demo(duration: Option<Span>, now: Timestamp) -> Pace {
         let Some(duration) = duration else {
-            let (usual, back) = ENDLESS;
-            let speed = speed.unwrap_or(usual);
+            let (speed, back) = ENDLESS;
             return Pace { speed, start: now.minus(back), length: Span(i64::MAX) };
         };
-        let usual = (SHOWN / duration.as_seconds().max(1.0)).clamp(1.0, 60.0);
-        let speed = speed.unwrap_or(usual);
+        let speed = (SHOWN / duration.as_seconds().max(1.0)).clamp(1.0, 60.0);
         let length = Span((duration.0 as f64 * speed) as i64);
         Pace { speed, start: now.minus(Span(length.0 - duration.0)), length }
     }
@@ -119,7 +117,7 @@ mod tests {
     fn event_times_never_run_ahead_of_the_wall_clock() {
         let began = Timestamp(1_700_000_000_000_000);
         for duration in [None, Some(10), Some(60), Some(600), Some(7200)] {
-            let pace = Pace::of_demo(duration.map(Span::seconds), None, began);
+            let pace = Pace::of_demo(duration.map(Span::seconds), began);
             for part in 0..=1000 {
                 let elapsed = Span(pace.length.0.min(8 * 3_600_000_000) / 1000 * part);
                 let due = pace.due(elapsed, began);

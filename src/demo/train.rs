@@ -5,7 +5,7 @@
 //! fault that neither has seen. The same code gives the same bytes: every seed is in this file.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -57,21 +57,6 @@ pub struct Made {
     pub failure_risk: Vec<u8>,
     /// What they can do.
     pub report: MakeReport,
-}
-
-impl Made {
-    /// Writes both files into `folder`, under the names by which the pump pipeline asks for them.
-    pub fn write(&self, folder: &Path) -> Result<(), MakeError> {
-        let files =
-            [("pump-anomaly.onnx", &self.anomaly), ("pump-failure-risk.onnx", &self.failure_risk)];
-        for (name, bytes) in files {
-            let path = folder.join(name);
-            std::fs::create_dir_all(folder)
-                .and_then(|()| std::fs::write(&path, bytes))
-                .map_err(|source| MakeError::Write { path, source })?;
-        }
-        Ok(())
-    }
 }
 
 /// How good the models are on plants that they have not seen.
@@ -131,14 +116,6 @@ pub enum MakeError {
         model: &'static str,
         /// Why.
         source: Box<ModelError>,
-    },
-    /// A model cannot be written.
-    #[error("cannot write the model {path}: {source}")]
-    Write {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
     },
     /// The new model has no output `score`.
     #[error("the new {0} model has no output `score`")]

@@ -162,7 +162,7 @@ fn engine(
         base: Path::new(""),
         live: false,
         asset_limit: usize::MAX,
-        model: None,
+        models: &[],
         library: None,
         features_only: true,
     };

@@ -17,6 +17,8 @@ pub struct Document {
     pub node: Node,
     /// Whether the text is TOML from beginning to end. If not, nothing can be said of what is missing.
     pub whole: bool,
+    /// Up to which byte its tree says what was meant.
+    trusted: usize,
 }
 
 impl Document {
@@ -24,8 +26,10 @@ impl Document {
     pub fn read(path: &Path, problems: &mut Problems) -> Option<Document> {
         match Source::read(path) {
             Ok(source) => {
-                let (node, whole) = tree::parse(&source, problems);
-                Some(Document { node, whole })
+                let before = problems.all.len();
+                let (node, trusted) = tree::parse(&source, problems);
+                let whole = problems.all.len() == before;
+                Some(Document { node, whole, trusted })
             }
             Err(error) => {
                 let source = Source::unread(path);
@@ -45,7 +49,23 @@ impl Document {
 
     /// What of the file fits type `T`, as JSON. The rest is among the problems.
     pub fn fit<T: JsonSchema>(&self, problems: &mut Problems) -> Map<String, Json> {
-        walk(&self.node, &schema_of::<T>(), self.whole, problems)
+        let mut found = Problems::default();
+        let fitting = walk(&self.node, &schema_of::<T>(), self.whole, &mut found);
+        let line = |p: &Problem| p.place.source.position(p.place.range.start).line;
+        let syntax: Vec<usize> = problems
+            .all
+            .iter()
+            .filter(|p| !self.whole && Arc::ptr_eq(&p.place.source, self.source()))
+            .map(line)
+            .collect();
+        // What a syntax error left behind is not worth a second message.
+        let own = |p: &Problem| Arc::ptr_eq(&p.place.source, self.source());
+        let worth = |p: &Problem| {
+            !own(p) || (p.place.range.start <= self.trusted && !syntax.contains(&line(p)))
+        };
+        found.all.retain(worth);
+        problems.append(found);
+        fitting
     }
 }
 

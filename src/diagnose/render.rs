@@ -31,6 +31,8 @@ fn one(renderer: &Renderer, problem: &Problem) -> String {
     let mut notes = Vec::new();
     let empty = source.text().trim().is_empty();
     if empty || label.chars().count() > LABEL {
+        let note = problem.found.as_deref().filter(|_| empty);
+        notes.extend(note.map(|f| Level::NOTE.with_name("found").message(f)));
         label = found.filter(|_| !empty).unwrap_or_default();
         notes.extend(
             problem.expected.as_deref().map(|e| Level::NOTE.with_name("expected").message(e)),

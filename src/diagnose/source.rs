@@ -3,6 +3,7 @@
 //! Made by `config::load` and `pipeline::load` for every file and every environment variable that is read.
 
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ pub struct Position {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// It is not there, or not for us.
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read: {}", io_reason(.0))]
     Io(#[from] std::io::Error),
     /// A folder.
     #[error("is a folder; name the file")]
@@ -105,11 +106,21 @@ impl Source {
     }
 
     /// The byte range of the line that holds `byte`, without its line break.
-    pub fn line(&self, byte: usize) -> std::ops::Range<usize> {
+    pub fn line(&self, byte: usize) -> Range<usize> {
         let byte = floor(&self.text, byte);
         let start = self.text[..byte].rfind('\n').map_or(0, |at| at + 1);
         let end = self.text[byte..].find('\n').map_or(self.text.len(), |at| byte + at);
         start..start + self.text[start..end].trim_end_matches('\r').len()
+    }
+}
+
+/// An I/O error without its number.
+pub(crate) fn io_reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "it does not exist".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        std::io::ErrorKind::NotADirectory => "it is a file".into(),
+        _ => error.to_string(),
     }
 }
 
@@ -139,18 +150,17 @@ fn black_out(text: &str) -> String {
             let end = line[at..].find(['"', '\'', ' ']).map_or(line.len(), |e| at + e);
             line[at..end].rfind('@').map(|sign| at + 3..at + sign)
         });
-        match (secret_from(line), url) {
-            (Some(at), _) => {
-                out.push_str(&line[..at]);
-                out.push_str(&stars(&line[at..]));
-            }
-            (None, Some(hidden)) => {
-                out.push_str(&line[..hidden.start]);
-                out.push_str(&stars(&line[hidden.clone()]));
-                out.push_str(&line[hidden.end..]);
-            }
-            (None, None) => out.push_str(line),
+        let mut hidden: Vec<Range<usize>> = secrets_in(line).chain(url).collect();
+        hidden.sort_by_key(|range| range.start);
+        let mut from = 0;
+        for range in hidden {
+            let start = range.start.max(from);
+            let end = range.end.max(start);
+            out.push_str(&line[from..start]);
+            out.push_str(&stars(&line[start..end]));
+            from = end;
         }
+        out.push_str(&line[from..]);
     }
     out
 }
@@ -164,23 +174,31 @@ fn stars(text: &str) -> String {
     text.chars().map(star).collect()
 }
 
-/// Where in `line` the value of a secret's key starts.
-fn secret_from(line: &str) -> Option<usize> {
+/// The values of secrets' keys in `line`.
+fn secrets_in(line: &str) -> impl Iterator<Item = Range<usize>> {
     let lower = line.to_ascii_lowercase();
-    if lower.trim_start().starts_with('#') {
-        return None;
-    }
-    let starts =
-        SECRET_KEYS.iter().flat_map(|key| lower.match_indices(key).map(|(at, k)| at + k.len()));
-    starts.filter_map(|after| value_after(line, after)).min()
+    let comment = lower.trim_start().starts_with('#');
+    let ends = SECRET_KEYS.iter().flat_map(|key| {
+        lower.match_indices(key).map(|(at, key)| at + key.len()).collect::<Vec<_>>()
+    });
+    let found: Vec<Range<usize>> = ends.filter_map(|after| value_after(line, after)).collect();
+    found.into_iter().filter(move |_| !comment)
 }
 
-/// Where the value starts if an equals sign follows at `after`, and it is not a table.
-fn value_after(line: &str, after: usize) -> Option<usize> {
+/// The value, if an equals sign follows at `after` and it is not a table: a closed text up to its end, anything else
+/// up to the end of the line.
+fn value_after(line: &str, after: usize) -> Option<Range<usize>> {
     let rest = line[after..].trim_start_matches(['"', '\'']);
     let value = rest.trim_start().strip_prefix('=')?.trim_start();
-    let keeps = value.is_empty() || value.starts_with(['{', '#']);
-    (!keeps).then_some(line.len() - value.len())
+    if value.is_empty() || value.starts_with(['{', '#']) {
+        return None;
+    }
+    let start = line.len() - value.len();
+    let quote = value.chars().next().filter(|c| ['"', '\''].contains(c));
+    let closed = quote.and_then(|quote| value[1..].find(quote)).map(|at| start + at + 2);
+    // A backslash may hide a quote: then nothing after it is sure.
+    let end = closed.filter(|end| !line[start..*end].contains('\\')).unwrap_or(line.len());
+    Some(start..end)
 }
 
 #[cfg(test)]

@@ -84,14 +84,14 @@ impl Node {
     /// As it was written, where that is short; else in words.
     pub fn said(&self) -> String {
         let written = self.source.shown().get(self.range.clone()).unwrap_or_default();
-        let short = !written.is_empty() && written.len() <= 48 && !written.contains('\n');
-        match self.value {
-            Value::Table(_) | Value::List(_) if !short || written.starts_with("[[") => {
-                self.kind().to_owned()
-            }
-            _ if short => format!("`{written}`"),
-            _ => self.kind().to_owned(),
-        }
+        let header =
+            matches!(self.value, Value::Table(_) | Value::List(_)) && written.starts_with("[[");
+        let inner = match self.value {
+            Value::Text(_) => written.trim_matches(['"', '\'']),
+            _ => written,
+        };
+        let short = !inner.is_empty() && inner.len() <= 48 && !inner.contains('\n');
+        if short && !header { format!("`{inner}`") } else { self.kind().to_owned() }
     }
 
     /// All bytes that belong to it, its children included.
@@ -172,13 +172,13 @@ impl From<Spot<'_>> for Place {
     }
 }
 
-/// Reads `source`. The second is false where the text is not TOML: then what is missing from the tree says nothing.
-pub fn parse(source: &Arc<Source>, problems: &mut Problems) -> (Node, bool) {
+/// Reads `source`. The second is where a bracket that was never closed makes the rest of the tree worthless; its end
+/// if there is none.
+pub fn parse(source: &Arc<Source>, problems: &mut Problems) -> (Node, usize) {
     let (table, errors) = DeTable::parse_recoverable(source.text());
-    let whole = errors.is_empty();
-    syntax(source, errors, problems);
+    let trusted = syntax(source, errors, problems);
     let value = table_value(source, table.into_inner());
-    (Node { source: Arc::clone(source), range: 0..0, key: None, value }, whole)
+    (Node { source: Arc::clone(source), range: 0..0, key: None, value }, trusted)
 }
 
 /// Reads one value, as an environment variable gives it.
@@ -223,7 +223,11 @@ fn table_value(source: &Arc<Source>, table: DeTable<'_>) -> Value {
 
 /// Turns the parser's errors into problems: one a line, and one for a bracket that was never closed instead of one
 /// for every line that it swallowed.
-fn syntax(source: &Arc<Source>, mut errors: Vec<toml::de::Error>, problems: &mut Problems) {
+fn syntax(
+    source: &Arc<Source>,
+    mut errors: Vec<toml::de::Error>,
+    problems: &mut Problems,
+) -> usize {
     let start = |e: &toml::de::Error| e.span().map_or(0, |s| s.start);
     errors.sort_by_key(start);
     let unclosed = |e: &&toml::de::Error| {
@@ -233,6 +237,7 @@ fn syntax(source: &Arc<Source>, mut errors: Vec<toml::de::Error>, problems: &mut
         e.message().starts_with("unclosed a") && !e.message().contains("array table")
             || ["missing comma", "in array", "inline table"].iter().any(|m| e.message().contains(m))
     };
+    let mut trusted = source.text().len();
     let mut told_lines = Vec::new();
     let mut rest = errors.as_slice();
     while let Some((error, after)) = rest.split_first() {
@@ -247,8 +252,12 @@ fn syntax(source: &Arc<Source>, mut errors: Vec<toml::de::Error>, problems: &mut
             problems.push(syntax_problem(place, end.unwrap_or(error).message()));
         }
         told_lines.push(line);
+        if end.is_some() {
+            trusted = trusted.min(span.start);
+        }
         rest = end.map_or(after, |end| after_error(after, start(end)));
     }
+    trusted
 }
 
 /// The errors behind a byte.
@@ -257,17 +266,29 @@ fn after_error(errors: &[toml::de::Error], byte: usize) -> &[toml::de::Error] {
     first.and_then(|at| errors.get(at..)).unwrap_or_default()
 }
 
+/// What the parser says, and how a person who does not know the grammar would say it.
+const SAID: [(&str, &str); 9] = [
+    ("unclosed array table", "the name of this table is not closed"),
+    ("unclosed array", "a list is not closed before this"),
+    ("unclosed inline table", "a table in braces is not closed before this"),
+    ("unclosed table", "the name of this table is not closed"),
+    ("string values must be quoted", "this is no value; text stands in quotes"),
+    ("invalid basic string", "this text is not closed"),
+    ("invalid literal string", "this text is not closed"),
+    ("key with no value", "this key has no value"),
+    ("duplicate key", "this key stands here twice"),
+];
+
 /// "what, expected this" of the parser, in our form.
 fn syntax_problem(place: Place, message: &str) -> Problem {
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, expected)) => (what, Some(expected)),
         None => (message, None),
     };
+    let what = SAID.iter().find(|(said, _)| *said == what).map_or(what, |(_, ours)| ours);
     let mut problem = Problem::error(place, what);
     problem.expected = expected.map(|e| match e {
-        "literal string" => {
-            "a value: text in quotes, a number, true or false, a list or a table".to_owned()
-        }
+        "literal string" => "\"text\", a number, true or false, [a list] or { a table }".to_owned(),
         other => other.to_owned(),
     });
     problem
@@ -325,9 +346,9 @@ mod tests {
         assert_eq!(
             told,
             [
-                (1, "string values must be quoted"),
-                (2, "string values must be quoted"),
-                (5, "unclosed array")
+                (1, "this is no value; text stands in quotes"),
+                (2, "this is no value; text stands in quotes"),
+                (5, "a list is not closed before this")
             ]
         );
     }

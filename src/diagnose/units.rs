@@ -20,16 +20,14 @@ pub(super) struct Wrong {
     pub(super) suggestion: Option<String>,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every caller wants it so")]
 fn wrong(message: impl Into<String>, suggestion: Option<String>) -> Option<Wrong> {
     Some(Wrong { message: message.into(), suggestion: suggestion.map(|s| format!("\"{s}\"")) })
 }
 
 /// What is wrong with `text` as a length of time, if anything.
 pub(super) fn span(text: &str) -> Option<Wrong> {
-    let reason = match text.parse::<Span>() {
-        Ok(_) => return None,
-        Err(reason) => reason,
-    };
+    let Err(reason) = text.parse::<Span>() else { return None };
     if text.contains('-') || text.contains("ago") {
         let positive = text.replace(['-', '−'], "").replace("ago", "");
         let good = Some(positive.trim().to_owned()).filter(|t| t.parse::<Span>().is_ok());
@@ -81,6 +79,8 @@ pub(super) fn span(text: &str) -> Option<Wrong> {
     }
 }
 
+const SIZES: &[&str] = &["B", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"];
+
 /// What is wrong with `text` as a number of bytes, if anything.
 pub(super) fn size(text: &str) -> Option<Wrong> {
     let (number, unit) = split(text);
@@ -98,10 +98,9 @@ pub(super) fn size(text: &str) -> Option<Wrong> {
     if text.parse::<ByteSize>().is_ok() {
         return None;
     }
-    const UNITS: &[&str] = &["B", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"];
     let meant = match unit.to_lowercase().chars().next() {
         Some(c @ ('k' | 'm' | 'g' | 't')) => Some(format!("{}iB", c.to_ascii_uppercase())),
-        _ => nearest(unit, UNITS.iter().copied()).map(str::to_owned),
+        _ => nearest(unit, SIZES.iter().copied()).map(str::to_owned),
     };
     wrong(format!("`{unit}` is not a unit of bytes"), meant.map(|u| format!("{number}{u}")))
 }

@@ -12,7 +12,7 @@ use super::units::{self, Wrong};
 use super::{Node, Problem, Problems, Value};
 
 /// What of `node` fits `schema`. A list keeps its length (what does not fit is null in it), other things that do not
-/// fit are left out. With `whole` false (the text has syntax errors) nothing is called missing.
+/// fit are left out; where a table needs them, something empty stands in for them. With `whole` false (the text has syntax errors) nothing is called missing.
 pub fn walk(node: &Node, schema: &Json, whole: bool, problems: &mut Problems) -> Map<String, Json> {
     let mut walker = Walker { root: schema, whole, problems };
     walker.table(node, schema, "this file").0
@@ -68,12 +68,7 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn push(&mut self, problem: Problem) {
-        // What a syntax error left behind on its line is not worth a second message.
-        let line = |p: &Problem| p.place.source.position(p.place.range.start).line;
-        let known = !self.whole && self.problems.all.iter().any(|p| line(p) == line(&problem));
-        if !known {
-            self.problems.push(problem);
-        }
+        self.problems.push(problem);
     }
 
     fn value(&mut self, node: &Node, schema: &Json, name: &str) -> Option<Json> {
@@ -130,9 +125,16 @@ impl Walker<'_> {
         let needed = schema.get("required").and_then(Json::as_array).into_iter().flatten();
         let mut complete = true;
         for key in needed.filter_map(Json::as_str) {
-            complete &= map.contains_key(key);
+            if map.contains_key(key) {
+                continue;
+            }
+            let sub = known.and_then(|k| k.get(key));
             if self.whole && node.get(key).is_none() && !meant.iter().any(|m| m == key) {
-                self.missing_key(node, key, known.and_then(|k| k.get(key)), name);
+                self.missing_key(node, key, sub, name);
+            }
+            match sub.and_then(|sub| placeholder(resolve(root, sub).0)) {
+                Some(value) => drop(map.insert(key.to_owned(), value)),
+                None => complete = false,
             }
         }
         (map, complete)
@@ -356,6 +358,7 @@ impl Walker<'_> {
                 let meant = Some(t.trim().to_owned());
                 self.wrong_type(node, name, "a number", meant)
             }
+            Value::Float(_) => self.wrong_type(node, name, "a finite number", None),
             _ => self.wrong_type(node, name, "a number", None),
         }
     }
@@ -412,6 +415,18 @@ impl Walker<'_> {
             _ => "a table".into(),
         }
     }
+}
+
+/// What stands in for a needed value that is missing or wrong (which is told), so that rules can look at the values
+/// beside it.
+fn placeholder(schema: &Json) -> Option<Json> {
+    let word = words(schema).next();
+    let text = match (type_of(schema), schema.get("format").and_then(Json::as_str)) {
+        (_, Some("duration-text")) => "0s",
+        ("string", None) => word.unwrap_or_default(),
+        _ => word?,
+    };
+    Some(Json::String(text.to_owned()))
 }
 
 /// The type a schema asks for, null aside.

@@ -86,7 +86,7 @@ pub fn draw(
     let frame = Frame::around(&points);
     let mut svg = String::with_capacity(16 * 1024);
     let backend = SVGBackend::with_string(&mut svg, (spec.width * FINE, spec.height * FINE));
-    let drawn = paint(backend.into_drawing_area(), &points, alarms, &frame, spec);
+    let drawn = paint(&backend.into_drawing_area(), &points, alarms, &frame, spec);
     drawn.map_err(|e| ChartError::Draw {
         width: spec.width,
         height: spec.height,
@@ -140,14 +140,14 @@ fn tame(value: f64) -> f64 {
 }
 
 fn paint<'a>(
-    root: Area<'a>,
+    root: &Area<'a>,
     points: &[Point],
     alarms: &[AlarmSpan],
     frame: &Frame,
     spec: ChartSpec,
 ) -> Drawn {
     let axes = spec.height >= 100;
-    let mut plot: Plot<'a> = ChartBuilder::on(&root)
+    let mut plot: Plot<'a> = ChartBuilder::on(root)
         .margin_top(4 * FINE)
         .margin_right(if axes { 12 * FINE } else { 4 * FINE })
         .y_label_area_size(if axes { 46 * FINE } else { 0 })
@@ -163,7 +163,7 @@ fn paint<'a>(
     }
     if axes {
         value_axis(&mut plot)?;
-        time_axis(&root, &plot, frame, spec)?;
+        time_axis(root, &plot, frame, spec)?;
     }
     for piece in pieces(points, |p| p.threshold) {
         plot.draw_series([PathElement::new(piece, THRESHOLD.stroke_width(FINE))])?;
@@ -180,7 +180,6 @@ fn paint<'a>(
     let last = points.last().and_then(|p| Some((p.at.0 as f64 / 1e6, tame(p.value?))));
     plot.draw_series(last.map(|last| Circle::new(last, 2 * FINE + 1, LINE.filled())))?;
     root.present()?;
-    drop(plot);
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::api::{self, Problem};
@@ -30,6 +31,8 @@ use crate::metrics::{CONTENT_TYPE, Metrics};
 const CONNECTIONS: usize = 128;
 /// Streams at one time.
 const STREAMS: usize = 64;
+/// A connection on which nothing moves for so long is closed. Streams have a heartbeat.
+const IDLE: Duration = Duration::from_mins(1);
 /// How long a stopping server waits for answers under way.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// The page is all there is: nothing from elsewhere, nothing inline, no frames.
@@ -72,7 +75,7 @@ pub async fn serve(
         streams: Arc::new(Semaphore::new(STREAMS)),
         stop: stop.clone(),
     };
-    let door = Door { listener, room: Arc::new(Semaphore::new(CONNECTIONS)) };
+    let door = Door { listener, room: Arc::new(Semaphore::new(CONNECTIONS)), idle: IDLE };
     tracing::info!(address = %door.local_addr()?, "dashboards are served");
     let pulse = app.pulse.clone();
     let followed = app.status.clone();
@@ -189,12 +192,32 @@ fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
 struct Door {
     listener: TcpListener,
     room: Arc<Semaphore>,
+    idle: Duration,
 }
 
-/// A connection that holds its place.
+/// A connection that holds its place while something moves on it.
 struct Guest {
     stream: TcpStream,
+    idle: Duration,
+    leaves: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Guest {
+    /// Passes `moved` on, but ends a connection that has waited too long.
+    fn unless_idle<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        moved: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if moved.is_ready() {
+            let next = Instant::now() + self.idle;
+            self.leaves.as_mut().reset(next);
+            return moved;
+        }
+        ready!(self.leaves.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl Listener for Door {
@@ -207,7 +230,8 @@ impl Listener for Door {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         // Events are small; without this each would wait for the last one's acknowledgement.
         let _ = stream.set_nodelay(true);
-        (Guest { stream, _place: place }, address)
+        let leaves = Box::pin(tokio::time::sleep(self.idle));
+        (Guest { stream, idle: self.idle, leaves, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -221,7 +245,8 @@ impl AsyncRead for Guest {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let moved = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.unless_idle(cx, moved)
     }
 }
 
@@ -231,7 +256,8 @@ impl AsyncWrite for Guest {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let moved = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_idle(cx, moved)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -240,5 +266,34 @@ impl AsyncWrite for Guest {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_guest_that_does_nothing_loses_its_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let room = Arc::new(Semaphore::new(1));
+        let door = Door { listener, room, idle: Duration::from_millis(150) };
+        let routes = Router::new().route("/", get(async || "hello"));
+        let served = tokio::spawn(axum::serve(door, routes).into_future());
+        let mut lazy = TcpStream::connect(address).await.unwrap();
+        lazy.write_all(b"GET / HT").await.unwrap();
+        let start = time::monotonic();
+        let mut next = TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n";
+        next.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        let read = next.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(20), read).await.unwrap().unwrap();
+        assert!(answer.ends_with("hello"), "{answer}");
+        assert!(start.elapsed() >= Duration::from_millis(100), "there was room for one only");
+        served.abort();
     }
 }

@@ -289,7 +289,7 @@ fn scores_of(record: &ScoreRecord) -> Vec<ScoreView> {
 
 fn state_of(alarms: &[&ActiveAlarm], scores: &[ScoreView], live: &AssetLive, at: Instant) -> State {
     let usual = live.every.map_or(Duration::ZERO, |every| every.to_std() * SILENT_AFTER);
-    let silent = at.saturating_duration_since(live.seen_at) > usual.max(Duration::from_secs(60));
+    let silent = at.saturating_duration_since(live.seen_at) > usual.max(Duration::from_mins(1));
     let above = |s: &ScoreView| matches!((s.value, s.threshold), (Some(v), Some(t)) if v >= t);
     if !alarms.is_empty() {
         State::Alarm

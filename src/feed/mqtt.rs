@@ -97,12 +97,11 @@ impl MqttFeed {
                 }
                 Err(error) => error.to_string(),
             };
-            let (since, retries) = match down {
-                Some((since, retries)) => (since, retries + 1),
-                None => {
-                    tracing::warn!(broker = self.dial.url(), error, "the MQTT feed is down");
-                    (now(), 0)
-                }
+            let (since, retries) = if let Some((since, retries)) = down {
+                (since, retries + 1)
+            } else {
+                tracing::warn!(broker = self.dial.url(), error, "the MQTT feed is down");
+                (now(), 0)
             };
             down = Some((since, retries));
             status.send_replace(LinkStatus::Down { since, error, retries });

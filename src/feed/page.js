@@ -14,7 +14,8 @@ function el(tag, props = {}, ...kids) {
 const SEVERITY = { critical: "‼ Critical", high: "! High", medium: "▲ Medium", low: "• Low" };
 const STATE = { alarm: "! Alarm", above: "▲ Above threshold", silent: "◌ Silent", unscored: "? Not scored", normal: "✓ Normal" };
 const ORDER = Object.keys(STATE);
-const ALARM_STATE = { unacknowledged: "on", acknowledged: "on, acknowledged", returned: "over, not acknowledged", shelved: "shelved", normal: "cleared" };
+const ALARM_STATE = { unacknowledged: "active", acknowledged: "active, acknowledged", returned: "over, not acknowledged", shelved: "shelved" };
+const CHANGE = { unacknowledged: "raised", acknowledged: "acknowledged", returned: "over, not acknowledged", shelved: "shelved", normal: "cleared" };
 function pill(state, text) { const p = el("span", { className: "pill", textContent: text }); p.dataset.state = state; return p; }
 const number = (v) => v == null ? "–" : Math.abs(v) >= 1e5 || (v !== 0 && Math.abs(v) < 1e-3) ? v.toExponential(1) : String(+v.toPrecision(3));
 const whole = (n) => n >= 1e6 ? (n / 1e6).toFixed(1) + " M" : Math.round(n).toLocaleString();
@@ -48,7 +49,7 @@ function showStatus(status) {
   if (!status.store.ok) tiles.push(["Store", "○ failing", status.store.detail, "off"]);
   tiles.push(["Models", status.runtime || "–", "Forebay " + status.version, ""]);
   $("strip").replaceChildren(...tiles.map(([name, value, more, cls]) =>
-    el("div", { className: cls }, el("dt", { textContent: name }), el("dd", { textContent: value }, el("small", { textContent: more })))));
+    el("div", { className: cls }, el("dt", { textContent: name }), el("dd", { textContent: value }, el("small", { textContent: more, title: more })))));
   const empty = assets.size === 0;
   $("empty").hidden = !empty;
   if (empty) $("empty").replaceChildren(...hints(status));
@@ -76,16 +77,16 @@ function showAlarms() {
   $("alarm-count").textContent = on.length;
   $("no-alarms").hidden = on.length > 0;
   $("alarms").hidden = on.length === 0;
-  $("alarms").tBodies[0].replaceChildren(...on.slice(0, 200).map((a) => alarmRow(a, a.since, ALARM_STATE[a.state])));
+  $("alarms").querySelector("tbody").replaceChildren(...on.slice(0, 200).map((a) => alarmRow(a, a.since, ALARM_STATE[a.state])));
   $("recent").hidden = changes.length === 0;
-  $("changes").tBodies[0].replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, ALARM_STATE[a.state])));
+  $("changes").querySelector("tbody").replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, CHANGE[a.state])));
 }
 function takeAlarm(a) {
   const key = alarmKey(a), before = alarms.get(key);
   if (a.state === "normal") alarms.delete(key);
   else alarms.set(key, { ...a, since: before && before.state !== "returned" ? before.since : a.at });
   changes = [a, ...changes].slice(0, 50);
-  $("announce").textContent = `${SEVERITY[a.severity].slice(2)} alarm ${a.name} on ${a.asset}: ${ALARM_STATE[a.state]}`;
+  $("announce").textContent = `${SEVERITY[a.severity].slice(2)} alarm ${a.name} on ${a.asset}: ${CHANGE[a.state]}`;
   showAlarms();
   if (assets.has(keyOf(a))) { restate(assets.get(keyOf(a))); assets.get(keyOf(a)).dirty = true; } else reload();
   if (shown === keyOf(a)) wantDetail = true;
@@ -115,9 +116,11 @@ function makeCard(entry) {
 }
 function paintCard(entry) {
   const v = entry.view, p = entry.parts;
-  entry.link.className = v.state;
+  const look = v.state === "alarm" ? Object.keys(SEVERITY)[entry.worst] : v.state;
+  entry.link.className = look;
   p.name.textContent = v.asset;
-  p.state.className = "pill"; p.state.dataset.state = v.state; p.state.textContent = STATE[v.state];
+  p.state.className = "pill"; p.state.dataset.state = look;
+  p.state.textContent = v.state === "alarm" ? SEVERITY[look] + " alarm" : STATE[v.state];
   p.sub.textContent = [v.alarms.join(", "), v.pipeline, ...Object.values(v.tags || {})].filter(Boolean).join(" · ");
   p.scores.replaceChildren(...v.scores.map((s) => el("span", { className: s.value != null && s.threshold != null && s.value >= s.threshold ? "over" : "" },
     el("b", { textContent: number(s.value) }), " " + s.name.replaceAll("_", " ") + (s.threshold == null ? "" : " / " + number(s.threshold)))));
@@ -215,11 +218,13 @@ async function showDetail() {
     return el("li", {}, el("span", { textContent: c.name }), el("span", { className: "meter" }, bar), number(c.value));
   }));
   if (!$("contributions").children.length) $("contributions").append(el("li", { className: "sub", textContent: "The model does not say." }));
-  $("history").replaceChildren(...body.changes.slice(0, 20).map((a) => el("li", {}, pill(a.severity, SEVERITY[a.severity]), ` ${a.name} ${ALARM_STATE[a.state]}, ${clock(a.at)}, ${a.on} ${number(a.value)}`)));
+  $("history").replaceChildren(...body.changes.slice(0, 20).map((a) => el("li", {}, pill(a.severity, SEVERITY[a.severity]), ` ${a.name} ${CHANGE[a.state]}, ${clock(a.at)}, ${a.on} ${number(a.value)}`)));
   if (!body.changes.length) $("history").append(el("li", { className: "sub", textContent: "No alarm since the node started." }));
+  document.querySelector("figcaption .limit").hidden = !names.includes(metric);
+  $("legend").textContent = metric.replaceAll("_", " ");
   showFeatures(last ? last.features : {}, tab);
   if (focused) { const again = document.querySelector(`[data-metric="${CSS.escape(focused)}"]`); if (again) again.focus(); }
-  await chart($("chart"), view, { score: metric, width: Math.min(1300, Math.max(280, $("chart").clientWidth - 18)), height: 280 }).catch(() => {});
+  await chart($("chart"), view, { score: metric, width: Math.min(1300, Math.max(200, $("chart").clientWidth)), height: 280 }).catch(() => {});
 }
 function showFeatures(features, tab) {
   const split = (name) => { const dot = name.lastIndexOf("."); return dot < 0 ? [name, ""] : [name.slice(0, dot), name.slice(dot + 1)]; };
@@ -252,6 +257,7 @@ async function reload() {
 function lost() {
   connection("lost", "✕ disconnected");
   $("banner").hidden = false;
+  document.body.className = "stale";
   $("banner").textContent = "Disconnected from the node: what is shown is from " + new Date(lastWord || Date.now()).toLocaleTimeString() + ". Trying again…";
 }
 function listen() {
@@ -259,7 +265,7 @@ function listen() {
   lastTry = Date.now();
   source = new EventSource("/api/v1/stream?brief=true");
   const on = (name, take) => source.addEventListener(name, (e) => { lastWord = Date.now(); take(JSON.parse(e.data)); });
-  source.onopen = () => { lastWord = Date.now(); connection("live", "● live"); $("banner").hidden = true; reloading = false; reload(); };
+  source.onopen = () => { lastWord = Date.now(); connection("live", "● live"); $("banner").hidden = true; document.body.className = ""; reloading = false; reload(); };
   source.onerror = lost;
   on("score", takeScore); on("alarm", takeAlarm); on("status", showStatus);
   on("skipped", () => { reload(); }); on("loss", () => {});
@@ -273,4 +279,5 @@ setInterval(() => { arrange(); drawCharts(); if (shown && wantDetail && !documen
 setInterval(() => { for (const entry of assets.values()) restate(entry); }, 5000);
 for (const id of ["filter", "only"]) $(id).addEventListener("input", () => { for (const entry of assets.values()) sift(entry); });
 window.addEventListener("hashchange", route);
+window.addEventListener("resize", () => { wantDetail = true; for (const entry of assets.values()) entry.dirty = true; });
 listen(); route();

@@ -101,47 +101,55 @@ fn missed_since(app: &App, id: &HeaderValue) -> Option<u64> {
 
 /// Carries events to one connection until it, the node or the hub ends.
 async fn pump(
-    mut app: App,
-    mut events: broadcast::Receiver<Arc<LiveEvent>>,
+    app: App,
+    events: broadcast::Receiver<Arc<LiveEvent>>,
     wanted: Wanted,
     missed: Option<u64>,
     sink: Sink,
     _place: OwnedSemaphorePermit,
 ) {
     let stop = app.stop.clone();
-    let run = app.status.borrow().started.0;
-    let carry = async {
-        send(&sink, Event::default().retry(RETRY).comment("forebay")).await?;
-        if let Some(missed) = missed {
-            send(&sink, skipped(missed)).await?;
-        }
-        let mut beat = tokio::time::interval(Duration::from_secs(1));
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told: Option<Instant> = None;
-        loop {
-            tokio::select! {
-                () = sink.closed() => return None,
-                _ = beat.tick(), if wanted.kind("status") => {
-                    if let Some(event) = status(&mut app, &mut told) {
-                        send(&sink, event).await?;
-                    }
-                }
-                event = events.recv() => match event {
-                    Ok(event) if wanted.event(&event) => {
-                        let json = if wanted.brief { event.brief_json() } else { event.json() };
-                        let id = format!("{run}-{}", event.seq);
-                        send(&sink, Event::default().event(event.kind()).id(id).data(json)).await?;
-                    }
-                    Ok(_) => {}
-                    Err(RecvError::Lagged(n)) => send(&sink, skipped(n)).await?,
-                    Err(RecvError::Closed) => return None,
-                },
-            }
-        }
-    };
     tokio::select! {
         () = stop.cancelled() => {}
-        _ended = carry => { let _: Option<()> = _ended; }
+        _ = carry(app, events, wanted, missed, sink) => {}
+    }
+}
+
+/// `None` when the connection or the hub has ended.
+async fn carry(
+    mut app: App,
+    mut events: broadcast::Receiver<Arc<LiveEvent>>,
+    wanted: Wanted,
+    missed: Option<u64>,
+    sink: Sink,
+) -> Option<Infallible> {
+    let run = app.status.borrow().started.0;
+    send(&sink, Event::default().retry(RETRY).comment("forebay")).await?;
+    if let Some(missed) = missed {
+        send(&sink, skipped(missed)).await?;
+    }
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = sink.closed() => return None,
+            _ = beat.tick(), if wanted.kind("status") => {
+                if let Some(event) = status(&mut app, &mut told) {
+                    send(&sink, event).await?;
+                }
+            }
+            event = events.recv() => match event {
+                Ok(event) if wanted.event(&event) => {
+                    let json = if wanted.brief { event.brief_json() } else { event.json() };
+                    let id = format!("{run}-{}", event.seq);
+                    send(&sink, Event::default().event(event.kind()).id(id).data(json)).await?;
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(n)) => send(&sink, skipped(n)).await?,
+                Err(RecvError::Closed) => return None,
+            },
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod inbox;
 pub mod mqtt;
+pub mod replay;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

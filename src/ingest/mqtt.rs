@@ -27,7 +27,7 @@ const FILTERS_A_PACKET: usize = 64;
 /// How long the broker may take to answer one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// When refused filters are tried again.
-const RETRY_REFUSED: Duration = Duration::from_secs(60);
+const RETRY_REFUSED: Duration = Duration::from_mins(1);
 /// A connection that held this long was a good one: the next wait starts small again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// Losses in a row through a message too large to be read, before its session is given up.

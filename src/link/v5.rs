@@ -87,7 +87,7 @@ pub(super) fn event(event: rumqttc::v5::Event) -> Event {
                 retained: publish.retain,
             }),
             Packet::SubAck(ack) => {
-                Event::Subscribed(ack.return_codes.iter().map(granted).collect())
+                Event::Subscribed(ack.return_codes.into_iter().map(granted).collect())
             }
             Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, taken(ack.reason)),
             _ => Event::Other,
@@ -96,9 +96,9 @@ pub(super) fn event(event: rumqttc::v5::Event) -> Event {
     }
 }
 
-fn granted(code: &SubscribeReasonCode) -> Result<u8, String> {
+fn granted(code: SubscribeReasonCode) -> Result<u8, String> {
     Err(match code {
-        SubscribeReasonCode::Success(qos) => return Ok(*qos as u8),
+        SubscribeReasonCode::Success(qos) => return Ok(qos as u8),
         SubscribeReasonCode::NotAuthorized => "not authorized",
         SubscribeReasonCode::TopicFilterInvalid => "the broker calls the filter invalid",
         SubscribeReasonCode::QuotaExceeded => "the broker's quota is used up",

@@ -165,10 +165,10 @@ fn check_names(what: &str, expected: &[String], found: &[String]) -> Vec<Mismatc
         let (missing, surplus) = (list(missing.collect()), list(surplus.collect()));
         let mut text = found.len().to_string();
         if !missing.is_empty() {
-            text.push_str(&format!("; missing {missing}"));
+            text = format!("{text}; missing {missing}");
         }
         if !surplus.is_empty() {
-            text.push_str(&format!("; not in the model {surplus}"));
+            text = format!("{text}; not in the model {surplus}");
         }
         all.push(mismatch(format!("{what}s"), expected.len().to_string(), text));
         return all;

@@ -10,6 +10,7 @@ pub mod build;
 pub mod evaluate;
 pub mod fit;
 mod linear;
+mod loaded;
 pub mod logistic;
 pub mod onnx;
 pub mod pca;

@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::Path;
 
 use prost::Message;
+use sha2::{Digest, Sha256};
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{self, tensor_shape_proto, type_proto};
 
@@ -188,9 +189,13 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    /// A shape of `rows` rows on which the model can be tried; `None` where the file does not say its width.
+    /// A shape of `rows` rows on which the model can be tried; `None` where the file does not say its width, or where
+    /// it takes no floating point numbers and `fit` has to refuse it.
     pub(super) fn trial_shape(&self, rows: usize) -> Option<Vec<usize>> {
         let [input] = self.signature.inputs.as_slice() else { return None };
+        if !matches!(input.element, Some(Element::Float32 | Element::Float64)) {
+            return None;
+        }
         let (first, rest) = input.dims.split_first()?;
         let features = self.metadata.features.as_ref().map(Vec::len);
         let channels = self.metadata.channels.as_ref().map(Vec::len);
@@ -200,7 +205,6 @@ impl Parsed {
             _ => vec![None; rest.len()],
         };
         let rest = rest.iter().zip(noted).map(|(dim, noted)| dim.or(noted));
-        // A model whose batch is fixed at another size is refused by `fit`, with a better message than a failed run.
         std::iter::once(Some(first.unwrap_or(rows))).chain(rest).collect()
     }
 }
@@ -305,6 +309,11 @@ fn port(info: &pb::ValueInfoProto) -> Port {
 
 pub(super) fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// SHA-256 of a file's bytes, in hex.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// What a panic said.

@@ -36,7 +36,7 @@ pub struct PcaOptions {
 
 impl Default for PcaOptions {
     fn default() -> Self {
-        PcaOptions { explained: 0.9, holdout: 0.25, quantile: 0.99, margin: 1.5 }
+        PcaOptions { explained: 0.9, holdout: 0.25, quantile: 0.99, margin: 2.0 }
     }
 }
 

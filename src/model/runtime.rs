@@ -77,7 +77,8 @@ pub struct Attempt {
 pub enum RuntimeError {
     /// The library named in the config cannot be used.
     #[error(
-        "onnxruntime.library {} cannot be used: {reason}; name a libonnxruntime of version 1.{} or newer, write \"tract\", or leave it out",
+        "onnxruntime.library {} cannot be used: {reason}; \
+         name a libonnxruntime of version 1.{} or newer, write \"tract\", or leave it out",
         path.display(),
         ort::MINOR_VERSION
     )]
@@ -87,18 +88,13 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
-    /// The built-in runtime cannot start either.
-    #[error("the built-in runtime cannot start: {reason}")]
-    Tract {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// The runtime of this process.
 #[derive(Debug)]
 pub struct Runtime {
-    environment: Environment,
+    /// `None` for tract, which needs none.
+    environment: Option<Environment>,
     /// Who computes.
     pub backend: Backend,
     /// The library's version, where it says one.
@@ -133,24 +129,25 @@ impl Runtime {
         }
     }
 
-    /// A session of the model in `bytes`.
-    pub(super) fn load(&self, bytes: &[u8]) -> Result<Session, ort::Error> {
-        // tract refuses what is about threads and memory: it has neither, so the refusal is passed over.
-        let mut builder = Session::builder(&self.environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)
-            .unwrap_or_else(ort::Error::recover)
-            .with_intra_threads(1)
-            .unwrap_or_else(ort::Error::recover)
-            .with_inter_threads(1)
-            .unwrap_or_else(ort::Error::recover)
-            .with_intra_op_spinning(false)
-            .unwrap_or_else(ort::Error::recover)
-            .with_memory_pattern(false)
-            .unwrap_or_else(ort::Error::recover)
-            .with_log_level(LogLevel::Warning)
-            .unwrap_or_else(ort::Error::recover);
-        builder.commit_from_memory(bytes)
+    /// A session of the model in `bytes`, as every model here gets one; `None` where tract is to do the work.
+    ///
+    /// Public for benches, which compare a stage with a bare loop; everybody else opens a [`super::Model`].
+    pub fn session(&self, bytes: &[u8]) -> Option<Result<Session, ort::Error>> {
+        self.environment.as_ref().map(|environment| session(environment, bytes))
     }
+}
+
+fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, ort::Error> {
+    // One thread: the engine's own. Spinning would burn a core between ticks, a memory plan is for one batch size.
+    let mut builder = Session::builder(environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .unwrap_or_else(ort::Error::recover)
+        .with_intra_threads(1)?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(false)?
+        .with_memory_pattern(false)?
+        .with_log_level(LogLevel::Warning)?;
+    builder.commit_from_memory(bytes)
 }
 
 impl fmt::Display for Runtime {
@@ -166,7 +163,7 @@ fn start(library: Option<&Path>) -> Result<Runtime, RuntimeError> {
     let mut tried = Vec::new();
     if let Some(path) = library {
         if path == Path::new(TRACT) {
-            return start_tract(tried);
+            return Ok(tract(tried));
         }
         return match start_library(path) {
             Ok(environment) => Ok(loaded(environment, Place::Config, path.to_owned(), tried)),
@@ -186,13 +183,19 @@ fn start(library: Option<&Path>) -> Result<Runtime, RuntimeError> {
             }
         }
     }
-    start_tract(tried)
+    Ok(tract(tried))
 }
 
 fn loaded(environment: Environment, place: Place, path: PathBuf, tried: Vec<Attempt>) -> Runtime {
     let version = version_in(ort::info()).or_else(|| version_in(&path.to_string_lossy()));
     let library = Some((place, path));
-    Runtime { environment, backend: Backend::OnnxRuntime, version, library, tried }
+    Runtime {
+        environment: Some(environment),
+        backend: Backend::OnnxRuntime,
+        version,
+        library,
+        tried,
+    }
 }
 
 /// Loads the library and starts its environment. `ort` panics where a library is too broken to say so.
@@ -211,16 +214,8 @@ fn start_library(path: &Path) -> Result<Environment, String> {
     started.unwrap_or_else(|panic| Err(panic_text(&*panic)))
 }
 
-fn start_tract(tried: Vec<Attempt>) -> Result<Runtime, RuntimeError> {
-    if !ort::set_api(ort_tract::api()) {
-        return Err(RuntimeError::Tract { reason: "a broken ONNX Runtime is loaded".into() });
-    }
-    let environment = ort::init()
-        .with_name("forebay")
-        .with_telemetry(false)
-        .build()
-        .map_err(|e| RuntimeError::Tract { reason: e.to_string() })?;
-    Ok(Runtime { environment, backend: Backend::Tract, version: None, library: None, tried })
+fn tract(tried: Vec<Attempt>) -> Runtime {
+    Runtime { environment: None, backend: Backend::Tract, version: None, library: None, tried }
 }
 
 fn log(level: LogLevel, text: &str) {

@@ -4,35 +4,20 @@
 //! [`ModelError`] and never a panic, on both runtimes, and that a model which was opened has run once.
 //! It does not know pipelines: whether a model fits one is [`super::fit`]'s question.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use ort::session::{Session, SessionInputValue, SessionOutputs};
-use ort::value::TensorRef;
-use prost::Message;
-use sha2::{Digest, Sha256};
-use tract_onnx::pb;
-use tract_onnx::prelude::{InferenceModelExt, Tensor, tvec};
-use tract_onnx::tract_core::model::IntoRunnable;
-
 use super::ModelError;
-use super::onnx::{self, Element, Metadata, Signature, first_line, panic_text, shape_text};
-use super::runtime::{Backend, Runtime};
+use super::loaded::{Failure, Loaded};
+use super::onnx::{self, Element, Metadata, Signature, shape_text};
+use super::runtime::Runtime;
+
+pub use super::loaded::Output;
 
 /// Largest file that is taken.
 pub const MAX_BYTES: u64 = 256 << 20;
 
 /// Most rows that go to the runtime at once: more gain nothing and cost memory.
 pub const MAX_BATCH: usize = 256;
-
-/// What a model gave for a batch.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
-    /// Numbers for each row.
-    pub width: usize,
-    /// The numbers, row after row.
-    pub values: Vec<f32>,
-}
 
 /// An ONNX model, loaded.
 #[derive(Debug)]
@@ -46,10 +31,7 @@ pub struct Model {
     /// SHA-256 of the file, in hex.
     pub digest: String,
     runtime: &'static Runtime,
-    session: Session,
-    /// Kept until a shape was tried, where the file does not say which and the runtime is tract.
-    unproven: Option<Box<pb::ModelProto>>,
-    doubles: Vec<f64>,
+    loaded: Loaded,
 }
 
 impl Model {
@@ -75,30 +57,18 @@ impl Model {
         let refused = |reason: String| ModelError::Refused {
             path: path.to_owned(),
             runtime: runtime.name(),
-            reason: first_line(&reason),
+            reason,
         };
-        let trials: Vec<Vec<usize>> =
-            [1, 3].iter().filter_map(|&n| parsed.trial_shape(n)).collect();
-        if runtime.backend == Backend::Tract {
-            rehearse(&parsed.proto, &trials).map_err(refused)?;
-        }
-        let rewritten = parsed.rewritten.then(|| parsed.proto.encode_to_vec());
-        let session = runtime
-            .load(rewritten.as_deref().unwrap_or(bytes))
-            .map_err(|e| refused(e.to_string()))?;
-        let unproven = (trials.is_empty() && runtime.backend == Backend::Tract)
-            .then(|| Box::new(parsed.proto));
+        let trials = [1, 3].map(|rows| parsed.trial_shape(rows));
         let mut model = Model {
             path: path.to_owned(),
+            loaded: Loaded::load(runtime, &parsed, bytes).map_err(refused)?,
             signature: parsed.signature,
             metadata: parsed.metadata,
-            digest: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: onnx::digest(bytes),
             runtime,
-            session,
-            unproven,
-            doubles: Vec::new(),
         };
-        trials.iter().try_for_each(|shape| model.try_shape(shape))?;
+        trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
         Ok(model)
     }
 
@@ -121,18 +91,12 @@ impl Model {
 
     /// Runs it once on zeros: whether it takes this shape at all.
     pub fn try_shape(&mut self, shape: &[usize]) -> Result<(), ModelError> {
-        let path = self.path.clone();
-        let failed = |reason| ModelError::Trial { path, shape: shape.to_vec(), reason };
-        if let Some(proto) = self.unproven.take()
-            && let Err(reason) = rehearse(&proto, &[shape.to_vec()])
-        {
-            self.unproven = Some(proto);
-            return Err(failed(reason));
-        }
         let zeros = vec![0.0; shape.iter().product()];
         match self.run(&zeros, shape, &[], &mut Vec::new()) {
             Ok(()) => Ok(()),
-            Err(ModelError::Run { reason, .. }) => Err(failed(reason)),
+            Err(ModelError::Run { reason, .. }) => {
+                Err(ModelError::Trial { path: self.path.clone(), shape: shape.to_vec(), reason })
+            }
             Err(other) => Err(other),
         }
     }
@@ -150,7 +114,9 @@ impl Model {
     ) -> Result<(), ModelError> {
         let (rows, width) = self.check_input(batch, shape)?;
         into.resize_with(wanted.len(), Output::default);
-        into.iter_mut().for_each(|output| output.values.clear());
+        for output in into.iter_mut() {
+            output.values.clear();
+        }
         let step = if self.takes_one_row() { 1 } else { MAX_BATCH };
         let mut dims = shape.to_vec();
         for first in (0..rows).step_by(step) {
@@ -215,84 +181,14 @@ impl Model {
         wanted: &[usize],
         into: &mut [Output],
     ) -> Result<(), ModelError> {
-        let Model { session, signature, doubles, .. } = self;
-        let double = signature.inputs.first().and_then(|p| p.element) == Some(Element::Float64);
-        let rows = dims.first().copied().unwrap_or(0);
-        let ran = catch_unwind(AssertUnwindSafe(|| -> Result<_, ort::Error> {
-            let input: SessionInputValue<'_> = if double {
-                doubles.clear();
-                doubles.extend(chunk.iter().map(|&value| f64::from(value)));
-                TensorRef::from_array_view((dims, doubles.as_slice()))?.into()
-            } else {
-                TensorRef::from_array_view((dims, chunk))?.into()
-            };
-            let outputs = session.run([input])?;
-            Ok(take(&outputs, signature, wanted, rows, into))
-        }));
-        let reason = match ran {
-            Ok(Ok(Ok(()))) => return Ok(()),
-            Ok(Ok(Err((output, reason)))) => {
-                return Err(ModelError::Output { model: self.name(), output, reason });
+        let ran = self.loaded.run(chunk, dims, &self.signature, wanted, into);
+        ran.map_err(|failure| match failure {
+            Failure::Run(reason) => ModelError::Run { model: self.name(), reason },
+            Failure::Output(index, reason) => {
+                let port = self.signature.outputs.get(index);
+                let output = port.map_or_else(|| index.to_string(), |port| port.name.clone());
+                ModelError::Output { model: self.name(), output, reason }
             }
-            Ok(Err(error)) => first_line(&error.to_string()),
-            Err(panic) => panic_text(&*panic),
-        };
-        Err(ModelError::Run { model: self.name(), reason })
+        })
     }
-}
-
-/// Appends the outputs `wanted` of a run on `rows` rows to `into`. The error is an output and what is wrong with it.
-fn take(
-    outputs: &SessionOutputs<'_>,
-    signature: &Signature,
-    wanted: &[usize],
-    rows: usize,
-    into: &mut [Output],
-) -> Result<(), (String, String)> {
-    for (&index, output) in wanted.iter().zip(into) {
-        let Some(port) = signature.outputs.get(index) else {
-            return Err((index.to_string(), "is not there".into()));
-        };
-        let fault = |reason: String| (port.name.clone(), reason);
-        let value = outputs.get(&port.name).ok_or_else(|| fault("is not there".into()))?;
-        let before = output.values.len();
-        let shape = if let Ok((shape, values)) = value.try_extract_tensor::<f32>() {
-            output.values.extend_from_slice(values);
-            shape
-        } else {
-            let (shape, values) =
-                value.try_extract_tensor::<f64>().map_err(|e| fault(e.to_string()))?;
-            output.values.extend(values.iter().map(|&value| value as f32));
-            shape
-        };
-        let count = output.values.len() - before;
-        if shape.first().is_none_or(|&n| n != rows as i64) || count % rows.max(1) != 0 {
-            return Err(fault(format!("has the shape {:?} for {rows} rows", &**shape)));
-        }
-        output.width = count / rows.max(1);
-    }
-    Ok(())
-}
-
-/// Loads and runs a model in tract itself. `ort` reaches tract through C functions, which cannot be unwound: a
-/// panic in there would end the process, here it is an error.
-fn rehearse(proto: &pb::ModelProto, shapes: &[Vec<usize>]) -> Result<(), String> {
-    let rehearsed = catch_unwind(AssertUnwindSafe(|| -> Result<(), String> {
-        let parsed = tract_onnx::onnx().parse(proto, None).map_err(|e| format!("{e:#}"))?;
-        if let Some(name) = parsed.unresolved_inputs.first() {
-            return Err(format!("nothing computes `{name}`"));
-        }
-        let plan = parsed
-            .model
-            .into_optimized()
-            .and_then(IntoRunnable::into_runnable)
-            .map_err(|e| format!("{e:#}"))?;
-        for shape in shapes {
-            let kind = plan.model().input_fact(0).map_err(|e| format!("{e:#}"))?.datum_type;
-            let zeros = Tensor::zero_dt(kind, shape).map_err(|e| format!("{e:#}"))?;
-            plan.run(tvec!(zeros.into())).map_err(|e| format!("{e:#}"))?;
-        }
-        Ok(())
-    }));
-    rehearsed.unwrap_or_else(|panic| Err(panic_text(&*panic)))
 }

@@ -5,10 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
 use super::build::Graph;
-use super::onnx::SCHEMA;
+use super::onnx::{SCHEMA, digest};
 use crate::frame::Windows;
 use crate::time::{Span, Timestamp};
 
@@ -17,7 +15,8 @@ use crate::time::{Span, Timestamp};
 pub enum TrainError {
     /// Not enough windows.
     #[error(
-        "{found} windows have all their features, {skipped} do not; at least {needed} are needed: give a longer recording, shorter windows, or windows more often"
+        "{found} windows have all their features, {skipped} do not; \
+         at least {needed} are needed: give a longer recording, shorter windows, or windows more often"
     )]
     TooFewRows {
         /// Windows that can be used.
@@ -181,8 +180,7 @@ impl TrainingSet {
 
 /// The version of a model without a version of its own: the start of its digest.
 pub(super) fn version_of(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.chars().take(12).collect()
+    digest(bytes).chars().take(12).collect()
 }
 
 /// How features are brought to one scale: `(value - mean) * factor`, held within [`Scaler::REACH`].

@@ -4,7 +4,7 @@
 //! [`Loader`] for any set of files. What comes out `Ok` holds every rule; nothing is started here, and no network is
 //! touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::rules::{self, Look, Parts};
@@ -12,6 +12,7 @@ use super::spec::PipelineSpec;
 use crate::config::Config;
 use crate::diagnose::document::{part, whole};
 use crate::diagnose::nearest::{list, nearest};
+use crate::diagnose::source::io_reason;
 use crate::diagnose::{Document, Place, Problem, Problems, Source, Spot};
 use crate::schema::{Schema, Signal};
 
@@ -183,7 +184,7 @@ impl Loader {
         if !document.whole {
             return;
         }
-        let parts = Parts::of(document, &fitting);
+        let parts = Parts::of(document, &fitting, &self.problems);
         let root = document.node.spot();
         let asset = self.schema_for(path, root, &parts.schema, schemas);
         self.pipeline_name(path, root, &parts.name);
@@ -260,7 +261,8 @@ impl Loader {
     }
 
     fn no_schema(&mut self, root: Spot<'_>, name: &str, known: &[Asset], folder: Option<&Path>) {
-        let names = || known.iter().map(|a| a.schema.name.as_str()).filter(|n| !n.is_empty());
+        let names: BTreeSet<&str> = known.iter().map(|a| a.schema.name.as_str()).collect();
+        let names = || names.iter().copied().filter(|n| !n.is_empty());
         let folder = folder.map(crate::diagnose::source::shown_path).unwrap_or_default();
         let expected = match names().next() {
             Some(_) => list(names(), 12),
@@ -293,7 +295,7 @@ impl Loader {
                 .found("no file that ends in .toml")
                 .expected(format!("a file for each {what}")),
             Err(error) => Problem::error(place, format!("the folder of {what}s cannot be read"))
-                .found(format!("{shown}: {}", io_reason(&error)))
+                .found(format!("`{shown}`: {}", io_reason(&error)))
                 .expected("a folder; relative paths start at the config file"),
         };
         self.problems.push(problem);
@@ -334,16 +336,6 @@ pub(crate) fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     files.retain(|f| f.extension().is_some_and(|e| e == "toml") && !f.is_dir());
     files.sort();
     Ok(files)
-}
-
-/// An I/O error without its number.
-pub(crate) fn io_reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "it does not exist".into(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
-        std::io::ErrorKind::NotADirectory => "it is a file".into(),
-        _ => error.to_string(),
-    }
 }
 
 fn canonical(path: &Path) -> PathBuf {

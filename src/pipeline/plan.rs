@@ -29,12 +29,21 @@ pub struct PlanOptions<'a> {
     pub live: bool,
     /// Most assets.
     pub asset_limit: usize,
-    /// Takes the place of the first score stage's model.
-    pub model: Option<&'a Path>,
+    /// Models that take the place of the pipeline's own.
+    pub models: &'a [OtherModel],
     /// The ONNX Runtime to load, where the config names one.
     pub library: Option<&'a Path>,
     /// Stop after the window stage and keep its windows (`Engine::take_windows`): what training needs.
     pub features_only: bool,
+}
+
+/// A model that takes the place of one in the pipeline file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherModel {
+    /// Of which score; of the first one where it does not say.
+    pub output: Option<String>,
+    /// Its file.
+    pub path: PathBuf,
 }
 
 /// Why a pipeline cannot run.
@@ -128,7 +137,7 @@ struct Builder<'a> {
     features: Vec<String>,
     /// Samples and channels of a window.
     sequence: (usize, Vec<String>),
-    model: Option<PathBuf>,
+    models: Vec<OtherModel>,
 }
 
 impl<'a> Builder<'a> {
@@ -144,7 +153,7 @@ impl<'a> Builder<'a> {
             step: None,
             features: Vec::new(),
             sequence: (0, Vec::new()),
-            model: options.model.map(Path::to_owned),
+            models: options.models.to_vec(),
         }
     }
 
@@ -194,7 +203,11 @@ impl<'a> Builder<'a> {
         if self.sequence.0 == 0 {
             return Err(self.unfit("`score` needs a `window` before it"));
         }
-        let path = self.model.take().unwrap_or_else(|| self.options.base.join(&score.model));
+        let other = |m: &OtherModel| m.output.as_ref().is_none_or(|output| *output == score.output);
+        let path = match self.models.iter().position(other) {
+            Some(index) => self.models.remove(index).path,
+            None => self.options.base.join(&score.model),
+        };
         let pipeline = self.spec.name.clone();
         let model = Model::open(Runtime::find(self.options.library)?, &path)
             .map_err(|source| PlanError::Model { pipeline: pipeline.clone(), source })?;

@@ -204,16 +204,29 @@ impl ScoreStage {
 
     /// The largest positive shares, by name; shares of a sequence's samples are added up for each channel.
     fn largest(&self, shares: &[f32]) -> Vec<(String, f64)> {
-        let mut sums = vec![0.0; self.parts.len()];
-        for sample in shares.chunks_exact(self.parts.len().max(1)) {
-            sums.iter_mut().zip(sample).for_each(|(sum, share)| *sum += f64::from(*share));
+        let mut sums = Vec::new();
+        let shares = if shares.len() == self.parts.len() {
+            shares
+        } else {
+            sums.resize(self.parts.len(), 0.0);
+            for sample in shares.chunks_exact(self.parts.len().max(1)) {
+                sums.iter_mut().zip(sample).for_each(|(sum, share)| *sum += share);
+            }
+            sums.as_slice()
+        };
+        let mut top: Vec<(usize, f32)> = Vec::with_capacity(PARTS + 1);
+        for (index, &share) in shares.iter().enumerate() {
+            let least = if top.len() < PARTS { 0.0 } else { top.last().map_or(0.0, |t| t.1) };
+            // Also false for NaN.
+            if share > least && share.is_finite() {
+                let place = top.partition_point(|(_, other)| *other >= share);
+                top.insert(place, (index, share));
+                top.truncate(PARTS);
+            }
         }
-        let mut named: Vec<(usize, f64)> = sums.into_iter().enumerate().collect();
-        named.retain(|(_, share)| *share > 0.0 && share.is_finite());
-        named.sort_by(|a, b| b.1.total_cmp(&a.1));
-        named.truncate(PARTS);
-        let name = |(index, share): (usize, f64)| Some((self.parts.get(index)?.clone(), share));
-        named.into_iter().filter_map(name).collect()
+        let name =
+            |(index, share): (usize, f32)| Some((self.parts.get(index)?.clone(), f64::from(share)));
+        top.into_iter().filter_map(name).collect()
     }
 }
 

@@ -10,13 +10,17 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds it.
-    #[error("store `{path}` is in use by another forebay: stop that one, or give this node its own `store.path`")]
+    #[error(
+        "store `{path}` is in use by another forebay: stop that one, or give this node its own `store.path`"
+    )]
     Locked {
         /// Its folder.
         path: PathBuf,
     },
     /// The folder cannot be made or written.
-    #[error("store folder `{path}` cannot be used: {source}; check that it is a folder this user may write, or change `store.path`")]
+    #[error(
+        "store folder `{path}` cannot be used: {source}; check that it is a folder this user may write, or change `store.path`"
+    )]
     Unusable {
         /// Its folder.
         path: PathBuf,
@@ -24,7 +28,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// No space is left.
-    #[error("no space left on the disk of `{path}`: free some or lower the limits under `[store]`, then restart the node")]
+    #[error(
+        "no space left on the disk of `{path}`: free some or lower the limits under `[store]`, then restart the node"
+    )]
     Full {
         /// What was written.
         path: PathBuf,
@@ -56,7 +62,9 @@ pub enum StoreError {
         reason: String,
     },
     /// Written by another version.
-    #[error("`{path}` has format {found}, this forebay reads {expected}: use the version that wrote it, or another `store.path`")]
+    #[error(
+        "`{path}` has format {found}, this forebay reads {expected}: use the version that wrote it, or another `store.path`"
+    )]
     Version {
         /// The file.
         path: PathBuf,
@@ -74,7 +82,9 @@ pub enum StoreError {
         last: u64,
     },
     /// A value does not fit its format.
-    #[error("{what} of tick {seq} is too large to store ({bytes} bytes): lower `store.tick_readings`")]
+    #[error(
+        "{what} of tick {seq} is too large to store ({bytes} bytes): lower `store.tick_readings`"
+    )]
     TooLarge {
         /// What it is.
         what: &'static str,

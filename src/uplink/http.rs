@@ -14,10 +14,10 @@ use ureq::{Agent, Body};
 
 use crate::config::{HttpConfig, Secret};
 use crate::link::{SetupError, secret, tls};
-use crate::store::{Acked, Parcel};
+use crate::store::Parcel;
 use crate::time::{Span, Timestamp, now};
 
-use super::link::{LinkError, Uplink};
+use super::link::{LinkError, Outcome, Uplink};
 
 /// Level of compression: more costs CPU that a gateway does not have.
 const ZSTD_LEVEL: i32 = 3;
@@ -77,18 +77,15 @@ impl HttpUplink {
 }
 
 impl Uplink for HttpUplink {
-    async fn send(&mut self, parcel: &Parcel) -> Result<Acked, LinkError> {
+    async fn send(&mut self, parcel: &Parcel) -> Outcome {
         let poster = Arc::clone(&self.poster);
-        let mut lines = Vec::new();
-        for (_, line) in &parcel.records {
-            lines.extend_from_slice(line);
-            lines.push(b'\n');
-        }
+        let lines = parcel.ndjson();
         let id = parcel.id.clone();
-        tokio::task::spawn_blocking(move || poster.post(&id, &lines))
-            .await
-            .map_err(|error| LinkError::Lost(error.to_string()))??;
-        Ok(parcel.acked())
+        let posted = tokio::task::spawn_blocking(move || poster.post(&id, &lines)).await;
+        match posted.unwrap_or_else(|error| Err(LinkError::Lost(error.to_string()))) {
+            Ok(()) => Outcome { acked: parcel.acked(), error: None },
+            Err(error) => Outcome { acked: parcel.acked_keys([]), error: Some(error) },
+        }
     }
 
     fn target(&self) -> &str {

@@ -11,12 +11,21 @@ use crate::time::Span;
 
 /// A way to the far side.
 pub trait Uplink: Send {
-    /// Sends a parcel and waits for the far side's acknowledgement of all of it. May be dropped half way; the
-    /// parcel is then sent again, so the far side can get a record twice, never not at all.
-    fn send(&mut self, parcel: &Parcel) -> impl Future<Output = Result<Acked, LinkError>> + Send;
+    /// Sends a parcel and waits for the far side's acknowledgement. May be dropped half way; the parcel is then
+    /// sent again, so the far side can get a record twice, never not at all.
+    fn send(&mut self, parcel: &Parcel) -> impl Future<Output = Outcome> + Send;
 
     /// Where to, without secrets.
     fn target(&self) -> &str;
+}
+
+/// What came of a send.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the far side has acknowledged: all, a part, or nothing.
+    pub acked: Acked,
+    /// Why it was not all.
+    pub error: Option<LinkError>,
 }
 
 /// What to do after an error.

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::UplinkConfig;
 use crate::link::{Backoff, LinkStatus};
 use crate::record::Lane;
-use crate::store::{Committed, Outbox, Parcel, StoreError};
+use crate::store::{Acked, Committed, Outbox, Parcel, StoreError};
 use crate::time::{Span, Timestamp, now};
 
 pub use http::HttpUplink;
-pub use link::{Disposition, LinkError, Uplink};
+pub use link::{Disposition, LinkError, Outcome, Uplink};
 pub use mqtt::MqttUplink;
 
 /// Longest time that a far side's Retry-After is obeyed.
@@ -126,8 +126,9 @@ pub async fn run(
             }
         }
     }
+    let flushed = sender.with_outbox(Outbox::flush).await;
     sender.status.send_replace(LinkStatus::Stopped);
-    Ok(())
+    flushed
 }
 
 type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -163,7 +164,7 @@ impl<U: Uplink> Sender<U> {
             self.held.clear();
             return Ok(None);
         };
-        let first = |parcel: &Parcel| parcel.records.first().map(|(key, _)| *key);
+        let first = |parcel: &Parcel| parcel.records().next().map(|(key, _)| key);
         Ok(Some(match self.held.remove(&next.lane) {
             Some(held) if first(&held) == first(&next) => held,
             _ => next,
@@ -171,56 +172,54 @@ impl<U: Uplink> Sender<U> {
     }
 
     async fn send(&mut self, parcel: Parcel, deadline: &mut Deadline) -> Result<Sent, StoreError> {
-        let sent = tokio::select! {
-            sent = self.uplink.send(&parcel) => sent,
+        let Outcome { acked, error } = tokio::select! {
+            outcome = self.uplink.send(&parcel) => outcome,
             () = deadline => return Ok(Sent::OutOfTime),
         };
-        let error = match sent {
-            Ok(acked) => {
-                self.with_outbox(move |outbox| outbox.settle(acked)).await?;
-                self.delivered(&parcel);
-                return Ok(Sent::Settled);
-            }
-            Err(error) => error,
+        let partly = !acked.is_empty();
+        if partly {
+            self.delivered(&parcel, acked).await?;
+        }
+        let Some(error) = error else {
+            self.budget = self.budget.saturating_mul(2).min(self.pace.parcel_bytes);
+            self.up();
+            return Ok(Sent::Settled);
         };
         match error.disposition() {
             Disposition::Refused { reason } => {
                 // The far side answers, so the link is up.
                 self.up();
-                self.refused(parcel, reason).await?;
+                self.refused(&parcel, &reason).await?;
                 Ok(Sent::Settled)
             }
             Disposition::Retry { after } => {
-                self.held.insert(parcel.lane, parcel);
+                if !partly {
+                    self.held.insert(parcel.lane, parcel);
+                }
                 Ok(Sent::Failed(self.failed(&error, after)))
             }
         }
     }
 
-    fn delivered(&mut self, parcel: &Parcel) {
-        let bytes: usize = parcel.records.iter().map(|(_, line)| line.len()).sum();
-        add(&self.counts.parcels, 1);
-        add(&self.counts.records, parcel.records.len() as u64);
+    async fn delivered(&mut self, parcel: &Parcel, acked: Acked) -> Result<(), StoreError> {
+        let bytes = if acked.len() == parcel.len() { parcel.bytes() } else { 0 };
+        add(&self.counts.parcels, u64::from(bytes > 0));
+        add(&self.counts.records, acked.len() as u64);
         add(&self.counts.bytes, bytes as u64);
-        self.budget = self.budget.saturating_mul(2).min(self.pace.parcel_bytes);
-        self.up();
+        self.with_outbox(move |outbox| outbox.settle(acked)).await
     }
 
     // A parcel of several is halved until the record that is meant stands alone; that one goes into quarantine.
-    async fn refused(&mut self, parcel: Parcel, reason: String) -> Result<(), StoreError> {
-        if parcel.records.len() > 1 {
-            let bytes: usize = parcel.records.iter().map(|(_, line)| line.len()).sum();
-            self.budget = (bytes / 2).max(1);
+    async fn refused(&mut self, parcel: &Parcel, reason: &str) -> Result<(), StoreError> {
+        if parcel.len() > 1 {
+            self.budget = (parcel.bytes() / 2).max(1);
             return Ok(());
         }
-        tracing::warn!(
-            target = self.uplink.target(),
-            parcel = parcel.id,
-            reason,
-            "a record was refused for good"
-        );
+        let target = self.uplink.target();
+        tracing::warn!(target, parcel = parcel.id, reason, "a record was refused for good");
         add(&self.counts.refused, 1);
-        self.with_outbox(move |outbox| outbox.refuse(&parcel, &reason)).await
+        let refused = parcel.refused(reason);
+        self.with_outbox(move |outbox| outbox.refuse(refused)).await
     }
 
     fn up(&mut self) {
@@ -241,17 +240,16 @@ impl<U: Uplink> Sender<U> {
     fn failed(&mut self, error: &LinkError, after: Option<Span>) -> Duration {
         add(&self.counts.failures, 1);
         let error = error.to_string();
-        let (since, retries) = match &self.down {
-            Some((since, _, retries)) => (*since, retries + 1),
-            None => {
-                add(&self.counts.outages, 1);
-                tracing::warn!(
-                    target = self.uplink.target(),
-                    error,
-                    "the uplink is down; records are kept"
-                );
-                (now(), 0)
-            }
+        let (since, retries) = if let Some((since, _, retries)) = &self.down {
+            (*since, retries + 1)
+        } else {
+            add(&self.counts.outages, 1);
+            tracing::warn!(
+                target = self.uplink.target(),
+                error,
+                "the uplink is down; records are kept"
+            );
+            (now(), 0)
         };
         self.down = Some((since, error.clone(), retries));
         self.status.send_replace(LinkStatus::Down { since, error, retries });

@@ -4,7 +4,7 @@
 //! of it, with a reason code that says so. The outbox is the session: after any error the connection is
 //! dropped with all it knows, and the whole parcel goes out again over a fresh one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +15,9 @@ use crate::link::SetupError;
 use crate::link::mqtt::{Dial, Event, Lost, Qos, Refusal, Role};
 use crate::link::pump::{Pump, PumpError};
 use crate::link::topic::{Names, Template};
-use crate::store::{Acked, Parcel};
+use crate::store::{Key, Parcel};
 
-use super::link::{LinkError, Uplink};
+use super::link::{LinkError, Outcome, Uplink};
 
 /// Records on the way at a time: small, so that a lost connection sends few of them twice.
 const WINDOW: u16 = 32;
@@ -81,12 +81,11 @@ impl MqttUplink {
             PumpError::Lost(lost) => fault(&lost),
         })
     }
-}
 
-impl Uplink for MqttUplink {
-    async fn send(&mut self, parcel: &Parcel) -> Result<Acked, LinkError> {
+    // Any error drops the connection with all it knows.
+    async fn deliver(&mut self, parcel: &Parcel, acked: &mut Vec<Key>) -> Result<(), LinkError> {
         let mut pump = self.connected().await?;
-        let mut records = Records::new(&parcel.records, &self.topic)?;
+        let mut records = Records::new(parcel, &self.topic)?;
         while !records.is_done() {
             records.publish(&pump).await?;
             let event = match tokio::time::timeout(ANSWER_WITHIN, pump.events.recv()).await {
@@ -95,11 +94,18 @@ impl Uplink for MqttUplink {
                 Ok(None) => return Err(LinkError::Lost("the connection has ended".into())),
                 Err(_) => return Err(LinkError::Lost("the broker acknowledges nothing".into())),
             };
-            records.note(event)?;
+            acked.extend(records.note(event)?);
         }
-        // Any error above has dropped the connection; this one is good for the next parcel.
         self.pump = Some(pump);
-        Ok(parcel.acked())
+        Ok(())
+    }
+}
+
+impl Uplink for MqttUplink {
+    async fn send(&mut self, parcel: &Parcel) -> Outcome {
+        let mut acked = Vec::new();
+        let error = self.deliver(parcel, &mut acked).await.err();
+        Outcome { acked: parcel.acked_keys(acked), error }
     }
 
     fn target(&self) -> &str {
@@ -109,17 +115,17 @@ impl Uplink for MqttUplink {
 
 /// The records of a parcel, and how far each is.
 struct Records {
-    waiting: VecDeque<(String, Bytes)>,
+    waiting: VecDeque<(Key, String, Bytes)>,
     /// Handed to the connection, in order, without a packet id yet.
-    handed: usize,
-    /// Sent under these packet ids, each for one record.
-    on_the_way: HashSet<u16>,
+    handed: VecDeque<Key>,
+    /// Sent under these packet ids.
+    on_the_way: HashMap<u16, Key>,
 }
 
 impl Records {
-    fn new<K>(records: &[(K, Vec<u8>)], topic: &Template) -> Result<Records, LinkError> {
-        let mut waiting = VecDeque::with_capacity(records.len());
-        for (_, line) in records {
+    fn new(parcel: &Parcel, topic: &Template) -> Result<Records, LinkError> {
+        let mut waiting = VecDeque::with_capacity(parcel.len());
+        for (key, line) in parcel.records() {
             let names: Line = serde_json::from_slice(line)
                 .map_err(|error| LinkError::Refused { answer: format!("not a record: {error}") })?;
             let topic = topic.fill(&Names {
@@ -128,34 +134,36 @@ impl Records {
                 asset: &names.asset,
                 kind: &names.kind,
             });
-            waiting.push_back((topic, Bytes::from(line.clone())));
+            waiting.push_back((key, topic, Bytes::copy_from_slice(line)));
         }
-        Ok(Records { waiting, handed: 0, on_the_way: HashSet::new() })
+        Ok(Records { waiting, handed: VecDeque::new(), on_the_way: HashMap::new() })
     }
 
     fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.handed == 0 && self.on_the_way.is_empty()
+        self.waiting.is_empty() && self.handed.is_empty() && self.on_the_way.is_empty()
     }
 
     async fn publish(&mut self, pump: &Pump) -> Result<(), LinkError> {
-        while self.handed + self.on_the_way.len() < usize::from(WINDOW) {
-            let Some((topic, line)) = self.waiting.pop_front() else { break };
+        while self.handed.len() + self.on_the_way.len() < usize::from(WINDOW) {
+            let Some((key, topic, line)) = self.waiting.pop_front() else { break };
             // The queue holds a window, so this does not wait.
             let taken = pump.client.publish(&topic, Qos::One, false, line).await;
             taken.map_err(|gone| LinkError::Lost(gone.to_string()))?;
-            self.handed += 1;
+            self.handed.push_back(key);
         }
         Ok(())
     }
 
-    fn note(&mut self, event: Event) -> Result<(), LinkError> {
+    // The record that the broker has now, if any.
+    fn note(&mut self, event: Event) -> Result<Option<Key>, LinkError> {
         match event {
-            Event::Sent(id) if id != 0 && self.handed > 0 => {
-                self.handed -= 1;
-                self.on_the_way.insert(id);
-                Ok(())
+            Event::Sent(id) if id != 0 && !self.handed.is_empty() => {
+                self.on_the_way.extend(self.handed.pop_front().map(|key| (id, key)));
+                Ok(None)
             }
-            Event::Acknowledged(id, Ok(())) if self.on_the_way.remove(&id) => Ok(()),
+            Event::Acknowledged(id, Ok(())) if self.on_the_way.contains_key(&id) => {
+                Ok(self.on_the_way.remove(&id))
+            }
             Event::Acknowledged(_, Err(Refusal { reason, about_message: true })) => {
                 Err(LinkError::Refused { answer: reason })
             }

@@ -47,7 +47,7 @@ pub fn pipeline(spec: &PipelineSpec) -> Pipeline {
         base,
         live: false,
         asset_limit: 100,
-        model: None,
+        models: &[],
         library: None,
         features_only: false,
     };

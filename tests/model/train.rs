@@ -64,11 +64,9 @@ fn oracle(set: &TrainingSet, fitted: usize, components: usize, row: &[f32]) -> (
     };
     let mut matrix = vec![vec![0.0; width]; width];
     for w in 0..fitted {
-        for a in 0..width {
-            for b in 0..width {
-                matrix[a][b] +=
-                    scale(set.row(w)[a], a) * scale(set.row(w)[b], b) / (fitted as f64 - 1.0);
-            }
+        let row: Vec<f64> = (0..width).map(|f| scale(set.row(w)[f], f)).collect();
+        for (cells, a) in matrix.iter_mut().zip(&row) {
+            cells.iter_mut().zip(&row).for_each(|(cell, b)| *cell += a * b / (fitted as f64 - 1.0));
         }
     }
     let mut rest: Vec<f64> = (0..width).map(|f| scale(f64::from(row[f]), f)).collect();
@@ -85,10 +83,8 @@ fn oracle(set: &TrainingSet, fitted: usize, components: usize, row: &[f32]) -> (
         let along: f64 = rest.iter().zip(&vector).map(|(a, b)| a * b).sum();
         t2 += along * along / value;
         rest.iter_mut().zip(&vector).for_each(|(r, v)| *r -= along * v);
-        for a in 0..width {
-            for b in 0..width {
-                matrix[a][b] -= value * vector[a] * vector[b];
-            }
+        for (cells, a) in matrix.iter_mut().zip(&vector) {
+            cells.iter_mut().zip(&vector).for_each(|(cell, b)| *cell -= value * a * b);
         }
     }
     (t2, rest.iter().map(|v| v * v).sum())

@@ -88,7 +88,7 @@ fn one(spot: Spot<'_>, signal: &Signal, problems: &mut Problems) {
         let Some(value) = value.filter(|v| *v <= 0.0) else { continue };
         let problem = Problem::error(spot.key(key), format!("`{key}` of `{name}` must be above 0"))
             .found(value.to_string())
-            .expected(format!("a number above 0 in {}, or no `{key}`", signal.unit));
+            .expected(format!("a number above 0, or no `{key}`"));
         problems.push_unless_known(problem);
     }
     if signal.every == Some(Span::ZERO) {
@@ -102,13 +102,17 @@ fn one(spot: Spot<'_>, signal: &Signal, problems: &mut Problems) {
     }
 }
 
+/// A signal as messages call it.
+fn called(signal: &Signal) -> String {
+    if signal.name.is_empty() { "this signal".into() } else { format!("signal `{}`", signal.name) }
+}
+
 fn unit(spot: Spot<'_>, signal: &Signal, problems: &mut Problems) {
     let unit = signal.unit.as_str();
     if unit.trim().is_empty() {
-        let problem =
-            Problem::error(spot.key("unit"), format!("signal `{}` has no unit", signal.name))
-                .found("an empty text")
-                .expected("a unit, or `1` for a plain number");
+        let problem = Problem::error(spot.key("unit"), format!("{} has no unit", called(signal)))
+            .found("an empty text")
+            .expected("a unit, or `1` for a plain number");
         problems.push_unless_known(problem.suggest("\"1\""));
         return;
     }
@@ -135,7 +139,7 @@ fn unit(spot: Spot<'_>, signal: &Signal, problems: &mut Problems) {
     }
     let problem = Problem::warning(
         spot.key("unit"),
-        format!("unit `{unit}` of `{}` cannot be converted", signal.name),
+        format!("unit `{unit}` of {} cannot be converted", called(signal)),
     )
     .found(format!("`{unit}`"))
     .expected("a unit that is known here, if payloads may come in another one")

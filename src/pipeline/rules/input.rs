@@ -74,7 +74,9 @@ fn name(look: &mut Look<'_>) {
     let spot = look.root.key("name");
     if spot.exact {
         let problem = super::super::load::name_problem(spot, "a pipeline", &name);
-        problem.into_iter().for_each(|p| look.tell(p));
+        if let Some(problem) = problem {
+            look.tell(problem);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 
 use super::spec::{FormatSpec, RecordingSpec, StageSpec, TimeSpec};
 use crate::diagnose::document::part;
-use crate::diagnose::{Document, Problem, Problems, Spot};
+use crate::diagnose::{Document, Place, Problem, Problems, Spot};
 use crate::schema::Schema;
 
 /// A pipeline file in parts: what is right of it.
@@ -37,8 +37,10 @@ pub(super) struct Parts {
 pub(super) struct StagePart {
     /// `clean`, `window`…; `None` where the table does not say.
     pub(super) kind: Option<&'static str>,
-    /// Its settings.
+    /// Its settings; with something empty where a needed one is missing or wrong.
     pub(super) spec: Option<StageSpec>,
+    /// Whether its settings are as typed.
+    pub(super) sound: bool,
 }
 
 /// The stages there are.
@@ -46,7 +48,11 @@ pub(super) const KINDS: [&str; 6] = ["clean", "resample", "window", "score", "al
 
 impl Parts {
     /// The parts of a file, given what fits its type.
-    pub(super) fn of(document: &Document, fitting: &Map<String, Json>) -> Parts {
+    pub(super) fn of(
+        document: &Document,
+        fitting: &Map<String, Json>,
+        problems: &Problems,
+    ) -> Parts {
         let get = |key: &str| fitting.get(key).cloned();
         let text = |key: &str| part::<String>(get(key)).unwrap_or_default();
         let stages = match fitting.get("stage") {
@@ -56,7 +62,10 @@ impl Parts {
         let stage = |(index, value): (usize, &Json)| {
             let spot = document.node.spot().key("stage").index(index);
             let kind = KINDS.into_iter().find(|kind| spot.node.get(kind).is_some());
-            StagePart { kind, spec: part(Some(value.clone())) }
+            let place = Place { scope: spot.node.scope(), ..spot.node.place() };
+            let spec = part(Some(value.clone()));
+            let sound = spec.is_some() && !problems.known_within(&place);
+            StagePart { kind, spec, sound }
         };
         let or_default = |key: &str| match document.node.get(key) {
             None => Some(Json::Object(Map::new())),
@@ -75,11 +84,6 @@ impl Parts {
             stages: stages.iter().enumerate().map(stage).collect(),
         }
     }
-
-    /// Whether a stage of this kind has settings that are not right, so that nothing can be said of what it gives.
-    fn unclear(&self, kind: &str) -> bool {
-        self.stages.iter().any(|s| s.kind.is_none_or(|k| k == kind) && s.spec.is_none())
-    }
 }
 
 /// What a rule sees: the parts, the tree they come from, the asset schema where it is known.
@@ -97,6 +101,17 @@ pub(super) struct Look<'a> {
 impl<'a> Look<'a> {
     fn tell(&mut self, problem: Problem) {
         self.problems.push_unless_known(problem);
+    }
+
+    /// Whether something is wrong with a stage of this kind, so that nothing can be said of what it gives.
+    fn unclear(&self, kind: &str) -> bool {
+        let wrong = |(index, stage): (usize, &StagePart)| {
+            let node = self.root.key("stage").index(index).node;
+            let place = Place { scope: node.scope(), ..node.place() };
+            stage.kind.is_none_or(|k| k == kind)
+                && (!stage.sound || self.problems.known_within(&place))
+        };
+        self.parts.stages.iter().enumerate().any(wrong)
     }
 
     /// The settings of stage `index`.

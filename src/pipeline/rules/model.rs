@@ -34,9 +34,9 @@ fn file_is_there(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, folder:
     let shown = crate::diagnose::source::shown_path(&path);
     let (message, found) = match std::fs::metadata(&path) {
         Ok(meta) if meta.is_file() => return true,
-        Ok(_) => ("this is a folder, not a model".to_owned(), format!("the folder {shown}")),
+        Ok(_) => ("this is a folder, not a model".to_owned(), format!("the folder `{shown}`")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            (format!("model `{}` does not exist", score.model), format!("no file {shown}"))
+            (format!("model `{}` does not exist", score.model), format!("no file `{shown}`"))
         }
         Err(error) => (format!("model `{}` cannot be read", score.model), error.to_string()),
     };
@@ -60,7 +60,7 @@ fn beside(path: &Path) -> Vec<String> {
     let entries = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
     let names =
         entries.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
-    names.filter(|n| n.ends_with(".onnx")).collect()
+    names.filter(|n| Path::new(n).extension().is_some_and(|e| e == "onnx")).collect()
 }
 
 /// Opens the model and compares what it takes with what it is given: the same code that a node starts with.
@@ -97,7 +97,9 @@ fn fits(
     match ScoreStage::new(score, model, given) {
         Ok(stage) => threshold(look, score, stage.threshold()),
         Err(ScoreError::Fit(mismatches)) => {
-            mismatches.iter().for_each(|mismatch| misfit(look, spot, score, mismatch));
+            for mismatch in &mismatches {
+                misfit(look, spot, score, mismatch);
+            }
             threshold(look, score, score.threshold.or(noted));
         }
         Err(ScoreError::Model(error)) => {

@@ -100,6 +100,9 @@ fn emit(look: &mut Look<'_>, spot: Spot<'_>, before: &[&str], index: usize) {
         Some(StageSpec::Emit(emit)) => Some(emit.lane),
         _ => None,
     };
+    let lane_of = |index: usize| {
+        lane_of(index).filter(|_| look.parts.stages.get(index).is_some_and(|s| s.sound))
+    };
     let Some(lane) = lane_of(index) else { return };
     let twice = (0..index).any(|i| lane_of(i) == Some(lane));
     let place = spot.key("lane");

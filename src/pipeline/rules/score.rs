@@ -104,8 +104,10 @@ fn watched(
     if outputs.contains_key(on) || features.iter().any(|f| f == on) {
         return;
     }
-    let unclear = look.parts.unclear("score")
-        || look.parts.unclear("window")
+    let kinds = || look.parts.stages.iter().take(index).filter_map(|s| s.kind);
+    let unclear = look.unclear("score")
+        || look.unclear("window")
+        || !kinds().any(|kind| kind == "window")
         || (look.schema.is_none() && on.contains('.'));
     if unclear {
         return;
@@ -125,14 +127,21 @@ fn watched(
         return;
     }
     let known = || outputs.keys().chain(features).map(String::as_str);
+    let addable = on.rsplit_once('.').filter(|(signal, feature)| {
+        let there = look.schema.is_some_and(|s| s.signals.iter().any(|s| s.name == *signal));
+        there && is_feature(feature)
+    });
+    let suggestion = match addable {
+        Some((_, feature)) => Some(format!("\"{feature}\" into `features` of the window")),
+        None => nearest(on, known()).map(|n| format!("\"{n}\"")),
+    };
     let problem = Problem::error(spot, format!("there is no score and no feature `{on}` to watch"))
         .found(format!("`{on}`"))
-        .expected(if known().next().is_some() {
-            list(known(), 8)
-        } else {
-            "a score's `output`, or a feature like `pressure.max`".into()
+        .expected(match known().next() {
+            Some(_) => list(known(), 8),
+            None => "a score's `output`, or a feature like `pressure.max`".into(),
         })
-        .suggest_nearest(nearest(on, known()).map(|n| format!("\"{n}\"")));
+        .suggest_nearest(suggestion);
     look.tell(problem);
 }
 
@@ -141,7 +150,7 @@ fn limits(look: &mut Look<'_>, index: usize, alarm: &AlarmSpec, features: &[Stri
     let on_feature = features.contains(&alarm.on) || alarm.on.contains('.');
     match (alarm.raise, alarm.clear) {
         (None, _) if on_feature => {
-            missing_raise(look, spot, "a feature has no threshold of its own")
+            missing_raise(look, spot, "a feature has no threshold of its own");
         }
         (None, _) if alarm.below => missing_raise(
             look,

@@ -63,7 +63,7 @@ fn lengths(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec, step: Optio
             look.tell(problem);
         }
     }
-    if let Some(every) = window.every.filter(|e| *e > window.length) {
+    if let Some(every) = window.every.filter(|e| *e > window.length && window.length > Span::ZERO) {
         let problem =
             Problem::warning(spot.key("every"), "readings between two windows are never looked at")
                 .found(format!("a window of {} every {every}", window.length))
@@ -128,30 +128,38 @@ fn features(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec) {
     }
 }
 
-/// What a name that is not a feature stands for elsewhere.
+/// What features are called elsewhere.
+const ELSEWHERE: [(&str, &str); 16] = [
+    ("median", "p50"),
+    ("average", "mean"),
+    ("avg", "mean"),
+    ("stddev", "std"),
+    ("stdev", "std"),
+    ("sigma", "std"),
+    ("peak_to_peak", "range"),
+    ("ptp", "range"),
+    ("trend", "slope"),
+    ("gradient", "slope"),
+    ("skew", "skewness"),
+    ("kurt", "kurtosis"),
+    ("peak", "max"),
+    ("maximum", "max"),
+    ("minimum", "min"),
+    ("crest_factor", "crest"),
+];
+
+/// The feature that a name was most likely meant to be.
 fn meant(feature: &str) -> Option<String> {
     let lower = feature.to_lowercase();
-    let other = match lower.as_str() {
-        "median" => "p50",
-        "average" | "avg" => "mean",
-        "stddev" | "sd" | "sigma" | "stdev" => "std",
-        "peak_to_peak" | "ptp" | "p2p" => "range",
-        "trend" => "slope",
-        "skew" => "skewness",
-        "kurt" => "kurtosis",
-        "peak" | "maximum" => "max",
-        "minimum" => "min",
-        "crest_factor" => "crest",
-        other => {
-            let digits = other.trim_start_matches(['p', 'q']).trim_start_matches(['0', '.']);
-            let quantile = format!("p{digits}");
-            if is_feature(&quantile) {
-                return Some(quantile);
-            }
-            return nearest(other, FEATURES).map(str::to_owned);
-        }
-    };
-    Some(other.to_owned())
+    let digits = lower.trim_start_matches(['p', 'q']).trim_start_matches(['0', '.']);
+    let quantile = format!("p{digits}");
+    if is_feature(&quantile) {
+        return Some(quantile);
+    }
+    let elsewhere = ELSEWHERE.iter().map(|(name, _)| *name);
+    let near = nearest(&lower, elsewhere.chain(FEATURES))?;
+    let here = ELSEWHERE.iter().find(|(name, _)| *name == near).map_or(near, |(_, here)| here);
+    Some(here.to_owned())
 }
 
 fn signals(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec) {
