@@ -9,6 +9,7 @@ use forebay::demo::fault::{Fault, FaultKind, FaultPlan};
 use forebay::demo::plant::{Plant, PlantOptions, STEP, Sample};
 use forebay::demo::pump::Signal;
 use forebay::demo::telemetry::{Dirt, LATENESS, Mark, Message, Telemetry, Totals};
+use forebay::schema::Schema;
 use forebay::time::{Span, Timestamp};
 
 const PUMPS: usize = 12;
@@ -257,6 +258,73 @@ fn spikes_are_single_and_counted() {
     assert!(times.len() > 40, "{}", times.len());
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 7.0));
     assert_eq!(times.len(), ill.iter().filter(|sample| sample.spike).count());
+}
+
+fn schema() -> Schema {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/pump.toml");
+    toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+#[test]
+fn the_plant_sends_what_the_schema_says() {
+    let schema = schema();
+    let names: Vec<&str> = schema.signals.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, Signal::ALL.map(Signal::name));
+    for (signal, described) in Signal::ALL.into_iter().zip(&schema.signals) {
+        assert_eq!(described.every, Some(Span::millis(signal.period_ms())), "{signal:?}");
+    }
+}
+
+#[test]
+fn healthy_signals_stay_inside_the_limits_and_the_rates() {
+    let schema = schema();
+    for seed in [1, 21, 31] {
+        let samples = read(plant(seed, FaultPlan::healthy()), Span::seconds(600));
+        for pump in 0..PUMPS {
+            for (signal, limits) in Signal::ALL.into_iter().zip(&schema.signals) {
+                let series = series(&samples, pump, signal);
+                let (min, max) = (limits.min.unwrap(), limits.max.unwrap());
+                assert!(series.iter().all(|p| p.1 > min && p.1 < max), "{signal:?} of {pump}");
+                let rate =
+                    |pair: &[(f64, f64)]| (pair[1].1 - pair[0].1).abs() / (pair[1].0 - pair[0].0);
+                let fastest = series.windows(2).map(rate).fold(0.0, f64::max);
+                assert!(fastest < limits.max_rate.unwrap(), "{signal:?} of {pump}: {fastest}/s");
+                // No sensor looks stuck: the noise shows.
+                let still = series.windows(60).any(|run| run.iter().all(|p| p.1 == run[0].1));
+                assert!(!still, "{signal:?} of {pump}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_impossible_value_is_outside_the_limits_and_every_spike_is_too_fast() {
+    let schema = schema();
+    let (messages, _) = sent(1, Dirt { out_of_range: 0.2, ..Dirt::NONE }, Span::seconds(60));
+    let wrong = messages.iter().filter(|m| m.mark == Mark::OutOfRange);
+    let outside = wrong.map(|message| {
+        let object: serde_json::Map<_, _> = serde_json::from_slice(&message.payload).unwrap();
+        let readings = object.iter().filter_map(|(name, v)| Some((schema.position(name)?, v)));
+        readings
+            .filter(|(index, value)| {
+                let (signal, value) = (&schema.signals[*index], value.as_f64().unwrap());
+                value < signal.min.unwrap() || value > signal.max.unwrap()
+            })
+            .count()
+    });
+    assert!(outside.into_iter().all(|count| count == 1));
+    for signal in [Signal::MotorCurrent, Signal::DischargePressure, Signal::VibrationRms] {
+        let (_, ill) = compare(FaultKind::SpikeTrain, Some(signal), 0);
+        let limit = schema.signals[signal as usize].max_rate.unwrap();
+        let spikes = ill.iter().filter(|sample| sample.spike && sample.pump == 0);
+        let times: HashSet<i64> = spikes.map(|sample| sample.at.0).collect();
+        let pairs = series(&ill, 0, signal);
+        for pair in pairs.windows(2) {
+            if times.contains(&((pair[1].0 * 1e6).round() as i64)) {
+                assert!((pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0) > limit, "{signal:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The subcommands, one file each. `main` parses and prints errors; nothing else does.
 
 pub mod args;
+mod bench;
 mod check;
 mod completion;
 mod demo;
@@ -51,13 +52,8 @@ pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Train(args) => train::train(&args),
-        Command::Bench(_) => absent("bench"),
+        Command::Bench(args) => bench::bench(&args),
     }
-}
-
-/// A subcommand that this build was made without.
-fn absent(name: &str) -> anyhow::Result<Outcome> {
-    anyhow::bail!("`forebay {name}` is not part of this build")
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no problem.

@@ -28,7 +28,7 @@ const SHAPES: usize = 512;
 pub struct LoadOptions {
     /// Where to.
     pub sender: SenderOptions,
-    /// Messages in all.
+    /// Messages in all; sending ends before if it is told to stop.
     pub messages: u64,
     /// Messages a second; as fast as the broker takes them if `None`.
     pub rate: Option<f64>,
@@ -90,9 +90,9 @@ pub async fn publish(options: LoadOptions, stop: CancellationToken) -> Result<Lo
         assets: topics.len(),
         start: options.start,
         every: options.every,
-        sent: Vec::with_capacity(options.messages as usize),
+        sent: Vec::with_capacity(options.messages.min(1 << 20) as usize),
     };
-    for number in 0..options.messages as usize {
+    for number in 0..usize::try_from(options.messages).unwrap_or(usize::MAX) {
         if stop.is_cancelled() {
             break;
         }

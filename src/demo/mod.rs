@@ -11,7 +11,8 @@ pub mod telemetry;
 pub mod broker;
 pub mod publisher;
 pub mod sender;
-// the far side
+// the far side, and what is seen from there
+pub mod detect;
 pub mod link;
 pub mod receiver;
 // its models

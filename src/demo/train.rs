@@ -115,7 +115,7 @@ pub enum MakeError {
         /// Which.
         model: &'static str,
         /// Why.
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// The new model has no output `score`.
     #[error("the new {0} model has no output `score`")]
@@ -211,7 +211,7 @@ fn scores(
     model: &[u8],
     windows: &Windows,
 ) -> Result<Vec<f64>, MakeError> {
-    let failed = |source| MakeError::Model { model: name, source };
+    let failed = |source| MakeError::Model { model: name, source: Box::new(source) };
     let mut model = Model::from_bytes(runtime, Path::new(name), model).map_err(failed)?;
     let whole: Vec<usize> = (0..windows.len())
         .filter(|&index| windows.row(index).iter().all(|value| value.is_finite()))

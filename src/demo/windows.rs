@@ -4,18 +4,17 @@
 //! stages, so a model sees in training what it will see in the node. The same options give the same windows.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::fault::{Fault, FaultKind, FaultPlan};
 use super::plant::{Plant, PlantOptions, STEP, asset_id, site_of};
 use super::pump::Signal;
-use crate::frame::{Asset, Quality, Readings, Windows};
+use crate::engine::Engine;
+use crate::frame::{Asset, Input, Quality, Readings, Windows};
+use crate::pipeline::plan::{self, PlanError, PlanOptions};
 use crate::pipeline::spec::{PipelineSpec, StageSpec};
 use crate::schema::Schema;
-use crate::stage::clean::Clean;
-use crate::stage::resample::Resample;
-use crate::stage::window::{Window, WindowInput};
-use crate::stage::{Around, Effects, Flow, Stage, StageError};
-use crate::time::{Span, Tick, Timestamp};
+use crate::time::{Span, Timestamp};
 
 /// Event time of every simulated start: any will do, as long as it is the same.
 const START: Timestamp = Timestamp(1_767_225_600_000_000); // 2026-01-01T00:00:00Z
@@ -83,14 +82,9 @@ fn append(all: &mut Windows, more: Windows) {
 /// Why a pipeline gives no windows.
 #[derive(Debug, thiserror::Error)]
 pub enum WindowsError {
-    /// A stage that is needed is not there.
-    #[error("pipeline `{pipeline}` has no `{stage}` stage, so it makes no windows to learn from")]
-    NoStage {
-        /// The pipeline.
-        pipeline: String,
-        /// What is missing.
-        stage: &'static str,
-    },
+    /// It has no window stage.
+    #[error("pipeline `{0}` has no `window` stage, so there is nothing to learn from")]
+    NoWindows(String),
     /// The schema is not that of the simulated pumps.
     #[error(
         "schema `{schema}` has no signal `{signal}`: the simulated pumps need all eight of `pump`"
@@ -101,19 +95,12 @@ pub enum WindowsError {
         /// What is missing.
         signal: &'static str,
     },
-    /// The window stage does not fit the schema.
-    #[error(
-        "the window stage of pipeline `{pipeline}` cannot be used: {reason}; run `forebay check`"
-    )]
-    Window {
-        /// The pipeline.
-        pipeline: String,
-        /// Why.
-        reason: String,
-    },
-    /// A stage failed.
-    #[error("the pipeline's stages failed on simulated readings: {0}")]
-    Stage(#[from] StageError),
+    /// It cannot run.
+    #[error(transparent)]
+    Plan(Box<PlanError>),
+    /// It failed.
+    #[error("pipeline `{0}` failed on simulated readings: {1}")]
+    Failed(String, String),
 }
 
 /// Runs a plant through the stages of `pipeline` up to its windows.
@@ -122,18 +109,18 @@ pub fn windows_of(
     schema: &Schema,
     run: &Run,
 ) -> Result<Labelled, WindowsError> {
-    let mut stages = stages(pipeline, schema, run.every)?;
+    let mut engine = engine(pipeline, schema, run.every)?;
     let columns = columns(schema)?;
     let options = PlantOptions { seed: run.seed, pumps: run.pumps, faults: run.faults.clone() };
     let mut plant = Plant::new(options);
+    let route = plan::route(pipeline);
     let assets: Vec<Asset> = (0..run.pumps).map(asset).collect();
     let mut windows = Windows::default();
     let mut samples = Vec::new();
-    let mut seq = 0;
-    loop {
-        let ended = plant.elapsed() >= run.length;
+    while plant.elapsed() < run.length {
         let mut readings = Readings::default();
-        while !ended && plant.elapsed().0 < (TICK.0 * (seq + 1)).min(run.length.0) {
+        let until = plant.elapsed().0 + TICK.0;
+        while plant.elapsed().0 < until.min(run.length.0) {
             plant.step(&mut samples);
             for sample in samples.drain(..) {
                 let ts = START.plus(sample.at);
@@ -144,22 +131,44 @@ pub fn windows_of(
                 }
             }
         }
-        seq += 1;
-        let tick = Tick { seq: seq as u64, now: START.plus(plant.elapsed()) };
-        let around =
-            Around { node: "demo", pipeline: &pipeline.name, assets: &assets, tick, ended };
-        let mut flow = Flow::Readings(readings, Vec::new());
-        for stage in &mut stages {
-            flow = stage.apply(flow, &around, &mut Effects::default())?;
-        }
-        if let Flow::Windows(closed) = flow {
-            append(&mut windows, closed);
-        }
-        if ended {
-            let labels = labels(&windows, &run.faults);
-            return Ok(Labelled { windows, labels });
-        }
+        // All assets come in every tick, in order: the pipeline's numbers for them are the plant's.
+        let input = Input { route: route.clone(), assets: assets.clone(), readings };
+        engine.step(vec![input], START.plus(plant.elapsed()));
+        engine.take_windows().into_iter().for_each(|closed| append(&mut windows, closed));
     }
+    engine.finish();
+    engine.take_windows().into_iter().for_each(|closed| append(&mut windows, closed));
+    if let Some(failure) = engine.take_failures().into_iter().next() {
+        return Err(WindowsError::Failed(failure.pipeline, failure.reason));
+    }
+    let labels = labels(&windows, &run.faults);
+    Ok(Labelled { windows, labels })
+}
+
+/// An engine of this pipeline alone, up to its windows.
+fn engine(
+    pipeline: &PipelineSpec,
+    schema: &Schema,
+    every: Option<Span>,
+) -> Result<Engine, WindowsError> {
+    let mut spec = pipeline.clone();
+    let window = spec.stages.iter_mut().find_map(|stage| match stage {
+        StageSpec::Window(window) => Some(window),
+        _ => None,
+    });
+    let window = window.ok_or_else(|| WindowsError::NoWindows(pipeline.name.clone()))?;
+    window.every = every.or(window.every);
+    let options = PlanOptions {
+        base: Path::new(""),
+        live: false,
+        asset_limit: usize::MAX,
+        models: &[],
+        library: None,
+        features_only: true,
+    };
+    let planned =
+        plan::plan(&spec, schema, options).map_err(|e| WindowsError::Plan(Box::new(e)))?;
+    Ok(Engine::new("demo".to_owned(), vec![planned]))
 }
 
 fn asset(pump: usize) -> Asset {
@@ -175,37 +184,6 @@ fn columns(schema: &Schema) -> Result<Vec<u16>, WindowsError> {
         schema.position(signal.name()).map(|index| index as u16).ok_or_else(missing)
     };
     Signal::ALL.into_iter().map(find).collect()
-}
-
-/// The stages that lead to windows, as the file has them.
-fn stages(
-    pipeline: &PipelineSpec,
-    schema: &Schema,
-    every: Option<Span>,
-) -> Result<Vec<Box<dyn Stage>>, WindowsError> {
-    let missing = |stage| WindowsError::NoStage { pipeline: pipeline.name.clone(), stage };
-    let (mut clean, mut resample, mut window) = (None, None, None);
-    for stage in &pipeline.stages {
-        match stage {
-            StageSpec::Clean(spec) => clean = Some(spec),
-            StageSpec::Resample(spec) => resample = Some(spec),
-            StageSpec::Window(spec) => window = Some(spec.clone()),
-            StageSpec::Score(_) | StageSpec::Alarm(_) | StageSpec::Emit(_) => {}
-        }
-    }
-    let clean = clean.ok_or_else(|| missing("clean"))?;
-    let resample = resample.ok_or_else(|| missing("resample"))?;
-    let mut window = window.ok_or_else(|| missing("window"))?;
-    window.every = every.or(window.every);
-    let signals: Vec<String> = schema.signals.iter().map(|signal| signal.name.clone()).collect();
-    let input = WindowInput { signals: &signals, step: resample.every, sequence: false };
-    let window = Window::new(&window, &input)
-        .map_err(|reason| WindowsError::Window { pipeline: pipeline.name.clone(), reason })?;
-    Ok(vec![
-        Box::new(Clean::new(clean, &pipeline.time, schema, false)),
-        Box::new(Resample::new(resample, signals.len())),
-        Box::new(window),
-    ])
 }
 
 fn labels(windows: &Windows, faults: &FaultPlan) -> Vec<Label> {
