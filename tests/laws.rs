@@ -1,5 +1,6 @@
 //! Laws that every pipeline obeys, whatever comes in: how input is cut into ticks, where a run was interrupted and
 //! in which order readings came within their lateness changes nothing; and every reading is accounted for.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

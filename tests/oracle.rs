@@ -1,4 +1,5 @@
 //! Features and resampling computed a second way, straight from their definitions, and compared with the engine.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

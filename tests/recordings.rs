@@ -433,10 +433,9 @@ fn files_that_cannot_be_read_say_why() {
     let folder = Folder::new();
     let error = read_as(folder.0.path(), "", None, 10).err().unwrap().to_string();
     assert!(error.contains("is a folder; name the recordings in it"), "{error}");
-    let error = read_as(&folder.0.path().join("no.csv"), "", None, 10).err().unwrap().to_string();
-    assert!(error.contains("no.csv: cannot be opened"), "{error}");
-    let error = read_as(Path::new("-"), "", None, 10).err().unwrap().to_string();
-    assert!(error.contains("give --asset"), "{error}");
+    let why = |path: &Path| read_as(path, "", None, 10).err().unwrap().to_string();
+    assert!(why(&folder.0.path().join("no.csv")).contains("no.csv: cannot be opened"));
+    assert!(why(Path::new("-")).contains("give --asset"));
 }
 
 #[test]
@@ -470,4 +469,32 @@ fn a_file_that_breaks_off_gives_its_rows_and_then_the_error() {
     assert!(rows > 10_000, "{rows}");
     assert!(error.to_string().contains("cut.csv.gz: cannot be read past"), "{error}");
     assert!(recording.next().is_none());
+}
+
+#[test]
+fn a_quote_left_open_does_not_take_the_memory() {
+    let folder = Folder::new();
+    let path = folder.file("q.csv", format!("time,flow\n1,2\n3,\"4\n{}", "5,6\n".repeat(5 << 20)));
+    let error = read_as(&path, "unit = \"s\"", None, 1).err().unwrap().to_string();
+    assert!(error.contains("cannot be read past line 3"), "{error}");
+    assert!(error.contains("is a quote left open?"), "{error}");
+}
+
+#[test]
+fn damaged_parquet_is_an_error_and_no_panic() {
+    let whole = parquet(vec![
+        column("ts", [1_600_000_000i64, 1_600_000_001, 1_600_000_002]),
+        column("id", ["a", "b", "a"]),
+        column("flow", [1.5f64, 2.5, 3.5]),
+    ]);
+    let folder = Folder::new();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        let path = folder.file("d.parquet", &bytes);
+        // Some damage goes unseen in a value; what counts is that it ends, one way or the other.
+        let _ = read_as(&path, "asset = \"id\"", None, 2);
+        let path = folder.file("d.parquet", &whole[..at]);
+        assert!(read_as(&path, "asset = \"id\"", None, 2).is_err(), "cut at {at}");
+    }
 }

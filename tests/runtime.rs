@@ -1,5 +1,6 @@
 //! Finding a runtime: what happens when the library is not one. In a process of its own, because a process holds
 //! one runtime.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 use std::process::Command;

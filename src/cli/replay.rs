@@ -44,7 +44,7 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
     let started = monotonic();
     let rows = recordings.each(|input| {
         let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
-        keep(&mut results, engine.step(vec![input], now).records)
+        keep(&mut results, &engine.step(vec![input], now).records)
     });
     let rows = match rows {
         // Whoever reads our output has seen enough (`| head`).
@@ -53,11 +53,11 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
         }
         other => other?,
     };
-    keep(&mut results, engine.finish().records)?;
+    keep(&mut results, &engine.finish().records)?;
     let written = results.finish()?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
     tell(rows, written, &account, started.elapsed().as_secs_f64());
-    for failure in engine.take_failures() {
+    if let Some(failure) = engine.take_failures().first() {
         anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
     }
     Ok(Outcome::Fine)
@@ -73,7 +73,7 @@ fn other_model(text: &str) -> OtherModel {
     }
 }
 
-fn keep(results: &mut Results, records: Vec<Outgoing>) -> anyhow::Result<()> {
+fn keep(results: &mut Results, records: &[Outgoing]) -> anyhow::Result<()> {
     records.iter().try_for_each(|outgoing| results.write(&outgoing.record))?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! gets its name when it is finished (standard output and devices, of course, get what comes).
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::table::{CsvTable, Layout, ParquetTable};
@@ -65,12 +65,14 @@ impl ResultsError {
     }
 }
 
+type Out = Box<dyn Write + Send>;
+
 /// Results being written.
 pub struct Results {
     target: String,
     format: ResultsFormat,
     /// Where records go as they come: the target itself, or the file in which they wait.
-    writer: BufWriter<Box<dyn Write>>,
+    writer: BufWriter<Out>,
     /// The target under its temporary name; `None` for standard output and devices.
     part: Option<Unfinished>,
     /// The waiting records of a table.
@@ -108,14 +110,17 @@ impl Results {
         let part = is_plain(path).then(|| Unfinished(beside(path, "part")));
         let table = format != ResultsFormat::Ndjson;
         let spool = table.then(|| {
-            let file = match &part {
-                Some(_) => beside(path, "rows"),
-                None => std::env::temp_dir().join(format!("forebay-{}.rows", std::process::id())),
+            let file = if part.is_some() {
+                beside(path, "rows")
+            } else {
+                let (id, now) = (std::process::id(), crate::time::now().0);
+                std::env::temp_dir().join(format!("forebay-{id}-{now}.rows"))
             };
             Spool { file: Unfinished(file), layout: Layout::default() }
         });
-        let writer: Box<dyn Write> = match (&spool, &part) {
-            (Some(spool), _) => Box::new(create(&spool.file.0)?),
+        let writer: Out = match (&spool, &part) {
+            (Some(spool), None) => Box::new(create_new(&spool.file.0)?),
+            (Some(spool), Some(_)) => Box::new(create(&spool.file.0)?),
             (None, Some(part)) => Box::new(create(&part.0)?),
             (None, None) => open_as_it_is(path)?,
         };
@@ -146,7 +151,7 @@ impl Results {
         self.writer.flush()?;
         let path = PathBuf::from(&self.target);
         if let Some(spool) = &self.spool {
-            let out: Box<dyn Write> = match &self.part {
+            let out: Out = match &self.part {
                 Some(part) => Box::new(File::create(&part.0)?),
                 None => open_as_it_is(&path).map_err(io::Error::other)?,
             };
@@ -161,9 +166,8 @@ impl Results {
 }
 
 /// Brings the waiting records into their table.
-fn fill(spool: &Spool, format: ResultsFormat, out: BufWriter<Box<dyn Write>>) -> io::Result<()> {
-    let mut file = File::open(&spool.file.0)?;
-    file.rewind()?;
+fn fill(spool: &Spool, format: ResultsFormat, out: BufWriter<Out>) -> io::Result<()> {
+    let file = File::open(&spool.file.0)?;
     let lines = BufReader::with_capacity(256 << 10, file).lines();
     let columns = spool.layout.columns();
     let records = lines.map(|line| -> io::Result<Record> { Ok(serde_json::from_str(&line?)?) });
@@ -197,7 +201,7 @@ fn is_plain(path: &Path) -> bool {
     path != Path::new("-") && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
 }
 
-fn open_as_it_is(path: &Path) -> Result<Box<dyn Write>, ResultsError> {
+fn open_as_it_is(path: &Path) -> Result<Out, ResultsError> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdout()));
     }
@@ -208,6 +212,12 @@ fn open_as_it_is(path: &Path) -> Result<Box<dyn Write>, ResultsError> {
 
 fn create(path: &Path) -> Result<File, ResultsError> {
     File::create(path).map_err(|source| ResultsError::Create { path: path.to_owned(), source })
+}
+
+/// In a folder of everybody's, a file that is there already may be a trap.
+fn create_new(path: &Path) -> Result<File, ResultsError> {
+    let file = File::options().write(true).create_new(true).open(path);
+    file.map_err(|source| ResultsError::Create { path: path.to_owned(), source })
 }
 
 /// A hidden name in the same folder, so that the last step is a rename on one disk.

@@ -16,7 +16,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     }
     if loaded.pipelines.is_empty() {
         let folder = loaded.config.pipelines.display();
-        anyhow::bail!("there is no pipeline in `{folder}`: put a file there, or change `pipelines`");
+        anyhow::bail!(
+            "there is no pipeline in `{folder}`: put a file there, or change `pipelines`"
+        );
     }
     runtime()?.block_on(async {
         let stop = CancellationToken::new();

@@ -117,10 +117,8 @@ fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("`{}` cannot be written", path.display());
     std::fs::create_dir_all(folder).with_context(failed)?;
     let readable = std::fs::Permissions::from_mode(0o644);
-    let mut file = tempfile::Builder::new()
-        .permissions(readable)
-        .tempfile_in(folder)
-        .with_context(failed)?;
+    let mut file =
+        tempfile::Builder::new().permissions(readable).tempfile_in(folder).with_context(failed)?;
     file.write_all(bytes).with_context(failed)?;
     file.as_file().sync_all().with_context(failed)?;
     file.persist(path).with_context(failed)?;
@@ -142,7 +140,11 @@ fn told(report: &TrainReport, out: &Path) -> String {
         report.fitted,
         report.threshold,
         report.held_out,
-        if report.skipped > 0 { format!(" ({} lack a feature)", report.skipped) } else { String::new() },
+        if report.skipped > 0 {
+            format!(" ({} lack a feature)", report.skipped)
+        } else {
+            String::new()
+        },
         out.display()
     )
 }

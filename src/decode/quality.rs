@@ -24,7 +24,7 @@ pub(crate) fn from_text(text: &str) -> Option<Quality> {
     }
 }
 
-/// From a number. OPC UA status codes say it in their two top bits, so 0 is good. Below 256 no status code exists but 0:
+/// From a number. OPC UA status codes say it in their two top bits, so 0 is good. Below 256 there is no other code:
 /// such a number is a quality of OPC DA (192 good, 64 uncertain, else bad). 500 is Sparkplug's stale.
 pub(crate) fn from_number(code: i64) -> Option<Quality> {
     match code {

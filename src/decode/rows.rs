@@ -344,3 +344,38 @@ pub(super) struct Settled {
     pub(super) no_signal: usize,
     pub(super) unknown: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_topics_does_not_fill_the_memory() {
+        let mut rows = Rows::new("r".into());
+        let mut around = Common::nothing();
+        for i in 0..3 * REMEMBERED_MAX {
+            let topic = format!("t/{i}");
+            let asset = Asset { id: format!("a{i}"), ..Asset::default() };
+            let entry = rows.topic(&topic, || Some((asset, TopicSignal::None))).unwrap();
+            around.asset = rows.topic_asset(entry).unwrap();
+            rows.push(0, i as f64, &around);
+            around.asset = rows.payload_asset(entry, "inner").unwrap();
+            rows.push(1, i as f64, &around);
+            assert!(rows.topics.len().max(rows.by_topic.len()) <= REMEMBERED_MAX);
+            assert!(rows.known.len().max(rows.by_asset.len()) <= REMEMBERED_MAX + 1);
+            if i % 7000 == 6999 {
+                let input = rows.take();
+                for (k, asset) in input.readings.asset.iter().enumerate() {
+                    let id = &input.assets[*asset as usize].id;
+                    let expected = format!("a{}", input.readings.value[k]);
+                    let inner = input.readings.signal[k] == 1;
+                    assert_eq!(*id, if inner { "inner".to_owned() } else { expected });
+                }
+            }
+        }
+        for i in 0..2 * UNKNOWN_MAX {
+            rows.note_unknown(&format!("u{i}"));
+        }
+        assert_eq!(rows.unknown_signals().len(), UNKNOWN_MAX);
+    }
+}

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 const FILES: [(&str, &[u8]); 4] = [
     ("pipelines/pump.toml", include_bytes!("../../pipelines/pump.toml")),
     ("schemas/pump.toml", include_bytes!("../../schemas/pump.toml")),
-    ("pipelines/models/pump-anomaly.onnx", include_bytes!("../../pipelines/models/pump-anomaly.onnx")),
+    (
+        "pipelines/models/pump-anomaly.onnx",
+        include_bytes!("../../pipelines/models/pump-anomaly.onnx"),
+    ),
     (
         "pipelines/models/pump-failure-risk.onnx",
         include_bytes!("../../pipelines/models/pump-failure-risk.onnx"),

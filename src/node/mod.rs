@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::core::Messages;
 use self::core::{Core, Route};
+use self::recovery::Ready;
 pub use self::status::{CoreView, counts};
 use crate::config::{Config, TargetConfig};
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::Engine;
 use crate::feed::mqtt::{FeedCounts, MqttFeed};
-use crate::feed::{Hub, NodeStatus};
+use crate::feed::{Hub, Keeper, NodeStatus};
 use crate::ingest::{self, Closing, Limits, MqttSource};
 use crate::link::{LinkStatus, SetupError};
 use crate::metrics::{LaneCounts, Metrics};
@@ -47,14 +48,14 @@ pub enum NodeError {
     Plan(#[from] PlanError),
     /// No runtime for models.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[from] Box<RuntimeError>),
     /// A pipeline's topics or format cannot be read.
     #[error("pipeline `{pipeline}`: {source}")]
     Decode {
         /// The pipeline.
         pipeline: String,
         /// Why.
-        source: DecodeError,
+        source: Box<DecodeError>,
     },
     /// A link cannot be set up.
     #[error("{what}: {source}")]
@@ -145,10 +146,23 @@ impl Node {
         pipelines: Vec<LoadedPipeline>,
         stop: CancellationToken,
     ) -> Result<Node, NodeError> {
-        let parts = prepare(&config, &pipelines).await?;
+        let mut parts = prepare(&config, &pipelines).await?;
         let options = StoreOptions::new(&config.store, &config.node, now());
-        let (engine, store) =
-            blocking("recovery", move || recovery::recover(parts.engine, &options)).await??;
+        let engine = std::mem::replace(&mut parts.engine, Engine::new(String::new(), Vec::new()));
+        let recovering = move || recovery::recover(engine, &options);
+        let (engine, store) = blocking("recovery", recovering).await??;
+        parts.engine = engine;
+        Node::wire(&config, &pipelines, parts, store, stop)
+    }
+
+    /// Starts the engine thread and the tasks around it.
+    fn wire(
+        config: &Config,
+        pipelines: &[LoadedPipeline],
+        parts: Parts,
+        store: Ready,
+        stop: CancellationToken,
+    ) -> Result<Node, NodeError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), &parts.runtime.name()));
         let (hub, hub_handle, keeper) = Hub::new(config.feed.history);
         let in_flight = config.mqtt.in_flight;
@@ -158,17 +172,8 @@ impl Node {
         let (core_status, core_reader) = watch::channel(CoreView::default());
         let (core_end, core_ended) = oneshot::channel();
         let meter = store.ledger.meter();
-
-        let mut tasks = Tasks {
-            set: JoinSet::new(),
-            core: core_ended,
-            stop: stop.clone(),
-            stop_out: CancellationToken::new(),
-            stop_feed: CancellationToken::new(),
-            has_uplink: false,
-        };
         let core = Core {
-            engine,
+            engine: parts.engine,
             ledger: store.ledger,
             inbox: opened.inbox,
             acks: opened.acks,
@@ -182,28 +187,11 @@ impl Node {
             messages: Messages::default(),
         };
         start_core(core, core_end, stop.clone())?;
-        let source = parts.source;
-        let (door, source_stop) = (opened.door, stop.clone());
-        tasks.spawn("ingest", async move {
-            source.run(door, source_stop).await;
-            Ok(())
-        });
-        let uplink = parts
-            .uplink
-            .map(|uplink| tasks.uplink(uplink, store.outbox, committed_reader, &config));
-        tasks.spawn("feed", async move {
-            keeper.run().await;
-            Ok(())
-        });
-        if let Some(feed) = parts.feed {
-            let (events, feed_stop) = (hub.subscribe(), tasks.stop_feed.clone());
-            let (status, _) = watch::channel(LinkStatus::Connecting);
-            tasks.spawn("MQTT feed", async move {
-                feed.run(events, |event| &event.record, status, feed_stop).await;
-                Ok(())
-            });
-        }
-        let (status, status_reader) = watch::channel(NodeStatus::default());
+        let mut tasks = Tasks::new(core_ended, stop);
+        tasks.ingest(parts.source, opened.door);
+        let uplink =
+            parts.uplink.map(|uplink| tasks.uplink(uplink, store.outbox, committed_reader, config));
+        tasks.feeds(keeper, parts.feed, &hub);
         let sources = status::Sources {
             node: config.node.clone(),
             runtime: parts.runtime.name(),
@@ -216,25 +204,14 @@ impl Node {
             hub: hub.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let status_stop = tasks.stop_feed.clone();
-        tasks.spawn("status", async move {
-            sources.run(status, status_stop).await;
-            Ok(())
-        });
+        let status = tasks.status(sources);
         let address = parts.listener.as_ref().and_then(|l| l.local_addr().ok());
         if let Some(listener) = parts.listener {
-            tasks.serve(listener, hub.clone(), metrics, status_reader.clone());
+            tasks.serve(listener, hub.clone(), metrics, status.clone());
         }
-        Ok(Node {
-            status: status_reader,
-            core: core_reader,
-            address,
-            hub,
-            runtime: parts.runtime,
-            store: meter,
-            uplink: uplink.map(|u| u.2),
-            tasks,
-        })
+        let runtime = parts.runtime;
+        let uplink = uplink.map(|u| u.2);
+        Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, uplink, tasks })
     }
 
     /// Waits until the node has stopped: because of `stop`, or because a part of it failed.
@@ -253,7 +230,7 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
     let (library, node, limits) =
         (config.onnxruntime.library.clone(), config.node.clone(), config.limits.clone());
     let (runtime, engine) = blocking("planning", move || {
-        let runtime = Runtime::find(library.as_deref())?;
+        let runtime = Runtime::find(library.as_deref()).map_err(Box::new)?;
         let planned = loaded.iter().map(|p| plan_live(p, library.as_ref(), limits.assets));
         let planned = planned.collect::<Result<Vec<_>, _>>()?;
         Ok::<_, NodeError>((runtime, Engine::new(node, planned)))
@@ -308,7 +285,7 @@ fn routes(pipelines: &[LoadedPipeline], config: &Config) -> Result<Vec<Route>, N
         }
         let options = DecodeOptions { message_max };
         let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
-            .map_err(|source| NodeError::Decode { pipeline: spec.name.clone(), source })?;
+            .map_err(|e| NodeError::Decode { pipeline: spec.name.clone(), source: Box::new(e) })?;
         routes.push(Route { decoder, rows: Rows::new(name) });
     }
     Ok(routes)
@@ -349,6 +326,50 @@ fn start_core(
 type UplinkView = (String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>);
 
 impl Tasks {
+    fn new(core: oneshot::Receiver<Result<CoreView, NodeError>>, stop: CancellationToken) -> Tasks {
+        Tasks {
+            set: JoinSet::new(),
+            core,
+            stop,
+            stop_out: CancellationToken::new(),
+            stop_feed: CancellationToken::new(),
+            has_uplink: false,
+        }
+    }
+
+    fn ingest(&mut self, source: MqttSource, door: ingest::Door) {
+        let stop = self.stop.clone();
+        self.spawn("ingest", async move {
+            source.run(door, stop).await;
+            Ok(())
+        });
+    }
+
+    fn feeds(&mut self, keeper: Keeper, mqtt: Option<MqttFeed>, hub: &Hub) {
+        self.spawn("feed", async move {
+            keeper.run().await;
+            Ok(())
+        });
+        if let Some(feed) = mqtt {
+            let (events, stop) = (hub.subscribe(), self.stop_feed.clone());
+            let (status, _) = watch::channel(LinkStatus::Connecting);
+            self.spawn("MQTT feed", async move {
+                feed.run(events, |event| &event.record, status, stop).await;
+                Ok(())
+            });
+        }
+    }
+
+    fn status(&mut self, sources: status::Sources) -> watch::Receiver<NodeStatus> {
+        let (status, reader) = watch::channel(NodeStatus::default());
+        let stop = self.stop_feed.clone();
+        self.spawn("status", async move {
+            sources.run(status, stop).await;
+            Ok(())
+        });
+        reader
+    }
+
     fn spawn(
         &mut self,
         name: &'static str,

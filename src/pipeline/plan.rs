@@ -63,7 +63,7 @@ pub enum PlanError {
         /// The pipeline.
         pipeline: String,
         /// Why.
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// A model does not fit.
     #[error("pipeline `{pipeline}`: {}: {source}", path.display())]
@@ -73,11 +73,11 @@ pub enum PlanError {
         /// The model's file.
         path: PathBuf,
         /// Why.
-        source: ScoreError,
+        source: Box<ScoreError>,
     },
     /// No runtime for models.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[from] Box<RuntimeError>),
 }
 
 /// The name of a pipeline's door: the same for pipelines that take the same readings in the same way.
@@ -209,8 +209,10 @@ impl<'a> Builder<'a> {
             None => self.options.base.join(&score.model),
         };
         let pipeline = self.spec.name.clone();
-        let model = Model::open(Runtime::find(self.options.library)?, &path)
-            .map_err(|source| PlanError::Model { pipeline: pipeline.clone(), source })?;
+        let model =
+            Model::open(Runtime::find(self.options.library).map_err(Box::new)?, &path).map_err(
+                |source| PlanError::Model { pipeline: pipeline.clone(), source: source.into() },
+            )?;
         let given = match score.input {
             ModelInput::Features => Given::Features(&self.features),
             ModelInput::Sequence => {
@@ -220,7 +222,7 @@ impl<'a> Builder<'a> {
         ScoreStage::new(score, model, given).map_err(|source| PlanError::Fit {
             pipeline,
             path,
-            source,
+            source: Box::new(source),
         })
     }
 }

@@ -116,7 +116,7 @@ pub enum Unknown {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnit {
-    /// Text is RFC 3339; a number is taken for s, ms, µs or ns by its size.
+    /// Text is RFC 3339 (UTC where it has no offset); a number is taken for s, ms, µs or ns by its size.
     #[default]
     Auto,
     /// RFC 3339 text.

@@ -182,10 +182,10 @@ impl Window {
         expected: usize,
     ) -> Vec<f64> {
         let mut samples = vec![f64::NAN; expected];
-        for row in from..to {
-            let step = state.ts[row].since(start).0 / self.step.0;
+        for (ts, value) in state.ts[from..to].iter().zip(&column[from..to]) {
+            let step = ts.since(start).0 / self.step.0;
             if let Some(sample) = samples.get_mut(step as usize) {
-                *sample = column[row];
+                *sample = *value;
             }
         }
         samples

@@ -1,5 +1,6 @@
 //! What several test files share: small schemas and pipelines, and ways to run them. The only place beside the
 //! tests of one module that knows how an engine is put together.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part")]
 
 use std::path::Path;

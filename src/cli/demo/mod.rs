@@ -62,7 +62,11 @@ struct World {
     end: CancellationToken,
 }
 
-async fn run(args: &DemoArgs, pipeline: LoadedPipeline, store: std::path::PathBuf) -> anyhow::Result<Summary> {
+async fn run(
+    args: &DemoArgs,
+    pipeline: LoadedPipeline,
+    store: std::path::PathBuf,
+) -> anyhow::Result<Summary> {
     let world = World::start(args.duration).await?;
     let config = config(args, &world, store);
     let (stop_plant, stop_node) = (CancellationToken::new(), CancellationToken::new());
@@ -146,7 +150,10 @@ fn shown(pace: &Pace) -> Span {
 }
 
 /// Stops the plant when the node ends by itself: a guard that lives as long as the plant runs.
-fn node_ended(node: &Node, stop_plant: CancellationToken) -> tokio_util::task::AbortOnDropHandle<()> {
+fn node_ended(
+    node: &Node,
+    stop_plant: CancellationToken,
+) -> tokio_util::task::AbortOnDropHandle<()> {
     let mut core = node.core.clone();
     tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
         while core.changed().await.is_ok() {}

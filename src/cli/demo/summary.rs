@@ -1,6 +1,7 @@
 //! What a demo came to: every reading and every record accounted for, and which faults were found.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -135,7 +136,8 @@ impl Summary {
             let found = fault
                 .detected_after_s
                 .map_or_else(|| "missed".into(), |after| format!("found after {after:.0} s"));
-            text.push_str(&format!("fault     {:<9} {:<15} {found}\n", fault.asset, fault.kind.name()));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind.name());
         }
         text.push_str(if self.closes() { "the books close\n" } else { "THE BOOKS DO NOT CLOSE\n" });
         text

@@ -5,8 +5,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
@@ -28,10 +30,15 @@ const SNIFFED_ROWS: usize = 20;
 /// How a value that was not taken is written.
 const MISSING: [&[u8]; 6] = [b"", b"-", b"NA", b"N/A", b"null", b"NULL"];
 
+/// Longest row that is read. A quote that nobody closes would make a row of the rest of the file.
+const ROW_MAX: u64 = 16 << 20;
+
 /// A CSV file being read.
 pub(super) struct CsvRows {
     path: PathBuf,
-    reader: Reader<Box<dyn Read + Send>>,
+    reader: Reader<Guard>,
+    /// Up to which byte the guard lets the reader go.
+    allowed: Arc<AtomicU64>,
     columns: Columns,
     width: usize,
     /// Whether a comma in a number is its decimal point: it separates nothing.
@@ -57,9 +64,14 @@ impl CsvRows {
     ) -> Result<CsvRows, RecordingError> {
         let spec = &options.spec;
         let delimiter = delimiter(path, &source, spec, options.schema)?;
-        let mut reader =
-            ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(source.reader);
-        let header = reader.byte_headers().map_err(|e| read_error(path, &e))?.clone();
+        let allowed = Arc::new(AtomicU64::new(ROW_MAX));
+        let guard = Guard { inner: source.reader, passed: 0, allowed: Arc::clone(&allowed) };
+        let mut reader = ReaderBuilder::new()
+            .delimiter(delimiter)
+            .flexible(true)
+            .buffer_capacity(64 << 10)
+            .from_reader(guard);
+        let header = reader.byte_headers().map_err(|e| read_error(path, 1, &e))?.clone();
         let mut names = Vec::with_capacity(header.len());
         for field in &header {
             names.push(text(field, 1, warnings).trim().to_owned());
@@ -68,6 +80,7 @@ impl CsvRows {
         let mut rows = CsvRows {
             path: path.to_owned(),
             reader,
+            allowed,
             columns,
             width: names.len(),
             decimal_comma: delimiter != b',',
@@ -110,7 +123,10 @@ impl CsvRows {
     }
 
     fn advance(&mut self) -> Result<bool, RecordingError> {
-        self.reader.read_byte_record(&mut self.row).map_err(|e| read_error(&self.path, &e))
+        let position = self.reader.position();
+        let line = position.line();
+        self.allowed.store(position.byte() + ROW_MAX, Ordering::Relaxed);
+        self.reader.read_byte_record(&mut self.row).map_err(|e| read_error(&self.path, line, &e))
     }
 
     fn take_row(&mut self, warnings: &mut Warnings) {
@@ -213,11 +229,28 @@ fn text<'f>(field: &'f [u8], line: u64, warnings: &mut Warnings) -> Cow<'f, str>
     Cow::Owned(latin)
 }
 
-fn read_error(path: &Path, error: &csv::Error) -> RecordingError {
-    let place = match error.position() {
-        Some(position) => format!("line {}", position.line()),
-        None => "here".into(),
-    };
+/// Keeps a single row from taking all memory.
+struct Guard {
+    inner: Box<dyn Read + Send>,
+    passed: u64,
+    allowed: Arc<AtomicU64>,
+}
+
+impl Read for Guard {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.passed > self.allowed.load(Ordering::Relaxed) {
+            let reason = format!("the row has more than {ROW_MAX} bytes; is a quote left open?");
+            return Err(io::Error::other(reason));
+        }
+        let size = self.inner.read(buffer)?;
+        self.passed += size as u64;
+        Ok(size)
+    }
+}
+
+fn read_error(path: &Path, line: u64, error: &csv::Error) -> RecordingError {
+    let line = error.position().map_or(line, csv::Position::line);
+    let place = format!("line {line}");
     RecordingError::Read { path: path.to_owned(), place, reason: error.to_string() }
 }
 

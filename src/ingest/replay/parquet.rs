@@ -19,7 +19,7 @@ use crate::frame::Input;
 use crate::time::Timestamp;
 
 /// Rows decoded at a time: enough to make opening the file again worth it, and a few megabytes a dozen columns.
-const PART_ROWS: usize = 64 << 10;
+const PART_ROWS: usize = 32 << 10;
 
 /// A Parquet file being read.
 pub(super) struct ParquetRows {
@@ -47,9 +47,11 @@ impl ParquetRows {
         let spec = &options.spec;
         let mut reader = ParquetReader::new(open_file(path)?);
         let fail = |e: PolarsError| read_error(path, 0, &e);
-        let schema = reader.schema().map_err(fail)?;
-        let names: Vec<String> = schema.iter_names().map(ToString::to_string).collect();
-        let total = reader.num_rows().map_err(fail)?;
+        let (names, total) = caught(|| {
+            let names = reader.schema()?.iter_names().map(ToString::to_string).collect();
+            Ok::<(Vec<String>, usize), PolarsError>((names, reader.num_rows()?))
+        })
+        .map_err(fail)?;
         let columns = Columns::find(path, &names, spec, options.schema, warnings)?;
         if total == 0 {
             return Err(RecordingError::HeaderOnly {
@@ -118,12 +120,16 @@ impl ParquetRows {
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let frame = ParquetReader::new(open_file(&self.path)?)
+        let reader = ParquetReader::new(open_file(&self.path)?)
             .with_projection(Some(wanted))
             .with_slice(Some((self.decoded, height)))
-            .read_parallel(ParallelStrategy::None)
-            .finish()
-            .map_err(|e| read_error(&self.path, self.decoded, &e))?;
+            .read_parallel(ParallelStrategy::None);
+        let frame =
+            caught(|| reader.finish()).map_err(|e| read_error(&self.path, self.decoded, &e))?;
+        if frame.height() != height {
+            let error = PolarsError::ComputeError("it has fewer rows than it says".into());
+            return Err(read_error(&self.path, self.decoded, &error));
+        }
         self.decoded += height;
         self.take_apart(&frame)
     }
@@ -307,6 +313,15 @@ enum Cell {
 
 fn cast(series: &Series, to: &DataType) -> Result<Series, PolarsError> {
     series.cast(to)
+}
+
+/// polars trusts what a file says of itself and panics on some kinds of damage; here that is an error like others.
+fn caught<T>(read: impl FnOnce() -> Result<T, PolarsError>) -> Result<T, PolarsError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
+        Err(PolarsError::ComputeError(format!("the file is damaged ({said})").into()))
+    })
 }
 
 fn open_file(path: &Path) -> Result<File, RecordingError> {

@@ -103,13 +103,14 @@ impl<'a> Look<'a> {
         self.problems.push_unless_known(problem);
     }
 
-    /// Whether something is wrong with a stage of this kind, so that nothing can be said of what it gives.
+    /// Whether a stage of this kind has settings that are not right, so that nothing can be said of what it gives. A
+    /// window gives nothing sure if a rule has found something either.
     fn unclear(&self, kind: &str) -> bool {
         let wrong = |(index, stage): (usize, &StagePart)| {
             let node = self.root.key("stage").index(index).node;
             let place = Place { scope: node.scope(), ..node.place() };
-            stage.kind.is_none_or(|k| k == kind)
-                && (!stage.sound || self.problems.known_within(&place))
+            let broken = kind == "window" && self.problems.known_within(&place);
+            stage.kind.is_none_or(|k| k == kind) && (!stage.sound || broken)
         };
         self.parts.stages.iter().enumerate().any(wrong)
     }
