@@ -9,6 +9,9 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::time::monotonic;
 
 use super::error::StoreError;
 
@@ -38,6 +41,10 @@ pub trait Kv: Send + Sync {
 /// Cache that sled is asked to keep; values below 7 KB hold it near that.
 const CACHE_BYTES: u64 = 16 << 20;
 
+/// How long sled's own threads may hold on to a store that this process has closed. Another process cannot be the
+/// one that holds it: the store's own lock is taken before.
+const LINGER: Duration = Duration::from_secs(10);
+
 /// sled 0.34.7 with a flush that survives a power cut.
 pub struct SledKv {
     db: sled::Db,
@@ -57,17 +64,12 @@ impl SledKv {
     /// Opens or makes the store in the folder `path` and reads all of it once. sled panics on some damage: that is
     /// caught here.
     pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
-        let attempt = catch_unwind(AssertUnwindSafe(|| -> sled::Result<sled::Db> {
-            let db = sled::Config::new()
-                .path(path)
-                .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(None)
-                .open()?;
-            for pair in db.iter() {
-                pair?;
-            }
-            Ok(db)
-        }));
+        let mut attempt = open_and_read(path);
+        let deadline = monotonic() + LINGER;
+        while matches!(&attempt, Ok(Err(error)) if is_locked(error)) && monotonic() < deadline {
+            std::thread::park_timeout(Duration::from_millis(10));
+            attempt = open_and_read(path);
+        }
         let db = match attempt {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(source))) => return Err(StoreError::io("open", path, source)),
@@ -84,6 +86,25 @@ impl SledKv {
             sled::Error::Io(source) => StoreError::io("write", &self.path, source),
             other => StoreError::Engine { path: self.path.clone(), reason: other.to_string() },
         }
+    }
+}
+
+fn open_and_read(path: &Path) -> std::thread::Result<sled::Result<sled::Db>> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+        let db = config.flush_every_ms(None).open()?;
+        for pair in db.iter() {
+            pair?;
+        }
+        Ok(db)
+    }))
+}
+
+/// Whether sled found its file locked. It says so in words only.
+fn is_locked(error: &sled::Error) -> bool {
+    match error {
+        sled::Error::Io(source) => source.to_string().contains("could not acquire lock"),
+        _ => false,
     }
 }
 

@@ -6,7 +6,7 @@
 //! replaying: [`Ledger::reconcile`] puts back what is missing. Evictions happen in here and nowhere else. After an
 //! error nothing more is accepted: what is on the disk is only known after a new start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -218,17 +218,17 @@ impl Ledger {
             let lines = encode(step)?;
             for (lane, lines) in Lane::ALL.into_iter().zip(lines) {
                 if !lines.is_empty() {
-                    ledger.put_back(lane, step.tick.seq, lines)?;
+                    ledger.put_back(lane, step.tick.seq, &lines)?;
                 }
             }
             Ok(())
         })
     }
 
-    fn put_back(&mut self, lane: Lane, seq: u64, lines: Lines) -> Result<(), StoreError> {
+    fn put_back(&mut self, lane: Lane, seq: u64, lines: &Lines) -> Result<(), StoreError> {
         let floor = self.floors.get(lane as usize).copied().flatten();
         let (from, to) = Key::range(lane, seq, seq);
-        let mut there = std::collections::BTreeSet::new();
+        let mut there = BTreeSet::new();
         for pair in self.kv.scan(&from, &to) {
             let (bytes, value) = pair?;
             let Some((key, 0)) = Key::parse(&bytes) else { continue };
@@ -238,14 +238,18 @@ impl Ledger {
                 Err(_) => there.extend([key.ordinal]),
             }
         }
-        let lacking = |(ordinal, _): &(u32, Vec<u8>)| {
-            let key = Key { lane, seq, ordinal: *ordinal };
-            floor.is_none_or(|floor| key > floor) && !there.contains(ordinal)
+        let lacks = |ordinal: u32| {
+            let key = Key { lane, seq, ordinal };
+            floor.is_none_or(|floor| key > floor) && !there.contains(&ordinal)
         };
-        let lines: Lines = lines.into_iter().filter(lacking).collect();
-        self.put_back += lines.len() as u64;
-        for block in self.packer.pack(lane, seq, &lines)? {
-            self.put(&block)?;
+        // Runs without a gap: a block must not reach over another, or the lane would be out of order.
+        for run in lines.chunk_by(|(a, _), (b, _)| lacks(*a) == lacks(*b)) {
+            if run.first().is_some_and(|(ordinal, _)| lacks(*ordinal)) {
+                self.put_back += run.len() as u64;
+                for block in self.packer.pack(lane, seq, run)? {
+                    self.put(&block)?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,0 +1,123 @@
+//! What the tests of the store share: an engine small enough to predict, and ways to look into a store.
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use forebay::frame::{Input, Quality};
+use forebay::record::{Checkpoint, Lane, Outgoing, RawRecord, Record, Step};
+use forebay::store::{Committed, Key, Receipts, Resumed, Store, StoreOptions};
+use forebay::time::{Tick, Timestamp};
+
+/// One wished-for record: its lane, and bytes of text in it.
+pub(crate) type Wish = (usize, usize);
+
+/// Ids by lane.
+pub(crate) type Ids = [Vec<String>; 4];
+
+/// An input that makes the engine below give these records.
+pub(crate) fn input(wishes: &[Wish]) -> Vec<Input> {
+    let mut input = Input { route: "wishes".into(), ..Input::default() };
+    for (index, (lane, size)) in wishes.iter().enumerate() {
+        let ts = Timestamp(index as i64);
+        input.readings.push(0, *lane as u16, ts, *size as f64, Quality::Good);
+    }
+    vec![input]
+}
+
+/// The engine: one record a reading, made of nothing but the tick and the reading.
+pub(crate) fn step(tick: Tick, input: Vec<Input>) -> Step {
+    let mut records = Vec::new();
+    for readings in input.iter().map(|input| &input.readings) {
+        for (index, (lane, size)) in readings.signal.iter().zip(&readings.value).enumerate() {
+            let id = format!("{}-{index}", tick.seq);
+            let record = Record::Raw(RawRecord {
+                asset: noise(&id, *size as usize),
+                id,
+                node: "n".into(),
+                pipeline: "p".into(),
+                tags: BTreeMap::new(),
+                signals: BTreeMap::new(),
+            });
+            records.push(Outgoing { lane: Lane::ALL[usize::from(*lane)], record });
+        }
+    }
+    Step { tick, input, records }
+}
+
+/// Text that does not compress well, the same for the same id.
+fn noise(id: &str, size: usize) -> String {
+    let mut state = id.bytes().fold(7_u64, |all, byte| all.wrapping_mul(31) + u64::from(byte));
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'0' + (state >> 40) as u8 % 75)
+    };
+    (0..size).map(|_| next()).filter(|c| *c != '\\').collect()
+}
+
+pub(crate) fn tick(seq: u64) -> Tick {
+    Tick { seq, now: Timestamp(seq as i64 * 100_000) }
+}
+
+pub(crate) fn options(path: &Path, lane_limits: [u64; 4]) -> StoreOptions {
+    StoreOptions {
+        path: path.to_path_buf(),
+        node: "n".into(),
+        lane_limits,
+        free_floor: 0,
+        now: Timestamp(1),
+    }
+}
+
+pub(crate) const NO_LIMITS: [u64; 4] = [1 << 40; 4];
+
+/// Commits the next tick.
+pub(crate) fn commit(store: &mut Store, seq: u64, wishes: &[Wish]) -> Committed {
+    store.ledger.commit(&step(tick(seq), input(wishes)), Receipts::new()).unwrap().0
+}
+
+pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
+    Checkpoint { tick: tick(seq), state: seq.to_le_bytes().to_vec() }
+}
+
+/// The loop that every start goes through.
+pub(crate) fn recover(store: &mut Store) -> Resumed {
+    while let Some(entry) = store.recovered.entries.next() {
+        let (tick, input) = entry.unwrap();
+        store.ledger.reconcile(&step(tick, input)).unwrap();
+    }
+    store.ledger.finish_recovery().unwrap()
+}
+
+/// All records of a lane that wait, in order of sending.
+pub(crate) fn waiting(store: &Store, lane: Lane, upto: Committed) -> Vec<(Key, Record)> {
+    let Some(parcel) = store.outbox.peek(lane, upto, usize::MAX).unwrap() else {
+        return Vec::new();
+    };
+    parcel.records().map(|(key, line)| (key, serde_json::from_slice(line).unwrap())).collect()
+}
+
+/// The ids of all records that wait, by lane.
+pub(crate) fn ids(store: &Store, upto: Committed) -> Ids {
+    Lane::ALL.map(|lane| {
+        let all = waiting(store, lane, upto);
+        all.iter().map(|(_, record)| record.id().to_owned()).collect()
+    })
+}
+
+/// The books close, and say what is there.
+pub(crate) fn check_books(store: &Store, upto: Committed) {
+    let stats = store.outbox.stats();
+    for lane in Lane::ALL {
+        let books = stats.lane(lane);
+        let there = waiting(store, lane, upto);
+        assert_eq!(books.queued, there.len() as u64, "{lane:?} {books:?}");
+        assert_eq!(books.queued == 0, books.queued_bytes == 0, "{lane:?} {books:?}");
+        assert_eq!(
+            books.found + books.made,
+            books.queued + books.delivered + books.refused + books.evicted,
+            "{lane:?} {books:?}"
+        );
+        assert!(there.is_sorted_by(|a, b| a.0 < b.0), "{lane:?} is out of order");
+    }
+}
