@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use edge::{Mosquitto, PATIENCE, certificates, publish, unique, until};
+use edge::{Any, Mosquitto, PATIENCE, certificates, publish, unique, until};
 use forebay::config::{MqttConfig, MqttVersion, Secret, StoreConfig};
 use forebay::demo::broker::Broker;
 use forebay::ingest::{Acks, Closing, Delivery, Inbox, IngestCounts, Limits, MqttSource, open};
@@ -153,34 +153,6 @@ fn numbered(topic: &str, range: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|n| n.to_string()).collect()
-}
-
-/// A broker of either kind, and the port that a plain MQTT 3.1.1 client uses.
-enum Any {
-    Rumqttd(Broker),
-    Mosquitto(Mosquitto),
-}
-
-impl Any {
-    fn all() -> Vec<Any> {
-        let plain = "allow_anonymous true\npersistence false\nmax_queued_messages 0";
-        let installed = Mosquitto::start(plain).map(Any::Mosquitto);
-        [Any::Rumqttd(Broker::start(None).unwrap())].into_iter().chain(installed).collect()
-    }
-
-    fn client(&self, version: MqttVersion) -> MqttConfig {
-        match self {
-            Any::Rumqttd(broker) => broker.client(version),
-            Any::Mosquitto(broker) => broker.client(version),
-        }
-    }
-
-    fn port(&self) -> u16 {
-        match self {
-            Any::Rumqttd(broker) => broker.ports().0,
-            Any::Mosquitto(broker) => broker.port,
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
