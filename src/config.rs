@@ -3,6 +3,11 @@
 //! Read by `cli`, handed to `node` in parts. Any key can be overridden by an environment variable
 //! (`FOREBAY_MQTT__URL` for `mqtt.url`); a secret is never in the file but `{ env = "NAME" }` or `{ file = "PATH" }`.
 
+pub mod address;
+pub mod load;
+mod rules;
+pub mod space;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -42,6 +47,23 @@ pub struct Config {
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
+}
+
+impl Config {
+    /// The settings of a node of this name that says nothing else.
+    pub fn named(node: &str) -> Config {
+        Config {
+            node: node.to_owned(),
+            pipelines: pipelines(),
+            schemas: schemas(),
+            mqtt: MqttConfig::default(),
+            store: StoreConfig::default(),
+            uplink: None,
+            feed: FeedConfig::default(),
+            onnxruntime: OnnxConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
 }
 
 fn pipelines() -> PathBuf {
@@ -140,19 +162,19 @@ pub struct StoreConfig {
     /// Ticks between checkpoints: how much a start replays.
     pub checkpoint_every: Span,
     /// Most bytes of alarms and notices of loss that wait for the uplink.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte-size"))]
     pub alarm_limit: ByteSize,
     /// Most bytes of scored windows that wait.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte-size"))]
     pub score_limit: ByteSize,
     /// Most bytes of features that wait.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte-size"))]
     pub feature_limit: ByteSize,
     /// Most bytes of raw readings that wait.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte-size"))]
     pub raw_limit: ByteSize,
     /// Space that is left free on the disk.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte-size"))]
     pub free_floor: ByteSize,
 }
 
@@ -180,7 +202,7 @@ pub struct UplinkConfig {
     pub target: TargetConfig,
     /// Most bytes of one send, before compression.
     #[serde(default = "parcel_limit")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte-size"))]
     pub parcel: ByteSize,
     /// Longest wait between two tries.
     #[serde(default = "retry_max")]
@@ -295,7 +317,7 @@ pub struct LimitsConfig {
     /// Most assets a pipeline knows; more are refused, counted, and named once in the log.
     pub assets: usize,
     /// Largest message; larger ones are refused and counted.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte-size"))]
     pub message: ByteSize,
     /// Most rejected messages kept to look into.
     pub rejected_kept: usize,

@@ -3,26 +3,29 @@
 //! The modules stand in the order in which a reading passes them.
 
 // words
-pub mod frame;
-pub mod metrics;
-pub mod record;
-pub mod schema;
 pub mod time;
+pub mod schema;
+pub mod frame;
+pub mod record;
+pub mod metrics;
+// what the edges share
+pub mod link;
 // in
-pub mod decode;
 pub mod ingest;
+pub mod decode;
 // core
 pub mod engine;
-pub mod model;
 pub mod stage;
+pub mod model;
 // durable
 pub mod store;
 // out
-pub mod feed;
 pub mod uplink;
+pub mod feed;
 // assembly
-pub mod cli;
 pub mod config;
-pub mod demo;
-pub mod node;
+pub mod diagnose;
 pub mod pipeline;
+pub mod node;
+pub mod demo;
+pub mod cli;

@@ -1,1 +1,417 @@
-//! (being written)
+//! What Prometheus is told: every number of the node, under one name each.
+//!
+//! `node` makes one [`Metrics`], hands it to the engine thread and the tasks, and `feed/http` prints it at `/metrics`.
+//! Updating is a few atomic stores. The engine's and the store's books are cumulative already, so they are set as
+//! they are ([`Metrics::set_pipeline`], [`Metrics::set_lane`]); only what happens at the edges is counted here.
+//! Nothing is computed here, and no label comes from outside but names out of the node's own config.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+
+use crate::record::{Lane, Severity};
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A pipeline's books as plain numbers, all since the node's first start (`pending` is now).
+/// The law: `received = used + rejected + duplicates + late + pending`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PipelineCounts {
+    /// Readings that came in.
+    pub received: u64,
+    /// Readings that passed `clean`.
+    pub used: u64,
+    /// Readings taken out, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// Readings kept but marked, by reason.
+    pub marked: BTreeMap<&'static str, u64>,
+    /// Readings that came again.
+    pub duplicates: u64,
+    /// Readings that came after their time was complete.
+    pub late: u64,
+    /// Readings that wait for their watermark.
+    pub pending: u64,
+    /// Windows closed.
+    pub windows: u64,
+    /// Windows with too few known points.
+    pub windows_sparse: u64,
+    /// Scores given.
+    pub scores: u64,
+    /// Scores not given.
+    pub unscored: u64,
+    /// Alarms raised.
+    pub alarms_raised: u64,
+    /// Alarms cleared.
+    pub alarms_cleared: u64,
+    /// Frames that a stage failed on.
+    pub failures: u64,
+}
+
+/// A lane's books as plain numbers. The law: `records = delivered + waiting + evicted`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LaneCounts {
+    /// Records made.
+    pub records: u64,
+    /// Records in the outbox now.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Records that the far side has.
+    pub delivered: u64,
+    /// Records that a limit dropped.
+    pub evicted: u64,
+}
+
+type Labels = [(&'static str, String); 1];
+type Reasons = [(&'static str, String); 2];
+
+/// All numbers of the node.
+pub struct Metrics {
+    registry: Registry,
+    process: Registry,
+    resident: Gauge,
+    messages_received: Counter,
+    messages_rejected: Family<Labels, Counter>,
+    pipelines: Pipelines,
+    lanes: Lanes,
+    alarms_active: Family<Labels, Gauge>,
+    /// Seconds that one commit took: journal, records, flush.
+    pub commit_seconds: Histogram,
+    /// Seconds that the engine took for one tick.
+    pub step_seconds: Histogram,
+    /// Readings of one tick.
+    pub tick_readings: Histogram,
+    /// Seconds that one run of a model took.
+    pub score_seconds: Histogram,
+    ingest_up: Gauge,
+    uplink_up: Gauge,
+    outages: Counter,
+    store_bytes_written: Counter,
+    journal_bytes: Gauge,
+    feed_skipped: Counter,
+}
+
+#[derive(Default)]
+struct Pipelines {
+    received: Family<Labels, Counter>,
+    used: Family<Labels, Counter>,
+    rejected: Family<Reasons, Counter>,
+    marked: Family<Reasons, Counter>,
+    duplicates: Family<Labels, Counter>,
+    late: Family<Labels, Counter>,
+    pending: Family<Labels, Gauge>,
+    windows: Family<Labels, Counter>,
+    windows_sparse: Family<Labels, Counter>,
+    scores: Family<Labels, Counter>,
+    unscored: Family<Labels, Counter>,
+    alarms_raised: Family<Labels, Counter>,
+    alarms_cleared: Family<Labels, Counter>,
+    failures: Family<Labels, Counter>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    records: Family<Labels, Counter>,
+    delivered: Family<Labels, Counter>,
+    evicted: Family<Labels, Counter>,
+    waiting: Family<Labels, Gauge>,
+    waiting_bytes: Family<Labels, Gauge>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// All numbers at zero; `version` and `runtime` (`onnxruntime 1.24.1`, `tract`) are shown as `forebay_build_info`.
+    pub fn new(version: &str, runtime: &str) -> Metrics {
+        let seconds = || Histogram::new(exponential_buckets(0.000_25, 2.0, 15));
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("forebay"),
+            process: Registry::default(),
+            resident: Gauge::default(),
+            messages_received: Counter::default(),
+            messages_rejected: Family::default(),
+            pipelines: Pipelines::default(),
+            lanes: Lanes::default(),
+            alarms_active: Family::default(),
+            commit_seconds: seconds(),
+            step_seconds: seconds(),
+            tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
+            score_seconds: seconds(),
+            ingest_up: Gauge::default(),
+            uplink_up: Gauge::default(),
+            outages: Counter::default(),
+            store_bytes_written: Counter::default(),
+            journal_bytes: Gauge::default(),
+            feed_skipped: Counter::default(),
+        };
+        let build = Info::new(vec![
+            ("version".to_owned(), version.to_owned()),
+            ("runtime".to_owned(), runtime.to_owned()),
+        ]);
+        metrics.registry.register("build", "Version and model runtime of this node", build);
+        metrics.register_node();
+        metrics.pipelines.register(&mut metrics.registry);
+        metrics.lanes.register(&mut metrics.registry);
+        metrics
+    }
+
+    fn register_node(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "messages_received",
+            "MQTT messages that came in",
+            self.messages_received.clone(),
+        );
+        r.register(
+            "messages_rejected",
+            "Messages that no reading could be made of",
+            self.messages_rejected.clone(),
+        );
+        r.register("alarms_active", "Alarms that are on now", self.alarms_active.clone());
+        let seconds = || Unit::Seconds;
+        r.register_with_unit(
+            "commit",
+            "Time to make one tick durable",
+            seconds(),
+            self.commit_seconds.clone(),
+        );
+        r.register_with_unit(
+            "step",
+            "Time the engine takes for one tick",
+            seconds(),
+            self.step_seconds.clone(),
+        );
+        r.register_with_unit(
+            "score",
+            "Time of one run of a model",
+            seconds(),
+            self.score_seconds.clone(),
+        );
+        r.register("tick_readings", "Readings in one tick", self.tick_readings.clone());
+        r.register(
+            "ingest_up",
+            "Whether the session with the site's broker is up",
+            self.ingest_up.clone(),
+        );
+        r.register("uplink_up", "Whether the far side takes records", self.uplink_up.clone());
+        r.register("outages", "Times that the uplink went down", self.outages.clone());
+        r.register_with_unit(
+            "store_written",
+            "Bytes written to the store",
+            Unit::Bytes,
+            self.store_bytes_written.clone(),
+        );
+        r.register_with_unit(
+            "journal",
+            "Bytes in the journal now",
+            Unit::Bytes,
+            self.journal_bytes.clone(),
+        );
+        r.register(
+            "feed_skipped",
+            "Records that dashboards could not be shown in time",
+            self.feed_skipped.clone(),
+        );
+        self.process.register(
+            "process_resident_memory_bytes",
+            "Memory that the process holds now",
+            self.resident.clone(),
+        );
+    }
+
+    /// Counts `n` messages that came in.
+    pub fn message_received(&self, n: u64) {
+        self.messages_received.inc_by(n);
+    }
+
+    /// Counts `n` messages refused for `reason` (a fixed word of ours, never text from the message).
+    pub fn message_rejected(&self, reason: &'static str, n: u64) {
+        self.messages_rejected.get_or_create(&[("reason", reason.to_owned())]).inc_by(n);
+    }
+
+    /// Sets a pipeline's books.
+    pub fn set_pipeline(&self, pipeline: &str, counts: &PipelineCounts) {
+        let key = [("pipeline", pipeline.to_owned())];
+        let books = &self.pipelines;
+        for (family, n) in [
+            (&books.received, counts.received),
+            (&books.used, counts.used),
+            (&books.duplicates, counts.duplicates),
+            (&books.late, counts.late),
+            (&books.windows, counts.windows),
+            (&books.windows_sparse, counts.windows_sparse),
+            (&books.scores, counts.scores),
+            (&books.unscored, counts.unscored),
+            (&books.alarms_raised, counts.alarms_raised),
+            (&books.alarms_cleared, counts.alarms_cleared),
+            (&books.failures, counts.failures),
+        ] {
+            family.get_or_create(&key).inner().store(n, Relaxed);
+        }
+        books.pending.get_or_create(&key).set(counts.pending as i64);
+        for (family, by_reason) in
+            [(&books.rejected, &counts.rejected), (&books.marked, &counts.marked)]
+        {
+            for (&reason, &n) in by_reason {
+                let key = [("pipeline", pipeline.to_owned()), ("reason", reason.to_owned())];
+                family.get_or_create(&key).inner().store(n, Relaxed);
+            }
+        }
+    }
+
+    /// Sets a lane's books.
+    pub fn set_lane(&self, lane: Lane, counts: &LaneCounts) {
+        let key = [("lane", lane.name().to_owned())];
+        let books = &self.lanes;
+        for (family, n) in [
+            (&books.records, counts.records),
+            (&books.delivered, counts.delivered),
+            (&books.evicted, counts.evicted),
+        ] {
+            family.get_or_create(&key).inner().store(n, Relaxed);
+        }
+        books.waiting.get_or_create(&key).set(counts.waiting as i64);
+        books.waiting_bytes.get_or_create(&key).set(counts.waiting_bytes as i64);
+    }
+
+    /// Sets how many alarms of each severity are on.
+    pub fn set_alarms_active(&self, active: &[(Severity, usize)]) {
+        for &(severity, n) in active {
+            let key = [("severity", format!("{severity:?}").to_lowercase())];
+            self.alarms_active.get_or_create(&key).set(n as i64);
+        }
+    }
+
+    /// Sets whether the session with the site's broker is up.
+    pub fn set_ingest_up(&self, up: bool) {
+        self.ingest_up.set(i64::from(up));
+    }
+
+    /// Sets whether the far side takes records.
+    pub fn set_uplink_up(&self, up: bool) {
+        self.uplink_up.set(i64::from(up));
+    }
+
+    /// Sets how often the uplink went down.
+    pub fn set_outages(&self, n: u64) {
+        self.outages.inner().store(n, Relaxed);
+    }
+
+    /// Sets the bytes written to the store since start, and the journal's bytes now.
+    pub fn set_store(&self, bytes_written: u64, journal_bytes: u64) {
+        self.store_bytes_written.inner().store(bytes_written, Relaxed);
+        self.journal_bytes.set(journal_bytes as i64);
+    }
+
+    /// Sets how many records dashboards were not shown.
+    pub fn set_feed_skipped(&self, n: u64) {
+        self.feed_skipped.inner().store(n, Relaxed);
+    }
+
+    /// Everything as OpenMetrics text; reads the process's memory on the way.
+    pub fn encode(&self) -> String {
+        if let Some(bytes) = resident_bytes() {
+            self.resident.set(bytes as i64);
+        }
+        let mut text = String::with_capacity(8 * 1024);
+        let written = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &self.process))
+            .and_then(|()| encode_eof(&mut text));
+        written.expect("invariant: writing to a string does not fail");
+        text
+    }
+}
+
+impl Pipelines {
+    fn register(&self, r: &mut Registry) {
+        r.register("readings_received", "Readings that came in", self.received.clone());
+        r.register("readings_used", "Readings that passed the checks", self.used.clone());
+        r.register("readings_rejected", "Readings taken out", self.rejected.clone());
+        r.register("readings_marked", "Readings kept but marked or clamped", self.marked.clone());
+        r.register("readings_duplicates", "Readings that came again", self.duplicates.clone());
+        r.register(
+            "readings_late",
+            "Readings that came after their time was complete",
+            self.late.clone(),
+        );
+        r.register(
+            "readings_pending",
+            "Readings that wait for their watermark",
+            self.pending.clone(),
+        );
+        r.register("windows", "Windows closed", self.windows.clone());
+        r.register("windows_sparse", "Windows with too few points", self.windows_sparse.clone());
+        r.register("scores", "Scores given", self.scores.clone());
+        r.register("unscored", "Scores that could not be given", self.unscored.clone());
+        r.register("alarms_raised", "Alarms raised", self.alarms_raised.clone());
+        r.register("alarms_cleared", "Alarms cleared", self.alarms_cleared.clone());
+        r.register("failures", "Frames that a stage failed on", self.failures.clone());
+    }
+}
+
+impl Lanes {
+    fn register(&self, r: &mut Registry) {
+        r.register("records", "Records made", self.records.clone());
+        r.register("delivered_records", "Records that the far side has", self.delivered.clone());
+        r.register("evicted", "Records that a limit dropped", self.evicted.clone());
+        r.register("outbox_records", "Records that wait for the uplink", self.waiting.clone());
+        r.register_with_unit(
+            "outbox",
+            "Bytes that wait for the uplink",
+            Unit::Bytes,
+            self.waiting_bytes.clone(),
+        );
+    }
+}
+
+/// Bytes of memory that this process holds; `None` where the system does not say.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_are_set_not_added() {
+        let metrics = Metrics::new("0.1.0", "tract");
+        let mut counts = PipelineCounts { received: 10, pending: 4, ..Default::default() };
+        counts.rejected.insert("spike", 2);
+        metrics.set_pipeline("pumps", &counts);
+        counts.received = 12;
+        metrics.set_pipeline("pumps", &counts);
+        metrics.set_lane(Lane::Score, &LaneCounts { waiting_bytes: 7, ..Default::default() });
+        metrics.message_rejected("not_json", 3);
+        metrics.commit_seconds.observe(0.004);
+        let text = metrics.encode();
+        for line in [
+            "forebay_build_info{version=\"0.1.0\",runtime=\"tract\"} 1",
+            "forebay_readings_received_total{pipeline=\"pumps\"} 12",
+            "forebay_readings_pending{pipeline=\"pumps\"} 4",
+            "forebay_readings_rejected_total{pipeline=\"pumps\",reason=\"spike\"} 2",
+            "forebay_outbox_bytes{lane=\"score\"} 7",
+            "forebay_messages_rejected_total{reason=\"not_json\"} 3",
+            "forebay_commit_seconds_count 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -3,6 +3,7 @@
 //! A child process (this test binary, started again) commits, sends, settles and evicts, and prints what it has
 //! acknowledged; it is killed with SIGKILL after a random number of lines. Then the store is opened here, recovered
 //! and compared with what the child had said; twenty times over, on the same store.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod store_kit;
 

@@ -3,6 +3,7 @@
 //!
 //! First on a storage engine that loses and tears unflushed keys one by one, then the same list of operations on
 //! sled.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod store_kit;
 

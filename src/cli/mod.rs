@@ -1,1 +1,73 @@
-//! (being written)
+//! The subcommands, one file each. `main` parses and prints errors; nothing else does.
+
+pub mod args;
+mod bench;
+mod check;
+mod completion;
+mod demo;
+mod recordings;
+mod replay;
+pub mod results;
+mod table;
+mod train;
+mod run;
+pub mod doctor;
+mod schema;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use args::{Cli, Command};
+
+pub use schema::json_schemas;
+
+/// What a subcommand came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All went well.
+    Fine,
+    /// It did what it should, and found something wrong.
+    Problem,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> ExitCode {
+        match outcome {
+            Outcome::Fine => ExitCode::SUCCESS,
+            Outcome::Problem => ExitCode::from(1),
+        }
+    }
+}
+
+/// Obeys the command line.
+pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
+    match cli.command {
+        Command::Check(args) => check::check(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Schema(args) => schema::schema(&args),
+        Command::Completion(args) => completion::completion(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Train(args) => train::train(&args),
+        Command::Bench(args) => bench::bench(&args),
+    }
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no problem.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("standard output cannot be written"),
+    }
+}
+
+/// Whether colours may be used on this stream: a terminal, and no wish against it.
+fn colours(terminal: bool) -> bool {
+    let wish = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let dumb = std::env::var("TERM").is_ok_and(|t| t == "dumb");
+    terminal && !wish("NO_COLOR") && !dumb
+}

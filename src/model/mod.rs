@@ -1,1 +1,114 @@
-//! (being written)
+//! Models: finding a runtime, opening ONNX files, checking them against a pipeline, running and training them.
+//!
+//! `stage/score` runs models, `cli` trains and checks them, `node` and `doctor` find the runtime. The only module
+//! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
+//! says of itself), [`session`] (a model that runs), [`fit`] (does it fit a pipeline), then [`build`] (writing
+//! graphs) and the trainers: [`training`] (what they are given), [`pca`], [`logistic`], and [`evaluate`].
+//! It opens model files and nothing else, and reads no clock.
+
+pub mod build;
+pub mod evaluate;
+pub mod fit;
+mod linear;
+mod loaded;
+pub mod logistic;
+pub mod onnx;
+pub mod pca;
+pub mod runtime;
+pub mod session;
+pub mod training;
+
+pub use fit::{Given, Mismatch};
+pub use runtime::Runtime;
+pub use session::Model;
+
+use std::path::PathBuf;
+
+/// Why a model could not be opened or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file cannot be read.
+    #[error("model {} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is larger than any model for a gateway.
+    #[error("model {} has {found} bytes; at most {limit} are taken", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The file is not an ONNX model, or it is damaged.
+    #[error("model {} is not a whole ONNX file: {reason}", path.display())]
+    NotOnnx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The weights are in a second file.
+    #[error("model {} keeps `{tensor}` in another file; save it with its weights inside", path.display())]
+    External {
+        /// The file.
+        path: PathBuf,
+        /// The first tensor that is not in it.
+        tensor: String,
+    },
+    /// The runtime does not take the model.
+    #[error("model {} cannot be loaded by {runtime}: {reason}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The runtime.
+        runtime: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The model was loaded but does not run on a trial input.
+    #[error("model {} does not run on a trial input of shape {shape:?}: {reason}", path.display())]
+    Trial {
+        /// The file.
+        path: PathBuf,
+        /// The shape that was tried.
+        shape: Vec<usize>,
+        /// What the runtime said.
+        reason: String,
+    },
+    /// The input has not the shape it was said to have.
+    #[error("model `{model}` takes {expected} but was given {found} numbers as {shape:?}")]
+    Input {
+        /// The model.
+        model: String,
+        /// The shape it takes.
+        expected: String,
+        /// The shape it was given.
+        shape: Vec<usize>,
+        /// How many numbers came.
+        found: usize,
+    },
+    /// The runtime failed on an input.
+    #[error("model `{model}` failed: {reason}")]
+    Run {
+        /// The model.
+        model: String,
+        /// What the runtime said.
+        reason: String,
+    },
+    /// An output is not what the file promised.
+    #[error("model `{model}`: output `{output}` {reason}")]
+    Output {
+        /// The model.
+        model: String,
+        /// The output.
+        output: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

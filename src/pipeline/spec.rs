@@ -78,7 +78,8 @@ pub struct JsonFormat {
     /// Path of the signal's name, for payloads with one reading an object (`{"name": "temp", "value": 3}`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// Path of the value, with `signal` (or with `{signal}` in the topic).
+    /// Path of the value, with `signal` or with `{signal}` in the topic (absent: `value`). Else, where signals are
+    /// objects (`{"temp": {"value": 3}}`), the path within those.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// Path of the asset's id, where the topic does not name it.
@@ -115,7 +116,7 @@ pub enum Unknown {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnit {
-    /// Text is RFC 3339; a number is taken for s, ms, µs or ns by its size.
+    /// Text is RFC 3339 (UTC where it has no offset); a number is taken for s, ms, µs or ns by its size.
     #[default]
     Auto,
     /// RFC 3339 text.

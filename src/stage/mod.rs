@@ -4,6 +4,15 @@
 //! and its input: no clock, no I/O, no randomness. Its state can be saved and loaded; whoever does so after any tick
 //! and goes on gets the same output (the law of resumption, `tests/laws.rs`).
 
+pub mod alarm;
+mod checks;
+pub mod clean;
+pub mod emit;
+pub mod features;
+pub mod resample;
+pub mod score;
+pub mod window;
+
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -200,6 +209,28 @@ impl Account {
     /// All readings taken out.
     pub fn rejected(&self) -> u64 {
         self.rejected.iter().sum()
+    }
+
+    /// Adds one tick's counts; `pending` is a level, not a count, and is taken over.
+    pub fn absorb(&mut self, tick: &Account) {
+        for (sum, count) in self.rejected.iter_mut().zip(tick.rejected) {
+            *sum += count;
+        }
+        for (sum, count) in self.marked.iter_mut().zip(tick.marked) {
+            *sum += count;
+        }
+        self.pending = tick.pending;
+        self.received += tick.received;
+        self.used += tick.used;
+        self.duplicates += tick.duplicates;
+        self.late += tick.late;
+        self.rows += tick.rows;
+        self.windows += tick.windows;
+        self.sparse += tick.sparse;
+        self.scores += tick.scores;
+        self.unscored += tick.unscored;
+        self.alarms_raised += tick.alarms_raised;
+        self.alarms_cleared += tick.alarms_cleared;
     }
 
     /// Readings not accounted for: 0, or there is a bug.

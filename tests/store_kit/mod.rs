@@ -1,4 +1,5 @@
 //! What the tests of the store share: an engine small enough to predict, and ways to look into a store.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;

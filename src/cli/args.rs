@@ -1,0 +1,320 @@
+//! The command line: every subcommand with what it takes. Parsed by `main`, obeyed by `cli` and by those who run
+//! machines (`node`, `demo`, `ingest::replay`, `model`).
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::results::ResultsFormat;
+use crate::time::Span;
+
+/// The whole command line.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "forebay",
+    version,
+    about = "Edge pipeline for machine data: MQTT in, cleaned, windowed and scored by ONNX models, kept until the uplink has it",
+    after_help = "Start with `forebay demo`: a simulated plant on this machine, nothing else needed.\n\nExit codes: 0 all went well; 1 a problem was found or a run failed; 2 the command line was wrong.",
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    pub log_format: LogFormat,
+    /// Which log lines are written: a level, or `module=level` separated by commas. Absent: `info` for
+    /// `run`, `warn` for the others.
+    #[arg(
+        long,
+        global = true,
+        env = "FOREBAY_LOG",
+        value_name = "FILTER",
+        help_heading = "Logging"
+    )]
+    pub log: Option<String>,
+}
+
+impl Command {
+    /// The log filter where none is asked for.
+    pub fn usual_log(&self) -> &'static str {
+        match self {
+            Command::Run(_) => "info",
+            _ => "warn",
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The subcommands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Show it all on this machine: a simulated plant, its broker, the pipelines, an uplink that comes and goes
+    Demo(DemoArgs),
+    /// Run this node: take readings from the broker on the site until told to stop
+    Run(RunArgs),
+    /// Put recordings through a pipeline, at full speed, with the same code that runs live
+    Replay(ReplayArgs),
+    /// Check configs, schemas, pipelines and models, all of them, without a network
+    Check(CheckArgs),
+    /// Fit an anomaly model to a recording of normal running
+    Train(TrainArgs),
+    /// Look at this machine: runtime, store, broker, uplink, clock
+    Doctor(DoctorArgs),
+    /// Print the JSON Schema of a kind of file, for editors and for those who read records
+    Schema(SchemaArgs),
+    /// Print the completion script of a shell
+    Completion(CompletionArgs),
+    /// Measure this machine: a load generator, a broker and the whole node in one run
+    Bench(BenchArgs),
+}
+
+/// `forebay demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Stop by itself after this long ("60s", "10m"). Absent: run until Ctrl-C.
+    #[arg(long, value_name = "TIME")]
+    pub duration: Option<Span>,
+    /// No live status in the terminal.
+    #[arg(long)]
+    pub headless: bool,
+    /// At the end, print one JSON object with all counts to standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// How many pumps the plant has.
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub pumps: u16,
+    /// The plant's random numbers start here: the same seed, the same plant.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Address of the page. Absent: 127.0.0.1 and a free port.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Make the shipped models anew from the simulated plant, write them into this folder and print how good they
+    /// are on faults that they have not seen.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["duration", "headless", "listen", "store"])]
+    pub make_models: Option<PathBuf>,
+    /// Keep the store in this folder. Absent: a folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// The ONNX Runtime library to use. Absent: the one that is found (`forebay doctor` says which).
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// `forebay run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The node's config.
+    #[arg(long, short, env = "FOREBAY_CONFIG", default_value = "config.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `forebay replay`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Example:\n  forebay replay --pipeline pipelines/skab.toml --asset valve1-0 --out results.ndjson 0.csv"
+)]
+pub struct ReplayArgs {
+    /// Recordings: CSV, NDJSON or Parquet, also gzipped.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The pipeline file.
+    #[arg(long, short, value_name = "FILE")]
+    pub pipeline: PathBuf,
+    /// Folder of asset schemas. Absent: `schemas` beside the pipeline's folder, in it, or the folder itself.
+    #[arg(long, value_name = "DIR")]
+    pub schemas: Option<PathBuf>,
+    /// Use this model instead of the pipeline's. With several scores: `OUTPUT=FILE`, once for each.
+    #[arg(long, value_name = "[OUTPUT=]FILE")]
+    pub model: Vec<String>,
+    /// Where results go; `-` is standard output.
+    #[arg(long, short, default_value = "-", value_name = "FILE")]
+    pub out: PathBuf,
+    /// How results are written. Absent: by the ending of `--out`, else NDJSON.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<ResultsFormat>,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+    /// No progress bar.
+    #[arg(long)]
+    pub quiet: bool,
+    /// The ONNX Runtime library to use. Absent: the one that is found.
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// How recordings are written, where pipeline file and header do not say it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Recordings")]
+pub struct RecordingArgs {
+    /// The asset that the recordings are of. Absent: a column of theirs, else the file's name.
+    #[arg(long, value_name = "ID")]
+    pub asset: Option<String>,
+    /// Column of the asset's id.
+    #[arg(long, value_name = "COLUMN", conflicts_with = "asset")]
+    pub asset_column: Option<String>,
+    /// Separator of CSV columns. Absent: found out from the header.
+    #[arg(long, value_name = "CHARACTER")]
+    pub delimiter: Option<char>,
+    /// Column of the time.
+    #[arg(long, value_name = "COLUMN")]
+    pub time: Option<String>,
+    /// Format of the time, as in strptime.
+    #[arg(long, value_name = "FORMAT")]
+    pub time_format: Option<String>,
+    /// Time zone of times without one ("Europe/Berlin").
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// A signal and the column that holds it, where names differ; once for each.
+    #[arg(long, value_name = "SIGNAL=COLUMN")]
+    pub column: Vec<String>,
+}
+
+/// `forebay check`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Every problem of every file is told in one run. Exit code 1 if there is an error."
+)]
+pub struct CheckArgs {
+    /// Configs, schemas, pipelines (told apart by what is in them), folders of these, or models. Absent: config.toml
+    /// here and everything it names.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Print a JSON array of problems to standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `forebay train`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Example:\n  forebay train --pipeline pipelines/skab.toml --data normal.csv --out models/skab-anomaly.onnx"
+)]
+pub struct TrainArgs {
+    /// The pipeline file: its cleaning, grid and windows give the model its features.
+    #[arg(long, short, value_name = "FILE")]
+    pub pipeline: PathBuf,
+    /// Recordings of normal running.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// The model to write.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Folder of asset schemas. Absent: found from the pipeline's folder.
+    #[arg(long, value_name = "DIR")]
+    pub schemas: Option<PathBuf>,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+    /// Use only the first so many rows of each recording.
+    #[arg(long, value_name = "N")]
+    pub rows: Option<usize>,
+    /// Share of the variance that the model's components keep.
+    #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
+    pub variance: f64,
+    /// Share at the end of the recording that is held out to set the threshold.
+    #[arg(long, default_value_t = 0.25, value_name = "SHARE")]
+    pub holdout: f64,
+    /// Share of normal windows that may lie above the threshold.
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
+    pub false_alarms: f64,
+    /// No progress bar.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// `forebay doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// The node's config. Absent: config.toml here, if there is one.
+    #[arg(long, short, env = "FOREBAY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object to standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// Longest wait for broker and uplink.
+    #[arg(long, default_value = "3s", value_name = "TIME")]
+    pub timeout: Span,
+}
+
+/// Kinds of files that have a JSON Schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaKind {
+    /// config.toml.
+    Config,
+    /// A pipeline file.
+    Pipeline,
+    /// An asset schema.
+    Schema,
+    /// A record, as it is sent and shown.
+    Record,
+}
+
+/// `forebay schema`.
+#[derive(Clone, Debug, Args)]
+pub struct SchemaArgs {
+    /// Which one. Absent: all of them, as one object.
+    #[arg(value_enum)]
+    pub kind: Option<SchemaKind>,
+    /// Write the files into this folder instead (`config.json`, `pipeline.json`, …).
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<PathBuf>,
+}
+
+/// `forebay completion`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Example:\n  forebay completion bash > ~/.local/share/bash-completion/completions/forebay"
+)]
+pub struct CompletionArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// The broker of a bench.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BenchBroker {
+    /// In this process.
+    #[default]
+    Rumqttd,
+    /// The installed `mosquitto`, started on a free port.
+    Mosquitto,
+}
+
+/// `forebay bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// How long to measure.
+    #[arg(long, default_value = "20s", value_name = "TIME")]
+    pub duration: Span,
+    /// Messages a second, each with eight signals. Absent: as many as go through.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// How many assets send them.
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub assets: u32,
+    /// The broker.
+    #[arg(long, value_enum, default_value_t = BenchBroker::Rumqttd)]
+    pub broker: BenchBroker,
+    /// How many messages may be under way without acknowledgement.
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub in_flight: u16,
+    /// Print one JSON object to standard output.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,110 @@
+//! Recordings on the command line: what `replay` and `train` share. Opens files, shows progress, hands on batches.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::RecordingArgs;
+use crate::frame::Input;
+use crate::ingest::replay::{Recording, RecordingOptions};
+use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::plan::route;
+use crate::pipeline::spec::RecordingSpec;
+
+/// Rows of a batch, which becomes one tick.
+const BATCH_ROWS: usize = 8192;
+
+/// Which recordings, and how they are written.
+pub(super) struct Recordings<'a> {
+    pub(super) files: &'a [PathBuf],
+    pub(super) pipeline: &'a LoadedPipeline,
+    pub(super) args: &'a RecordingArgs,
+    /// Only the first so many rows of each.
+    pub(super) rows_max: Option<usize>,
+    pub(super) quiet: bool,
+}
+
+impl Recordings<'_> {
+    /// Reads all recordings in their order, batch by batch, and says how many rows they had.
+    pub(super) fn each(
+        &self,
+        mut take: impl FnMut(Input) -> anyhow::Result<()>,
+    ) -> anyhow::Result<u64> {
+        let spec = self.spec()?;
+        let bar = self.bar();
+        let mut rows = 0;
+        for path in self.files {
+            let options = RecordingOptions {
+                spec: spec.clone(),
+                asset: self.args.asset.clone(),
+                schema: &self.pipeline.schema,
+                route: route(&self.pipeline.spec),
+                batch_rows: self.rows_max.map_or(BATCH_ROWS, part_of),
+            };
+            let mut recording = Recording::open(path, &options)?;
+            let (before, base) = (rows, bar.position());
+            bar.set_prefix(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            while self.rows_max.is_none_or(|max| recording.progress().rows < max as u64)
+                && let Some(batch) = recording.next()
+            {
+                take(batch?)?;
+                let progress = recording.progress();
+                rows = before + progress.rows;
+                bar.set_position(base + progress.bytes);
+                let seconds = bar.elapsed().as_secs_f64().max(1e-3);
+                bar.set_message(format!("{:.0} rows/s", rows as f64 / seconds));
+            }
+            let warnings = recording.warnings();
+            for sentence in warnings.sentences() {
+                bar.suspend(|| tracing::warn!(file = %path.display(), "{sentence}"));
+            }
+        }
+        bar.finish_and_clear();
+        Ok(rows)
+    }
+
+    /// The pipeline's notes on recordings, with what the command line says instead.
+    fn spec(&self) -> anyhow::Result<RecordingSpec> {
+        let args = self.args;
+        let mut spec = self.pipeline.spec.recording.clone().unwrap_or_default();
+        let or = |new: &Option<String>, old: Option<String>| new.clone().or(old);
+        spec.delimiter = args.delimiter.map(String::from).or(spec.delimiter);
+        spec.time = or(&args.time, spec.time);
+        spec.time_format = or(&args.time_format, spec.time_format);
+        spec.zone = or(&args.zone, spec.zone);
+        spec.asset = or(&args.asset_column, spec.asset);
+        for column in &args.column {
+            let (signal, name) = column
+                .split_once('=')
+                .with_context(|| format!("`--column {column}` is not SIGNAL=COLUMN"))?;
+            let known = self.pipeline.schema.position(signal).is_some();
+            anyhow::ensure!(
+                known,
+                "`--column {column}`: schema `{}` has no signal `{signal}`",
+                self.pipeline.schema.name
+            );
+            spec.signals.insert(signal.to_owned(), name.to_owned());
+        }
+        Ok(spec)
+    }
+
+    fn bar(&self) -> ProgressBar {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+        let bar = ProgressBar::new(self.files.iter().map(size).sum());
+        let style = "{prefix} {wide_bar} {bytes}/{total_bytes} {msg}, {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+}
+
+/// The largest batch that divides `rows`, so that whole batches end exactly there.
+fn part_of(rows: usize) -> usize {
+    (1..=BATCH_ROWS.min(rows.max(1))).rev().find(|size| rows.is_multiple_of(*size)).unwrap_or(1)
+}

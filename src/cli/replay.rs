@@ -1,0 +1,104 @@
+//! `forebay replay`: recordings through the same engine that runs live, at full speed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::Outcome;
+use super::args::ReplayArgs;
+use super::recordings::Recordings;
+use super::results::{Results, ResultsError, ResultsFormat};
+use crate::engine::Engine;
+use crate::pipeline::load::load_pipeline;
+use crate::pipeline::plan::{OtherModel, PlanOptions, plan};
+use crate::record::Outgoing;
+use crate::stage::{Account, Reason};
+use crate::time::{Timestamp, monotonic};
+
+/// Puts recordings through a pipeline and writes what it makes of them.
+pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())
+        .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
+    let options = PlanOptions {
+        base: args.pipeline.parent().unwrap_or(Path::new("")),
+        live: false,
+        asset_limit: usize::MAX,
+        models: &models,
+        library: args.onnxruntime.as_deref(),
+        features_only: false,
+    };
+    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
+    let mut engine = Engine::new("replay".into(), vec![planned]);
+    let target = args.out.to_str().context("`--out` is not text")?;
+    let format = args.format.or((target == "-").then_some(ResultsFormat::Ndjson));
+    let mut results = Results::create(target, format)?;
+    let recordings = Recordings {
+        files: &args.files,
+        pipeline: &pipeline,
+        args: &args.recording,
+        rows_max: None,
+        quiet: args.quiet,
+    };
+    let started = monotonic();
+    let rows = recordings.each(|input| {
+        let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+        keep(&mut results, &engine.step(vec![input], now).records)
+    });
+    let rows = match rows {
+        // Whoever reads our output has seen enough (`| head`).
+        Err(error) if error.downcast_ref().is_some_and(ResultsError::is_broken_pipe) => {
+            return Ok(Outcome::Fine);
+        }
+        other => other?,
+    };
+    keep(&mut results, &engine.finish().records)?;
+    let written = results.finish()?;
+    let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
+    tell(rows, written, &account, started.elapsed().as_secs_f64());
+    if let Some(failure) = engine.take_failures().first() {
+        anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
+    }
+    Ok(Outcome::Fine)
+}
+
+/// `OUTPUT=FILE`, or a file for the first score.
+fn other_model(text: &str) -> OtherModel {
+    match text.split_once('=') {
+        Some((output, path)) if !Path::new(text).exists() => {
+            OtherModel { output: Some(output.to_owned()), path: PathBuf::from(path) }
+        }
+        _ => OtherModel { output: None, path: PathBuf::from(text) },
+    }
+}
+
+fn keep(results: &mut Results, records: &[Outgoing]) -> anyhow::Result<()> {
+    records.iter().try_for_each(|outgoing| results.write(&outgoing.record))?;
+    Ok(())
+}
+
+fn tell(rows: u64, records: u64, account: &Account, seconds: f64) {
+    let rejected: BTreeMap<&str, u64> = Reason::ALL
+        .iter()
+        .zip(account.rejected)
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.name(), count))
+        .collect();
+    tracing::info!(
+        rows,
+        readings = account.received,
+        used = account.used,
+        rejected = ?rejected,
+        duplicates = account.duplicates,
+        late = account.late,
+        windows = account.windows,
+        sparse = account.sparse,
+        scores = account.scores,
+        unscored = account.unscored,
+        alarms_raised = account.alarms_raised,
+        records,
+        rows_per_s = (rows as f64 / seconds.max(1e-6)) as u64,
+        "replayed"
+    );
+}

@@ -1,0 +1,67 @@
+//! `forebay run`: this node, until told to stop.
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use super::Outcome;
+use super::args::RunArgs;
+use crate::node::Node;
+use crate::pipeline::load::load_all;
+
+/// Runs the node of a config until SIGINT or SIGTERM.
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
+    let loaded = load_all(&args.config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    if !loaded.warnings.all.is_empty() {
+        tracing::warn!("{}", loaded.warnings);
+    }
+    if loaded.pipelines.is_empty() {
+        let folder = loaded.config.pipelines.display();
+        anyhow::bail!(
+            "there is no pipeline in `{folder}`: put a file there, or change `pipelines`"
+        );
+    }
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        let node = Node::start(loaded.config, loaded.pipelines, stop).await?;
+        if let Some(address) = node.address {
+            tracing::info!("open http://{address}/");
+        }
+        let report = node.join().await?;
+        let waiting: u64 = report.lanes.values().map(|lane| lane.waiting).sum();
+        tracing::info!(messages = report.core.messages.received, waiting, "stopped");
+        Ok(Outcome::Fine)
+    })
+}
+
+/// The runtime of the asynchronous edges; the engine has a thread of its own.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("edge")
+        .build()
+        .context("the system gives no threads")
+}
+
+/// Stops in good order at the first signal; a second one ends the process as it is, which recovery can cope with.
+pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    tokio::spawn(async move {
+        let mut told = false;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if std::mem::replace(&mut told, true) {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping; once more to stop at once");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

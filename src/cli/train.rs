@@ -1,0 +1,150 @@
+//! `forebay train`: fits an anomaly model to recordings of normal running.
+//!
+//! The pipeline's own stages make the features, so what trains is what runs. Closed form: seconds, and the same
+//! recordings give the same bytes.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::args::TrainArgs;
+use super::recordings::Recordings;
+use super::{Outcome, print};
+use crate::engine::Engine;
+use crate::model::pca::{self, PcaOptions, TrainReport};
+use crate::model::training::TrainingSet;
+use crate::pipeline::load::{LoadedPipeline, load_pipeline};
+use crate::pipeline::plan::{PlanOptions, plan};
+use crate::pipeline::spec::StageSpec;
+use crate::time::Timestamp;
+
+/// Trains and writes a model.
+pub(super) fn train(args: &TrainArgs) -> anyhow::Result<Outcome> {
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())
+        .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let mut set = training_set(&pipeline, &args.out);
+    collect(args, &pipeline, &mut set)?;
+    let options = PcaOptions {
+        explained: args.variance,
+        holdout: args.holdout,
+        quantile: 1.0 - args.false_alarms,
+        ..PcaOptions::default()
+    };
+    let (model, report) = pca::train(&set, &options)?;
+    write_whole(&args.out, &model)?;
+    print(&told(&report, &args.out))?;
+    Ok(Outcome::Fine)
+}
+
+/// What is known of the features before a recording is read.
+fn training_set(pipeline: &LoadedPipeline, out: &Path) -> TrainingSet {
+    let name = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut set = TrainingSet { name, ..TrainingSet::default() };
+    for stage in &pipeline.spec.stages {
+        match stage {
+            StageSpec::Resample(resample) => set.step = Some(resample.every),
+            StageSpec::Window(window) => {
+                set.window = Some(window.length);
+                set.every = window.every.or(Some(window.length));
+                let unit = |signal: &String| {
+                    let found = pipeline.schema.signals.iter().find(|s| s.name == *signal);
+                    found.map_or_else(String::new, |s| s.unit.clone())
+                };
+                let all = pipeline.schema.signals.iter().map(|s| s.name.clone()).collect();
+                let signals: Vec<String> = window.signals.clone().unwrap_or(all);
+                set.units = signals
+                    .iter()
+                    .flat_map(|signal| std::iter::repeat_n(unit(signal), window.features.len()))
+                    .collect();
+            }
+            _ => {}
+        }
+    }
+    set
+}
+
+/// Puts the recordings through the pipeline up to its windows.
+fn collect(
+    args: &TrainArgs,
+    pipeline: &LoadedPipeline,
+    set: &mut TrainingSet,
+) -> anyhow::Result<()> {
+    let options = PlanOptions {
+        base: args.pipeline.parent().unwrap_or(Path::new("")),
+        live: false,
+        asset_limit: usize::MAX,
+        models: &[],
+        library: None,
+        features_only: true,
+    };
+    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
+    let mut engine = Engine::new("train".into(), vec![planned]);
+    let recordings = Recordings {
+        files: &args.data,
+        pipeline,
+        args: &args.recording,
+        rows_max: args.rows,
+        quiet: args.quiet,
+    };
+    let rows = recordings.each(|input| {
+        let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+        engine.step(vec![input], now);
+        engine.take_windows().iter().for_each(|windows| set.push(windows));
+        Ok(())
+    })?;
+    engine.finish();
+    engine.take_windows().iter().for_each(|windows| set.push(windows));
+    if let Some(failure) = engine.take_failures().first() {
+        anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
+    }
+    let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
+    tracing::info!(
+        rows,
+        readings = account.received,
+        rejected = account.rejected(),
+        windows = account.windows,
+        sparse = account.sparse,
+        "read"
+    );
+    Ok(())
+}
+
+/// A file that is either the old one or the whole new one.
+fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = || format!("`{}` cannot be written", path.display());
+    std::fs::create_dir_all(folder).with_context(failed)?;
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let mut file =
+        tempfile::Builder::new().permissions(readable).tempfile_in(folder).with_context(failed)?;
+    file.write_all(bytes).with_context(failed)?;
+    file.as_file().sync_all().with_context(failed)?;
+    file.persist(path).with_context(failed)?;
+    Ok(())
+}
+
+fn told(report: &TrainReport, out: &Path) -> String {
+    let constant = match report.constant.as_slice() {
+        [] => String::new(),
+        some => format!(", {} never change and are ignored ({})", some.len(), some.join(", ")),
+    };
+    format!(
+        "{} of {} features in {} components{constant}\n\
+         fitted to {} windows, threshold {:.3} from {} held-out windows{}\n\
+         {}\n",
+        report.features - report.constant.len(),
+        report.features,
+        report.components,
+        report.fitted,
+        report.threshold,
+        report.held_out,
+        if report.skipped > 0 {
+            format!(" ({} lack a feature)", report.skipped)
+        } else {
+            String::new()
+        },
+        out.display()
+    )
+}

@@ -1,0 +1,450 @@
+//! What must hold in a config beyond its types: addresses, secrets, space, limits. Called by `load`.
+
+use std::path::Path;
+
+use bytesize::ByteSize;
+
+use super::address::{Address, HTTP, MQTT};
+use super::{
+    Config, FeedConfig, HttpConfig, MqttConfig, Secret, StoreConfig, TargetConfig, UplinkConfig,
+};
+use crate::diagnose::nearest::{list, nearest};
+use crate::diagnose::source::shown_path;
+use crate::diagnose::{Problem, Problems, Spot};
+use crate::model::runtime::TRACT;
+use crate::time::Span;
+
+/// Checks a config whose paths start at its folder.
+pub(super) fn check(config: &Config, root: Spot<'_>, problems: &mut Problems) {
+    let mut rules = Rules { problems };
+    if root.key("node").exact {
+        let problem = crate::pipeline::load::name_problem(root.key("node"), "a node", &config.node);
+        if let Some(problem) = problem {
+            rules.tell(problem);
+        }
+    }
+    rules.broker(root.key("mqtt"), &config.mqtt);
+    rules.store(root.key("store"), &config.store);
+    if let Some(uplink) = &config.uplink {
+        rules.uplink(root.key("uplink"), uplink, config);
+    }
+    rules.feed(root.key("feed"), &config.feed);
+    let library = config.onnxruntime.library.as_ref().filter(|path| path.as_os_str() != TRACT);
+    if let Some(library) = library {
+        rules.file(root.key("onnxruntime").key("library"), "the ONNX Runtime library", library);
+    }
+    let limits = root.key("limits");
+    rules.at_least(limits.key("assets"), "`assets`", config.limits.assets as u64, 1);
+    rules.bytes(
+        limits.key("message"),
+        "`message`",
+        config.limits.message,
+        ByteSize::b(64),
+        ByteSize::mib(256),
+    );
+}
+
+struct Rules<'a> {
+    problems: &'a mut Problems,
+}
+
+impl Rules<'_> {
+    fn tell(&mut self, problem: Problem) {
+        self.problems.push_unless_known(problem);
+    }
+
+    fn at_least(&mut self, spot: Spot<'_>, name: &str, value: u64, least: u64) {
+        if value < least {
+            let problem = Problem::error(spot, format!("{name} is too small"));
+            self.tell(problem.found(value.to_string()).expected(format!("at least {least}")));
+        }
+    }
+
+    fn bytes(
+        &mut self,
+        spot: Spot<'_>,
+        name: &str,
+        value: ByteSize,
+        least: ByteSize,
+        most: ByteSize,
+    ) {
+        if value < least || value > most {
+            let what = if value < least { "small" } else { "large" };
+            let problem = Problem::error(spot, format!("{name} is too {what}"));
+            self.tell(problem.found(value.to_string()).expected(format!("{least} to {most}")));
+        }
+    }
+
+    fn between(&mut self, spot: Spot<'_>, name: &str, value: Span, least: Span, most: Span) {
+        if value < least || value > most {
+            let what = if value < least { "short" } else { "long" };
+            let problem = Problem::error(spot, format!("{name} is too {what}"));
+            self.tell(problem.found(value.to_string()).expected(format!("{least} to {most}")));
+        }
+    }
+
+    fn file(&mut self, spot: Spot<'_>, what: &str, path: &Path) {
+        let reason = match std::fs::metadata(path) {
+            Ok(meta) if meta.is_file() => return,
+            Ok(_) => "it is a folder".to_owned(),
+            Err(error) => crate::diagnose::source::io_reason(&error),
+        };
+        let problem = Problem::error(spot, format!("{what} cannot be read"))
+            .found(format!("`{}`: {reason}", shown_path(path)))
+            .expected("a file; relative paths start at the config file");
+        self.tell(problem);
+    }
+
+    /// A secret may come later than its config (a service manager sets it), so this is a warning.
+    fn secret(&mut self, spot: Spot<'_>, name: &str, secret: &Secret) {
+        let problem = match secret {
+            Secret::Env(variable) if std::env::var_os(variable).is_some() => return,
+            Secret::File(path) if path.is_file() => return,
+            Secret::Env(variable) => Problem::warning(
+                spot.key("env"),
+                format!("environment variable `{variable}` is not set here"),
+            )
+            .found(format!("no `{variable}`"))
+            .expected(format!("the {name}, set where the node runs")),
+            Secret::File(path) => {
+                Problem::warning(spot.key("file"), format!("the file of the {name} is not here"))
+                    .found(format!("no file {}", shown_path(path)))
+                    .expected(format!("a file that holds the {name}, where the node runs"))
+            }
+        };
+        self.tell(problem);
+    }
+
+    fn address(&mut self, spot: Spot<'_>, url: &str, schemes: &[(&str, u16)]) -> Option<Address> {
+        let error = match Address::parse(url, schemes) {
+            Ok(address) => return Some(address),
+            Err(error) => error,
+        };
+        let (scheme, port) = schemes.first().copied().unwrap_or_default();
+        let written = url.split_once("://").map(|(s, _)| s);
+        let other = match written {
+            Some("tcp" | "ssl" | "tls" | "ws" | "wss") | None => Some(scheme),
+            Some(other) => nearest(other, schemes.iter().map(|(s, _)| *s)),
+        };
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let good =
+            other.map(|s| format!("{s}://{rest}")).filter(|u| Address::parse(u, schemes).is_ok());
+        let problem = Problem::error(spot, format!("this URL cannot be used: {error}"))
+            .found(if url.contains('@') { "a URL with `@`".into() } else { format!("`{url}`") })
+            .expected(format!(
+                "{scheme}://host:{port} or {scheme}s://host:{}",
+                schemes.last().map_or(port, |s| s.1)
+            ))
+            .suggest_nearest(good.map(|u| format!("\"{u}\"")));
+        self.tell(problem);
+        None
+    }
+
+    fn broker(&mut self, spot: Spot<'_>, mqtt: &MqttConfig) {
+        let address = self.address(spot.key("url"), &mqtt.url, MQTT);
+        if mqtt.keep_alive < Span::seconds(5) {
+            let problem = Problem::error(
+                spot.key("keep_alive"),
+                "an idle connection is proved alive at most every 5 seconds",
+            )
+            .found(mqtt.keep_alive.to_string())
+            .expected("at least 5s")
+            .suggest("\"30s\"");
+            self.tell(problem);
+        }
+        self.between(
+            spot.key("keep_alive"),
+            "`keep_alive`",
+            mqtt.keep_alive,
+            Span::ZERO,
+            Span::seconds(65_535),
+        );
+        self.at_least(spot.key("in_flight"), "`in_flight`", u64::from(mqtt.in_flight), 1);
+        let secrets = [("user", "user name", &mqtt.user), ("password", "password", &mqtt.password)];
+        for (key, name, secret) in secrets {
+            if let Some(secret) = secret {
+                self.secret(spot.key(key), name, secret);
+            }
+        }
+        if mqtt.password.is_some() && mqtt.user.is_none() {
+            let problem = Problem::error(spot.key("password"), "a password needs a user");
+            self.tell(problem.found("`password` without `user`").expected("`user` too"));
+        }
+        if mqtt.client_id.as_ref().is_some_and(String::is_empty) {
+            let problem = Problem::error(spot.key("client_id"), "a client needs an id");
+            self.tell(
+                problem
+                    .found("an empty text")
+                    .expected("an id that no other client of this broker has, or no `client_id`"),
+            );
+        }
+        self.tls(spot, mqtt, address.as_ref());
+        if let Some(address) =
+            address.filter(|a| mqtt.password.is_some() && !a.encrypted() && !a.loopback())
+        {
+            let problem =
+                Problem::warning(spot.key("url"), "the password crosses the network in the clear")
+                    .found("`mqtt://`")
+                    .expected("`mqtts://`, if the broker has it")
+                    .suggest(format!("\"mqtts://{}:8883\"", address.host));
+            self.tell(problem);
+        }
+    }
+
+    fn tls(&mut self, spot: Spot<'_>, mqtt: &MqttConfig, address: Option<&Address>) {
+        let files = [
+            ("ca", "the certificate authority", &mqtt.ca),
+            ("certificate", "the certificate", &mqtt.certificate),
+            ("key", "the private key", &mqtt.key),
+        ];
+        for (key, what, path) in files {
+            let Some(path) = path else { continue };
+            self.file(spot.key(key), what, path);
+            if address.is_some_and(|a| !a.encrypted()) {
+                let problem = Problem::warning(
+                    spot.key(key),
+                    format!("`{key}` has no effect: the connection is not encrypted"),
+                )
+                .found("a URL with `mqtt://`")
+                .expected("`mqtts://`");
+                self.tell(problem);
+            }
+        }
+        for (key, other, lacks) in [
+            ("certificate", "key", mqtt.key.is_none()),
+            ("key", "certificate", mqtt.certificate.is_none()),
+        ] {
+            if spot.key(key).exact && lacks {
+                let problem = Problem::error(
+                    spot.key(key),
+                    format!("`{key}` needs `{other}`: they are used together"),
+                );
+                self.tell(
+                    problem
+                        .found(format!("no `{other}`"))
+                        .expected(format!("`{other}`, a PEM file")),
+                );
+            }
+        }
+    }
+
+    fn store(&mut self, spot: Spot<'_>, store: &StoreConfig) {
+        self.between(spot.key("tick"), "`tick`", store.tick, Span::millis(1), Span::seconds(60));
+        self.at_least(spot.key("tick_readings"), "`tick_readings`", store.tick_readings as u64, 1);
+        self.between(
+            spot.key("checkpoint_every"),
+            "`checkpoint_every`",
+            store.checkpoint_every,
+            store.tick,
+            Span::seconds(3600),
+        );
+        let lanes = [
+            ("alarm_limit", store.alarm_limit),
+            ("score_limit", store.score_limit),
+            ("feature_limit", store.feature_limit),
+            ("raw_limit", store.raw_limit),
+        ];
+        for (key, limit) in lanes {
+            self.bytes(
+                spot.key(key),
+                &format!("`{key}`"),
+                limit,
+                ByteSize::kib(64),
+                ByteSize::tib(1),
+            );
+        }
+        let wanted =
+            lanes.iter().map(|(_, limit)| limit.as_u64()).sum::<u64>() + store.free_floor.as_u64();
+        if store.path.is_file() {
+            let problem = Problem::error(spot.key("path"), "the store is a folder");
+            self.tell(
+                problem
+                    .found(format!("the file {}", shown_path(&store.path)))
+                    .expected("a folder, which may be new"),
+            );
+            return;
+        }
+        let Some(free) = super::space::free_for(&store.path) else { return };
+        let used = super::space::used_by(&store.path);
+        if wanted > free + used {
+            let largest =
+                lanes.iter().max_by_key(|(_, limit)| *limit).map_or("score_limit", |(key, _)| key);
+            let problem =
+                Problem::error(spot.key(largest), "the store's limits do not fit on its disk")
+                    .found(format!(
+                        "{} for all lanes and `free_floor` together",
+                        ByteSize::b(wanted)
+                    ))
+                    .expected(format!(
+                        "at most {}, which is what is free at {}",
+                        ByteSize::b(free + used),
+                        shown_path(&store.path)
+                    ));
+            self.tell(problem);
+        }
+    }
+
+    fn uplink(&mut self, spot: Spot<'_>, uplink: &UplinkConfig, config: &Config) {
+        self.bytes(
+            spot.key("parcel"),
+            "`parcel`",
+            uplink.parcel,
+            ByteSize::kib(1),
+            ByteSize::mib(16),
+        );
+        self.between(
+            spot.key("retry_max"),
+            "`retry_max`",
+            uplink.retry_max,
+            Span::millis(100),
+            Span::seconds(3600),
+        );
+        self.between(
+            spot.key("drain_for"),
+            "`drain_for`",
+            uplink.drain_for,
+            Span::ZERO,
+            Span::seconds(600),
+        );
+        match &uplink.target {
+            TargetConfig::Http(http) => self.http(spot.key("target").key("http"), http),
+            TargetConfig::Mqtt(target) => {
+                let spot = spot.key("target").key("mqtt");
+                self.broker(spot.key("broker"), &target.broker);
+                self.topic(spot.key("topic"), &target.topic);
+                self.client_ids(spot.key("broker"), config, &target.broker);
+            }
+        }
+    }
+
+    /// Two clients with one id on one broker throw each other out, for ever.
+    fn client_ids(&mut self, spot: Spot<'_>, config: &Config, far: &MqttConfig) {
+        let addresses = (Address::parse(&config.mqtt.url, MQTT), Address::parse(&far.url, MQTT));
+        let (Ok(near), Ok(away)) = addresses else { return };
+        let same_broker = near.host == away.host && near.port == away.port;
+        let Some(id) = far.client_id.as_ref().filter(|_| same_broker) else { return };
+        let own = format!("forebay-{}", config.node);
+        if id == config.mqtt.client_id.as_ref().unwrap_or(&own) {
+            let problem = Problem::error(
+                spot.key("client_id"),
+                "two connections to one broker would have one client id and throw each other out",
+            )
+            .found(format!("`{id}`, which `[mqtt]` has too"))
+            .expected("another id, or none")
+            .suggest(format!("\"{id}-uplink\""));
+            self.tell(problem);
+        }
+    }
+
+    fn http(&mut self, spot: Spot<'_>, http: &HttpConfig) {
+        let address = self.address(spot.key("url"), &http.url, HTTP);
+        self.between(
+            spot.key("timeout"),
+            "`timeout`",
+            http.timeout,
+            Span::millis(100),
+            Span::seconds(600),
+        );
+        if let Some(token) = &http.token {
+            self.secret(spot.key("token"), "token", token);
+            if address.is_some_and(|a| !a.encrypted() && !a.loopback()) {
+                let problem =
+                    Problem::warning(spot.key("url"), "the token crosses the network in the clear");
+                self.tell(
+                    problem.found("`http://`").expected("`https://`, if the far side has it"),
+                );
+            }
+        }
+        if let Some(ca) = &http.ca {
+            self.file(spot.key("ca"), "the certificate authority", ca);
+        }
+        for (name, value) in &http.headers {
+            let entry = spot.key("headers").key(name);
+            let good = !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+            if !good || value.bytes().any(|b| b < b' ' || b == 127) {
+                let problem =
+                    Problem::error(entry.node.key_place(), "this cannot be an HTTP header");
+                self.tell(
+                    problem
+                        .found(format!("`{name}`"))
+                        .expected("a name of letters, digits and `-`, and one line of text"),
+                );
+            } else if name.eq_ignore_ascii_case("authorization") {
+                let problem = Problem::warning(
+                    entry.node.key_place(),
+                    "a secret in a config file is a secret in every copy of it",
+                );
+                self.tell(problem.found(format!("`{name}`")).expected("`token = { env = \"…\" }`"));
+            }
+        }
+    }
+
+    fn feed(&mut self, spot: Spot<'_>, feed: &FeedConfig) {
+        self.topic(spot.key("topic"), &feed.topic);
+        self.at_least(spot.key("history"), "`history`", feed.history as u64, 1);
+        let listen = spot.key("listen");
+        let host = feed
+            .listen
+            .rsplit_once(':')
+            .filter(|(_, port)| port.parse::<u16>().is_ok())
+            .map(|(host, _)| host);
+        let ip = feed.listen.parse::<std::net::SocketAddr>().map(|a| a.ip());
+        match (ip, host) {
+            (Ok(ip), _) if ip.is_loopback() => {}
+            (Err(_), Some("localhost")) => {}
+            (Ok(ip), _) => {
+                let problem = Problem::warning(
+                    listen,
+                    "anyone who reaches this address sees the plant: there is no password",
+                )
+                .found(format!("`{ip}`"))
+                .expected("127.0.0.1, with a proxy that asks who it is");
+                self.tell(problem);
+            }
+            (Err(_), _) => {
+                let port = feed.listen.trim_start_matches(':').parse::<u16>().ok();
+                let bare = feed.listen.parse::<std::net::IpAddr>().ok();
+                let good = port
+                    .map(|p| format!("\"127.0.0.1:{p}\""))
+                    .or(bare.map(|ip| format!("\"{}\"", std::net::SocketAddr::new(ip, 8080))));
+                let problem = Problem::error(listen, "this is not an address to listen on")
+                    .found(format!("`{}`", feed.listen))
+                    .expected("an IP address and a port, like \"127.0.0.1:8080\"")
+                    .suggest_nearest(good);
+                self.tell(problem);
+            }
+        }
+    }
+
+    fn topic(&mut self, spot: Spot<'_>, topic: &str) {
+        const KNOWN: [&str; 4] = ["node", "pipeline", "asset", "type"];
+        let expected = list(["{node}", "{pipeline}", "{asset}", "{type}"], 4);
+        if topic.is_empty() || topic.contains(['+', '#', '\0']) {
+            let problem = Problem::error(spot, "nothing can be published on this topic");
+            self.problems
+                .push(problem.found(format!("`{topic}`")).expected("levels without `+` and `#`"));
+        }
+        let mut rest = topic;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, closed) = match after.split_once('}') {
+                Some((name, _)) => (name, "}"),
+                None => (after, ""),
+            };
+            if before.contains('}') || closed.is_empty() || !KNOWN.contains(&name) {
+                let near = nearest(name.split('/').next().unwrap_or(name), KNOWN);
+                let problem =
+                    Problem::error(spot, format!("nothing is filled in for `{{{name}{closed}`"))
+                        .found(format!("`{{{name}{closed}`"))
+                        .expected(expected.as_str())
+                        .suggest_nearest(near.map(|n| format!("`{{{n}}}`")));
+                self.problems.push(problem);
+            }
+            rest = after.split_once('}').map_or("", |(_, rest)| rest);
+        }
+        if rest.contains('}') {
+            let problem = Problem::error(spot, "a brace is closed that was not opened");
+            self.tell(problem.found("`}`").expected(expected));
+        }
+    }
+}

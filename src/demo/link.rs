@@ -1,0 +1,291 @@
+//! The backhaul, simulated: a TCP proxy on loopback that goes down and comes back.
+//!
+//! `cli/demo` puts it between uplink and receiver; tests put it before brokers too. While it is down, open connections
+//! have been cut and new ones are reset at once. While it is up it may be slow. It promises that its counters say what
+//! it did; it does not look into what it carries.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::DemoError;
+use crate::time::{Span, monotonic};
+
+/// A time without a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// When it begins, from the link's start.
+    pub after: Span,
+    /// How long it lasts.
+    pub lasts: Span,
+}
+
+/// How the link behaves.
+#[derive(Clone, Debug)]
+pub struct LinkOptions {
+    /// What it leads to.
+    pub target: SocketAddr,
+    /// When it is down: in order, without overlap.
+    pub outages: Vec<Outage>,
+    /// What each chunk of at most 16 KiB waits, each way.
+    pub latency: Duration,
+    /// Most bytes a second, each way and connection.
+    pub bytes_per_s: Option<u64>,
+}
+
+impl LinkOptions {
+    /// A link that is up and fast.
+    pub fn to(target: SocketAddr) -> LinkOptions {
+        LinkOptions { target, outages: Vec::new(), latency: Duration::ZERO, bytes_per_s: None }
+    }
+}
+
+/// Outages of a demo of `duration`: two, over by 75 % of it, so that the backlog has time to leave. A demo without an
+/// end has one of 40 s in every three minutes, for a day.
+pub fn outages_of_demo(duration: Option<Span>) -> Vec<Outage> {
+    let outage = |after: i64, lasts: i64| Outage { after: Span(after), lasts: Span(lasts) };
+    match duration {
+        Some(Span(d)) => {
+            vec![outage(d / 100 * 22, d / 100 * 18), outage(d / 100 * 60, d / 100 * 12)]
+        }
+        None => (0..480).map(|n| outage((60 + n * 180) * 1_000_000, 40_000_000)).collect(),
+    }
+}
+
+/// What the link has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkState {
+    /// Whether it is up.
+    pub up: bool,
+    /// How often it went down.
+    pub outages: u64,
+    /// Connections that it carried.
+    pub carried: u64,
+    /// Connections that it cut.
+    pub cut: u64,
+    /// Connections that it refused while down.
+    pub refused: u64,
+    /// Connections that it could not carry because the target did not answer.
+    pub unreachable: u64,
+}
+
+/// A running link; it ends with its [`CancellationToken`].
+#[derive(Debug)]
+pub struct Link {
+    addr: SocketAddr,
+    state: watch::Receiver<LinkState>,
+    switch: mpsc::Sender<bool>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Link {
+    /// Opens a port on loopback and starts carrying.
+    pub async fn start(options: LinkOptions, stop: CancellationToken) -> Result<Link, DemoError> {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listen = |source| DemoError::Listen { what: "link", addr: addr.to_string(), source };
+        let listener = TcpListener::bind(addr).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        let (tx, state) = watch::channel(LinkState { up: true, ..LinkState::default() });
+        let (switch, switched) = mpsc::channel(4);
+        let bytes = Arc::new(AtomicU64::new(0));
+        let carrier = Carrier {
+            period: stop.child_token(),
+            began: monotonic(),
+            ended: mpsc::channel(256),
+            bytes: bytes.clone(),
+            state: tx,
+            options,
+            stop,
+        };
+        tokio::spawn(carrier.run(listener, switched));
+        Ok(Link { addr, state, switch, bytes })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What it has done so far.
+    pub fn state(&self) -> LinkState {
+        *self.state.borrow()
+    }
+
+    /// To wait for changes.
+    pub fn watch(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+
+    /// Bytes carried, both ways together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes the link down or up by hand; returns once it is so.
+    pub async fn set_up(&self, up: bool) {
+        let mut state = self.state.clone();
+        if self.switch.send(up).await.is_ok() {
+            // An error means that the link has been stopped: it is down for good.
+            let _ = state.wait_for(|state| state.up == up).await;
+        }
+    }
+}
+
+/// How a carried connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Cut,
+    Unreachable,
+}
+
+/// The task behind a [`Link`].
+struct Carrier {
+    options: LinkOptions,
+    state: watch::Sender<LinkState>,
+    /// Cancelled when the link goes down; a new one when it comes back.
+    period: CancellationToken,
+    stop: CancellationToken,
+    began: Instant,
+    ended: (mpsc::Sender<End>, mpsc::Receiver<End>),
+    bytes: Arc<AtomicU64>,
+}
+
+impl Carrier {
+    async fn run(mut self, listener: TcpListener, mut switched: mpsc::Receiver<bool>) {
+        let mut changes = Vec::new();
+        for outage in &self.options.outages {
+            changes.push((outage.after.to_std(), false));
+            changes.push((outage.after.to_std() + outage.lasts.to_std(), true));
+        }
+        let mut changes = changes.into_iter().peekable();
+        loop {
+            let next = changes.peek().map(|(after, _)| self.began + *after);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = wait_until(next) => {
+                    if let Some((_, up)) = changes.next() {
+                        self.switch(up);
+                    }
+                }
+                Some(up) = switched.recv() => self.switch(up),
+                Some(end) = self.ended.1.recv() => self.count(end),
+                Ok((client, _)) = listener.accept() => self.take(client),
+            }
+        }
+    }
+
+    fn switch(&mut self, up: bool) {
+        if self.state.borrow().up == up {
+            return;
+        }
+        if up {
+            self.period = self.stop.child_token();
+        } else {
+            self.period.cancel();
+        }
+        self.state.send_modify(|state| {
+            state.up = up;
+            state.outages += u64::from(!up);
+        });
+    }
+
+    fn count(&self, end: End) {
+        self.state.send_modify(|state| match end {
+            End::Closed => {}
+            End::Cut => state.cut += 1,
+            End::Unreachable => state.unreachable += 1,
+        });
+    }
+
+    fn take(&self, client: TcpStream) {
+        if !self.state.borrow().up {
+            reset(&client);
+            self.state.send_modify(|state| state.refused += 1);
+            return;
+        }
+        self.state.send_modify(|state| state.carried += 1);
+        let (options, bytes) = (self.options.clone(), self.bytes.clone());
+        let (period, ended) = (self.period.clone(), self.ended.0.clone());
+        tokio::spawn(async move {
+            let end = carry(client, &options, &bytes, &period).await;
+            // The carrier may be gone: then nobody counts any more.
+            let _ = ended.send(end).await;
+        });
+    }
+}
+
+async fn wait_until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The peer sees a reset, not an orderly end: as when the radio is gone and a middle box answers.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}
+
+async fn carry(
+    mut client: TcpStream,
+    options: &LinkOptions,
+    bytes: &AtomicU64,
+    period: &CancellationToken,
+) -> End {
+    let connect = tokio::select! {
+        () = period.cancelled() => { reset(&client); return End::Cut; }
+        connected = TcpStream::connect(options.target) => connected,
+    };
+    let Ok(mut target) = connect else {
+        reset(&client);
+        return End::Unreachable;
+    };
+    let _ = (client.set_nodelay(true), target.set_nodelay(true));
+    let end = {
+        let (client_in, client_out) = client.split();
+        let (target_in, target_out) = target.split();
+        let there = forward(client_in, target_out, options, bytes);
+        let back = forward(target_in, client_out, options, bytes);
+        tokio::select! {
+            () = period.cancelled() => End::Cut,
+            _ = async { tokio::join!(there, back) } => End::Closed,
+        }
+    };
+    if end == End::Cut {
+        reset(&client);
+        reset(&target);
+    }
+    end
+}
+
+/// Copies one way until either end closes.
+async fn forward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    mut from: R,
+    mut to: W,
+    options: &LinkOptions,
+    bytes: &AtomicU64,
+) {
+    let mut chunk = vec![0; 16 * 1024];
+    while let Ok(read) = from.read(&mut chunk).await {
+        let slow = options.bytes_per_s.map_or(Duration::ZERO, |rate| {
+            Duration::from_micros(read as u64 * 1_000_000 / rate.max(1))
+        });
+        let wait = options.latency + slow;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        if read == 0 || to.write_all(&chunk[..read]).await.is_err() {
+            break;
+        }
+        bytes.fetch_add(read as u64, Ordering::Relaxed);
+    }
+    let _ = to.shutdown().await;
+}

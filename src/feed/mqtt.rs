@@ -1,0 +1,286 @@
+//! Scores and alarms on the site's own broker: flat JSON, retained, for dashboards that speak MQTT.
+//!
+//! `node` runs [`MqttFeed::run`] as a task of its own with a subscription to the feed. It promises to slow nobody
+//! down: what it cannot send in time is skipped, oldest first, and counted. After a reconnect it publishes each
+//! asset's latest alarm again, so that no dashboard keeps one that is over. It delivers nothing for sure:
+//! that is the uplink's work.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::MqttConfig;
+use crate::link::mqtt::{Client, Dial, Gone, Qos, Role};
+use crate::link::pump::Pump;
+use crate::link::topic::{Names, Template};
+use crate::link::{Backoff, LinkStatus, SetupError};
+use crate::record::{AlarmRecord, AlarmState, Record, ScoreRecord};
+use crate::time::{Span, now};
+
+/// Publishes on the way at a time.
+const WINDOW: u16 = 64;
+/// Topics whose latest alarm is remembered.
+const ALARMS_MAX: usize = 4096;
+
+/// What was published, counted since the start.
+#[derive(Debug, Default)]
+pub struct FeedCounts {
+    /// Publishes handed to the broker.
+    pub published: AtomicU64,
+    /// Events skipped because the broker was away or slow.
+    pub skipped: AtomicU64,
+}
+
+/// The site's broker as a place to show scores and alarms.
+#[derive(Debug)]
+pub struct MqttFeed {
+    dial: Dial,
+    topic: Template,
+    counts: Arc<FeedCounts>,
+    alarms: HashMap<String, Bytes>,
+}
+
+impl MqttFeed {
+    /// Checks the settings. `topic` is a template such as `forebay/{node}/{pipeline}/{asset}/{type}`. The client's
+    /// name is the one of the node's source with `-feed` behind it: two clients with one name throw each other out.
+    ///
+    /// # Errors
+    /// Whatever would make every connection fail.
+    pub fn new(
+        config: &MqttConfig,
+        node: &str,
+        topic: &str,
+        counts: Arc<FeedCounts>,
+    ) -> Result<MqttFeed, SetupError> {
+        let mut config = config.clone();
+        let client_id = config.client_id.take().unwrap_or_else(|| format!("forebay-{node}"));
+        let role = Role::Publisher { window: WINDOW };
+        let dial = Dial::new(&config, &format!("{client_id}-feed"), role)?;
+        Ok(MqttFeed { dial, topic: Template::parse(topic)?, counts, alarms: HashMap::new() })
+    }
+
+    /// Publishes what comes over `events` until `stop`, or until nobody sends events any more. `record` is what an
+    /// event carries.
+    pub async fn run<E: Send + Sync + 'static>(
+        mut self,
+        mut events: broadcast::Receiver<Arc<E>>,
+        record: fn(&E) -> &Record,
+        status: watch::Sender<LinkStatus>,
+        stop: CancellationToken,
+    ) {
+        let mut backoff = Backoff::new(Span::seconds(30));
+        let mut down = None;
+        loop {
+            let opened = tokio::select! {
+                opened = Pump::open(&self.dial, 1, |_| false) => opened,
+                () = stop.cancelled() => break,
+            };
+            let error = match opened {
+                Ok(pump) => {
+                    backoff.reset();
+                    if down.take().is_some() {
+                        tracing::info!(broker = self.dial.url(), "the MQTT feed works again");
+                    }
+                    let refused = Vec::new();
+                    let up = LinkStatus::Up { since: now(), session_present: false, refused };
+                    status.send_replace(up);
+                    match self.serve(pump, &mut events, record, &stop).await {
+                        Some(error) => error,
+                        None => break,
+                    }
+                }
+                Err(error) => error.to_string(),
+            };
+            let (since, retries) = if let Some((since, retries)) = down {
+                (since, retries + 1)
+            } else {
+                tracing::warn!(broker = self.dial.url(), error, "the MQTT feed is down");
+                (now(), 0)
+            };
+            down = Some((since, retries));
+            status.send_replace(LinkStatus::Down { since, error, retries });
+            if tokio::time::timeout(backoff.wait(), stop.cancelled()).await.is_ok() {
+                break;
+            }
+        }
+        status.send_replace(LinkStatus::Stopped);
+    }
+
+    // Until the connection is lost (then it says why), or there is nothing left to do.
+    async fn serve<E: Send + Sync + 'static>(
+        &mut self,
+        mut pump: Pump,
+        events: &mut broadcast::Receiver<Arc<E>>,
+        record: fn(&E) -> &Record,
+        stop: &CancellationToken,
+    ) -> Option<String> {
+        for (topic, payload) in &self.alarms {
+            if pump.client.publish(topic, Qos::One, true, payload.clone()).await.is_err() {
+                break;
+            }
+        }
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    // An error here is said by the pump in a moment.
+                    Ok(event) => drop(self.publish(&pump.client, record(&event)).await.ok()),
+                    Err(RecvError::Lagged(count)) => {
+                        self.counts.skipped.fetch_add(count, Ordering::Relaxed);
+                    }
+                    Err(RecvError::Closed) => break,
+                },
+                ended = pump.events.recv() => {
+                    return Some(match ended {
+                        Some(Err(lost)) => lost.to_string(),
+                        _ => "the connection has ended".into(),
+                    });
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        pump.client.disconnect().await;
+        // The pump ends with the goodbye; where the broker is gone, with an error.
+        drop(pump.events.recv().await);
+        None
+    }
+
+    async fn publish(&mut self, client: &Client, record: &Record) -> Result<(), Gone> {
+        let (names, qos, payload) = match record {
+            Record::Score(score) => (
+                names(&score.node, &score.pipeline, &score.asset, "score"),
+                Qos::Zero,
+                flat_score(score),
+            ),
+            Record::Alarm(alarm) => (
+                names(&alarm.node, &alarm.pipeline, &alarm.asset, "alarm"),
+                Qos::One,
+                flat_alarm(alarm),
+            ),
+            Record::Raw(_) | Record::Loss(_) => return Ok(()),
+        };
+        let topic = self.topic.fill(&names);
+        let payload = Bytes::from(Value::Object(payload).to_string());
+        if qos == Qos::One && (self.alarms.len() < ALARMS_MAX || self.alarms.contains_key(&topic)) {
+            self.alarms.insert(topic.clone(), payload.clone());
+        }
+        client.publish(&topic, qos, true, payload).await?;
+        self.counts.published.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn names<'a>(node: &'a str, pipeline: &'a str, asset: &'a str, kind: &'a str) -> Names<'a> {
+    Names { node, pipeline, asset, kind }
+}
+
+/// A scored window as one flat object: every score and feature a number of its own, under its own name.
+pub fn flat_score(score: &ScoreRecord) -> Map<String, Value> {
+    let mut flat = Map::new();
+    flat.insert("time".into(), json!(score.window_end.0.div_euclid(1000)));
+    flat.insert("window_start".into(), json!(score.window_start));
+    flat.insert("window_end".into(), json!(score.window_end));
+    flat.insert("node".into(), json!(score.node));
+    flat.insert("pipeline".into(), json!(score.pipeline));
+    flat.insert("asset".into(), json!(score.asset));
+    flat.insert("coverage".into(), json!(score.coverage));
+    for (key, value) in [("model", &score.model), ("model_version", &score.model_version)] {
+        if let Some(value) = value {
+            flat.insert(key.into(), json!(value));
+        }
+    }
+    if let Some(threshold) = score.threshold {
+        flat.insert("threshold".into(), json!(threshold));
+    }
+    let numbers = score.scores.iter().map(|entry| ("score", entry));
+    let numbers = numbers.chain(score.features.iter().map(|entry| ("feature", entry)));
+    for (kind, (name, value)) in numbers {
+        // A value that is missing has no field, so that no reader takes it for zero.
+        if let Some(value) = value {
+            put(&mut flat, kind, name, json!(value));
+        }
+    }
+    for (name, value) in &score.tags {
+        put(&mut flat, "tag", name, json!(value));
+    }
+    flat
+}
+
+/// An alarm's change as one flat object; `active` is what a lamp shows.
+pub fn flat_alarm(alarm: &AlarmRecord) -> Map<String, Value> {
+    let active = matches!(alarm.state, AlarmState::Unacknowledged | AlarmState::Acknowledged);
+    let mut flat = Map::new();
+    flat.insert("time".into(), json!(alarm.at.0.div_euclid(1000)));
+    flat.insert("at".into(), json!(alarm.at));
+    flat.insert("node".into(), json!(alarm.node));
+    flat.insert("pipeline".into(), json!(alarm.pipeline));
+    flat.insert("asset".into(), json!(alarm.asset));
+    flat.insert("name".into(), json!(alarm.name));
+    flat.insert("state".into(), json!(alarm.state));
+    flat.insert("active".into(), json!(active));
+    flat.insert("severity".into(), json!(alarm.severity));
+    flat.insert("on".into(), json!(alarm.on));
+    flat.insert("limit".into(), json!(alarm.limit));
+    if let Some(value) = alarm.value {
+        flat.insert("value".into(), json!(value));
+    }
+    for (name, value) in &alarm.tags {
+        put(&mut flat, "tag", name, json!(value));
+    }
+    flat
+}
+
+// A name that is taken keeps its field, and the newcomer says what it is: `score.threshold`.
+fn put(flat: &mut Map<String, Value>, kind: &str, name: &str, value: Value) {
+    let key = if flat.contains_key(name) { format!("{kind}.{name}") } else { name.to_owned() };
+    flat.insert(key, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+    use std::collections::BTreeMap;
+
+    fn score() -> ScoreRecord {
+        ScoreRecord {
+            id: "x".into(),
+            node: "gw".into(),
+            pipeline: "pumps".into(),
+            asset: "pump-07".into(),
+            tags: BTreeMap::from([("site".into(), "north".into())]),
+            window_start: Timestamp(0),
+            window_end: Timestamp(60_000_000),
+            features: BTreeMap::from([
+                ("vibration_rms.mean".into(), Some(2.5)),
+                ("flow.mean".into(), None),
+                ("threshold".into(), Some(7.0)),
+            ]),
+            scores: BTreeMap::from([("anomaly".into(), Some(0.1)), ("risk".into(), None)]),
+            threshold: Some(0.9),
+            coverage: 1.0,
+            model: None,
+            model_version: None,
+            models: Vec::new(),
+            contributions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_score_is_flat_and_what_is_missing_is_absent() {
+        let flat = flat_score(&score());
+        assert!(flat.values().all(|value| !value.is_object() && !value.is_array()));
+        assert_eq!(flat["time"], 60_000);
+        assert_eq!(flat["anomaly"], 0.1);
+        assert_eq!(flat["vibration_rms.mean"], 2.5);
+        assert_eq!(flat["threshold"], 0.9, "a feature must not hide the threshold");
+        assert_eq!(flat["feature.threshold"], 7.0);
+        assert_eq!(flat["site"], "north");
+        assert!(!flat.contains_key("risk") && !flat.contains_key("flow.mean"));
+    }
+}

@@ -1,0 +1,324 @@
+//! What an ONNX file says of itself: its inputs and outputs, and Forebay's own notes in `metadata_props`.
+//!
+//! Read from the file's protobuf by `session` before any runtime sees it, because tract gives no metadata and
+//! neither runtime survives every damaged file. It promises: [`parse`] never panics, and what it lets through has
+//! tensors as large as they say, unique outputs, and all its weights inside. It does not check what nodes compute.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::{self, tensor_shape_proto, type_proto};
+
+use super::ModelError;
+use crate::time::Timestamp;
+
+/// The version of the metadata keys below.
+pub const SCHEMA: &str = "1";
+
+/// Largest tensor (weights, or one row of input) that is taken, in numbers.
+const MAX_ELEMENTS: i64 = 1 << 26;
+
+/// The type of a tensor's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// 32 bit floating point: what Forebay gives.
+    Float32,
+    /// 64 bit floating point: converted on the way.
+    Float64,
+    /// Anything else, by ONNX's number for it.
+    Other(i32),
+}
+
+impl Element {
+    fn of(number: i32) -> Element {
+        match DataType::try_from(number) {
+            Ok(DataType::Float) => Element::Float32,
+            Ok(DataType::Double) => Element::Float64,
+            _ => Element::Other(number),
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::Float32 => f.write_str("float32"),
+            Element::Float64 => f.write_str("float64"),
+            Element::Other(number) => match DataType::try_from(*number) {
+                Ok(known) => f.write_str(&known.as_str_name().to_lowercase()),
+                Err(_) => write!(f, "type {number}"),
+            },
+        }
+    }
+}
+
+/// An input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// The type of its numbers; `None` where it is no tensor.
+    pub element: Option<Element>,
+    /// Its dimensions, `None` for one that may vary; empty where the file does not say.
+    pub dims: Vec<Option<usize>>,
+}
+
+impl Port {
+    /// Its shape as people write it: `[n, 48]`.
+    pub fn shape(&self) -> String {
+        shape_text(&self.dims)
+    }
+}
+
+pub(super) fn shape_text(dims: &[Option<usize>]) -> String {
+    let dims: Vec<String> =
+        dims.iter().map(|d| d.map_or_else(|| "n".into(), |d| d.to_string())).collect();
+    format!("[{}]", dims.join(", "))
+}
+
+/// What goes in and what comes out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// What the model must be given.
+    pub inputs: Vec<Port>,
+    /// What it gives.
+    pub outputs: Vec<Port>,
+}
+
+impl Signature {
+    /// The index of the output called `name`.
+    pub fn output(&self, name: &str) -> Option<usize> {
+        self.outputs.iter().position(|port| port.name == name)
+    }
+}
+
+/// What Forebay (or whoever made the model) noted in `metadata_props`, under keys that start with `forebay.`.
+/// A note that cannot be read counts as absent and is named in `unreadable`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata {
+    /// `forebay.kind`: how it was made (`pca`, `logistic`, …).
+    pub kind: Option<String>,
+    /// `forebay.name`: its name in records.
+    pub name: Option<String>,
+    /// `forebay.version`: its version in records. Absent: the digest of its file.
+    pub version: Option<String>,
+    /// `forebay.features`: names of its input columns, in order (a JSON array).
+    pub features: Option<Vec<String>>,
+    /// `forebay.channels`: names of the columns of its input sequence, in order (a JSON array).
+    pub channels: Option<Vec<String>>,
+    /// `forebay.steps`: samples in its input sequence.
+    pub steps: Option<usize>,
+    /// `forebay.units`: units of its input columns, in order (a JSON array).
+    pub units: Option<Vec<String>>,
+    /// `forebay.window`: length of the windows it was trained on.
+    pub window: Option<String>,
+    /// `forebay.every`: how often they started.
+    pub every: Option<String>,
+    /// `forebay.step`: step of the grid under them.
+    pub step: Option<String>,
+    /// `forebay.data_start`: first event time of the data it was trained on.
+    pub data_start: Option<Timestamp>,
+    /// `forebay.data_end`: last event time of the data it was trained on, which is also its training time: the
+    /// clock is not asked, so that the same data gives the same bytes.
+    pub data_end: Option<Timestamp>,
+    /// `forebay.threshold`: at or above it a window is abnormal.
+    pub threshold: Option<f64>,
+    /// `forebay.output`: the output that is the score.
+    pub output: Option<String>,
+    /// Keys whose value cannot be read.
+    pub unreadable: Vec<String>,
+    /// Everything in `metadata_props`, as it is.
+    pub all: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    fn read(proto: &pb::ModelProto) -> Metadata {
+        let all: BTreeMap<String, String> =
+            proto.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect();
+        let mut metadata = Metadata::default();
+        let unreadable = &mut metadata.unreadable;
+        let text = |key: &str| all.get(key).cloned().filter(|v| !v.is_empty());
+        metadata.kind = text("forebay.kind");
+        metadata.name = text("forebay.name");
+        metadata.version = text("forebay.version");
+        metadata.window = text("forebay.window");
+        metadata.every = text("forebay.every");
+        metadata.step = text("forebay.step");
+        metadata.output = text("forebay.output");
+        let list = |value: &str| serde_json::from_str::<Vec<String>>(value).ok();
+        metadata.features = note(&all, "forebay.features", unreadable, list);
+        metadata.channels = note(&all, "forebay.channels", unreadable, list);
+        metadata.units = note(&all, "forebay.units", unreadable, list);
+        metadata.steps = note(&all, "forebay.steps", unreadable, |v| v.parse().ok());
+        metadata.threshold = note(&all, "forebay.threshold", unreadable, |v| {
+            v.parse().ok().filter(|value: &f64| value.is_finite())
+        });
+        metadata.data_start = note(&all, "forebay.data_start", unreadable, |v| v.parse().ok());
+        metadata.data_end = note(&all, "forebay.data_end", unreadable, |v| v.parse().ok());
+        metadata.all = all;
+        metadata
+    }
+}
+
+fn note<T>(
+    all: &BTreeMap<String, String>,
+    key: &str,
+    unreadable: &mut Vec<String>,
+    read: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let value = read(all.get(key)?);
+    if value.is_none() {
+        unreadable.push(key.to_owned());
+    }
+    value
+}
+
+/// A file that has been read.
+#[derive(Clone, Debug)]
+pub(super) struct Parsed {
+    pub(super) proto: pb::ModelProto,
+    pub(super) signature: Signature,
+    pub(super) metadata: Metadata,
+    /// Whether weights were listed among the inputs (ONNX before IR 4) and `proto` differs from the file.
+    pub(super) rewritten: bool,
+}
+
+impl Parsed {
+    /// A shape of `rows` rows on which the model can be tried; `None` where the file does not say its width, or where
+    /// it takes no floating point numbers and `fit` has to refuse it.
+    pub(super) fn trial_shape(&self, rows: usize) -> Option<Vec<usize>> {
+        let [input] = self.signature.inputs.as_slice() else { return None };
+        if !matches!(input.element, Some(Element::Float32 | Element::Float64)) {
+            return None;
+        }
+        let (first, rest) = input.dims.split_first()?;
+        let features = self.metadata.features.as_ref().map(Vec::len);
+        let channels = self.metadata.channels.as_ref().map(Vec::len);
+        let noted = match rest.len() {
+            1 => vec![features],
+            2 => vec![self.metadata.steps, channels],
+            _ => vec![None; rest.len()],
+        };
+        let rest = rest.iter().zip(noted).map(|(dim, noted)| dim.or(noted));
+        std::iter::once(Some(first.unwrap_or(rows))).chain(rest).collect()
+    }
+}
+
+/// Reads and checks the bytes of an ONNX file; `path` is for errors only.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
+    let fault = |reason: String| ModelError::NotOnnx { path: path.to_owned(), reason };
+    let mut proto = pb::ModelProto::decode(bytes).map_err(|e| fault(first_line(&e.to_string())))?;
+    let Some(graph) = proto.graph.as_mut() else {
+        return Err(fault("it holds no graph".into()));
+    };
+    if graph.output.is_empty() {
+        return Err(fault("its graph has no output".into()));
+    }
+    for tensor in &graph.initializer {
+        if tensor.data_location == Some(DataLocation::External as i32) {
+            return Err(ModelError::External {
+                path: path.to_owned(),
+                tensor: tensor.name.clone(),
+            });
+        }
+        check_tensor(tensor).map_err(fault)?;
+    }
+    let weights: BTreeSet<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
+    let inputs = graph.input.len();
+    graph.input.retain(|input| !weights.contains(&input.name));
+    let rewritten = graph.input.len() != inputs;
+    let signature = Signature {
+        inputs: graph.input.iter().map(port).collect(),
+        outputs: graph.output.iter().map(port).collect(),
+    };
+    check_names(graph, &signature, &weights).map_err(fault)?;
+    let metadata = Metadata::read(&proto);
+    Ok(Parsed { proto, signature, metadata, rewritten })
+}
+
+fn check_tensor(tensor: &pb::TensorProto) -> Result<(), String> {
+    let count = tensor.dims.iter().try_fold(1_i64, |count, &dim| {
+        (dim >= 0).then(|| count.checked_mul(dim)).flatten().filter(|&n| n <= MAX_ELEMENTS)
+    });
+    let Some(count) = count else {
+        return Err(format!("tensor `{}` has the impossible shape {:?}", tensor.name, tensor.dims));
+    };
+    let (width, held) = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) => (4, tensor.float_data.len()),
+        Ok(DataType::Double) => (8, tensor.double_data.len()),
+        Ok(DataType::Int64) => (8, tensor.int64_data.len()),
+        Ok(DataType::Int32) => (4, tensor.int32_data.len()),
+        _ => return Ok(()),
+    };
+    let held = if tensor.raw_data.is_empty() { held } else { tensor.raw_data.len() / width };
+    if held as i64 != count {
+        return Err(format!("tensor `{}` holds {held} numbers of {count}", tensor.name));
+    }
+    Ok(())
+}
+
+fn check_names(
+    graph: &pb::GraphProto,
+    signature: &Signature,
+    weights: &BTreeSet<String>,
+) -> Result<(), String> {
+    let mut known: BTreeSet<&str> = weights.iter().map(String::as_str).collect();
+    known.extend(signature.inputs.iter().map(|port| port.name.as_str()));
+    known.extend(graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str)));
+    let mut seen = BTreeSet::new();
+    for port in &signature.outputs {
+        if !known.contains(port.name.as_str()) {
+            return Err(format!("nothing computes its output `{}`", port.name));
+        }
+        if !seen.insert(&port.name) {
+            return Err(format!("it has two outputs `{}`", port.name));
+        }
+    }
+    for port in signature.inputs.iter().chain(&signature.outputs) {
+        if port.name.is_empty() || port.name.contains('\0') {
+            return Err(format!("an input or output has the impossible name {:?}", port.name));
+        }
+        let size = port.dims.iter().try_fold(1_i64, |size, dim| {
+            size.checked_mul(dim.unwrap_or(1) as i64).filter(|&n| n <= MAX_ELEMENTS)
+        });
+        if size.is_none() {
+            return Err(format!("`{}` has the impossible shape {}", port.name, port.shape()));
+        }
+    }
+    Ok(())
+}
+
+fn port(info: &pb::ValueInfoProto) -> Port {
+    let name = info.name.clone();
+    let Some(type_proto::Value::TensorType(tensor)) =
+        info.r#type.as_ref().and_then(|t| t.value.as_ref())
+    else {
+        return Port { name, element: None, dims: Vec::new() };
+    };
+    let dims = tensor.shape.iter().flat_map(|shape| &shape.dim).map(|dim| match dim.value {
+        Some(tensor_shape_proto::dimension::Value::DimValue(size)) => usize::try_from(size).ok(),
+        _ => None,
+    });
+    Port { name, element: Some(Element::of(tensor.elem_type)), dims: dims.collect() }
+}
+
+pub(super) fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// SHA-256 of a file's bytes, in hex.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("no reason given"))
+}

@@ -1,0 +1,218 @@
+//! A model of normal running in closed form: principal components with Hotelling's T² and the squared prediction
+//! error Q.
+//!
+//! `cli train` calls [`train`] on a recording of normal running. Features are brought to one scale; the components
+//! that carry most of their variance span what is normal. T² says how unusual a window is within that space, Q how
+//! far it lies outside of it (Jackson and Mudholkar, Technometrics 21, 1979). Each is divided by its limit, and the
+//! larger of the two is the index φ: 1 is the edge of what the recording showed. The limits are quantiles, not the
+//! formulas of a normal distribution, and the larger of those on the fitted windows and on the held-out tail: with
+//! few windows and many features the fitted ones look better than any later window can.
+//!
+//! `score` is `φ / (1 + φ)`: 0 is the middle of normal, 0.5 its edge, 1 never reached. `contributions` divides a
+//! window's T² and Q among the features, for T² by the complete decomposition `(D^½ z)²` of Alcala and Qin
+//! (Automatica 45, 2009), which is never negative and sums to T². All of it, scaling too, is inside the graph.
+
+use serde::Serialize;
+
+use super::build::{Dim, Graph, Kind};
+use super::linear::{Square, eigen};
+use super::training::{Scaler, TrainError, TrainingSet, quantile, version_of};
+
+/// Fewest windows that can be learned from.
+pub const MIN_ROWS: usize = 16;
+
+/// How to learn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PcaOptions {
+    /// Share of the variance that the components carry, 0 to 1.
+    pub explained: f64,
+    /// Share of each asset's windows, the last ones, that are held out to set the limits: 0.1 to 0.5.
+    pub holdout: f64,
+    /// Quantile of T² and Q that is the edge of normal, 0.5 to 1.
+    pub quantile: f64,
+    /// How far above the worst held-out window the threshold lies, as a factor on φ; at least 1.
+    pub margin: f64,
+}
+
+impl Default for PcaOptions {
+    fn default() -> Self {
+        PcaOptions { explained: 0.9, holdout: 0.25, quantile: 0.99, margin: 2.0 }
+    }
+}
+
+/// What was learned.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainReport {
+    /// Windows that the components were fitted to.
+    pub fitted: usize,
+    /// Windows that the limits were set on besides.
+    pub held_out: usize,
+    /// Windows left out because a feature was missing.
+    pub skipped: usize,
+    /// Features.
+    pub features: usize,
+    /// Features that never changed, and are ignored.
+    pub constant: Vec<String>,
+    /// Components kept.
+    pub components: usize,
+    /// Share of the variance that they carry.
+    pub explained: f64,
+    /// T² at the edge of normal.
+    pub t2_limit: f64,
+    /// Q at the edge of normal.
+    pub q_limit: f64,
+    /// At or above it a window is abnormal.
+    pub threshold: f64,
+    /// The model's version.
+    pub version: String,
+}
+
+/// The space of normal running.
+struct Subspace {
+    /// Turns a scaled row into the parts of its T²: `P Λ^-½ Pᵀ`.
+    inside: Square,
+    /// Turns a scaled row into what the components do not explain: `I - P Pᵀ`.
+    outside: Square,
+    components: usize,
+    explained: f64,
+}
+
+/// Learns what is normal from `set`; gives the bytes of an ONNX file.
+pub fn train(
+    set: &TrainingSet,
+    options: &PcaOptions,
+) -> Result<(Vec<u8>, TrainReport), TrainError> {
+    let usable = set.usable(MIN_ROWS)?;
+    let (fit, tail) = set.split(&usable, options.holdout.clamp(0.1, 0.5));
+    let scaler = Scaler::learn(set, &fit);
+    let constant = scaler.constant(&set.names);
+    if constant.len() == set.names.len() {
+        return Err(TrainError::Constant { features: constant.len() });
+    }
+    let space = subspace(set, &fit, &scaler, options.explained);
+    let measure = |rows: &[usize]| -> (Vec<f64>, Vec<f64>) {
+        rows.iter().map(|&index| distances(&space, &scaler.apply(set.row(index)))).unzip()
+    };
+    let (fit_t2, fit_q) = measure(&fit);
+    let (tail_t2, tail_q) = measure(&tail);
+    // Q of a window within the components is rounding alone: the floor keeps it from counting.
+    let limit = |fit: &[f64], tail: &[f64], floor: f64| {
+        let q = options.quantile.clamp(0.5, 1.0);
+        quantile(fit, q).max(quantile(tail, q)).max(floor)
+    };
+    let t2_limit = limit(&fit_t2, &tail_t2, 1e-3);
+    let q_limit = limit(&fit_q, &tail_q, 1e-3 * set.names.len() as f64);
+    let index = |t2: f64, q: f64| (t2 / t2_limit).max(q / q_limit);
+    let worst = tail_t2.iter().zip(&tail_q).map(|(t2, q)| index(*t2, *q)).fold(1.0, f64::max);
+    let phi = worst * options.margin.max(1.0);
+    let threshold = phi / (1.0 + phi);
+    let bytes = write(set, &scaler, &space, (t2_limit, q_limit), threshold);
+    let report = TrainReport {
+        fitted: fit.len(),
+        held_out: tail.len(),
+        skipped: set.len() - usable.len(),
+        features: set.names.len(),
+        constant,
+        components: space.components,
+        explained: space.explained,
+        t2_limit,
+        q_limit,
+        threshold,
+        version: version_of(&bytes),
+    };
+    Ok((bytes, report))
+}
+
+fn subspace(set: &TrainingSet, fit: &[usize], scaler: &Scaler, explained: f64) -> Subspace {
+    let width = set.names.len();
+    let mut covariance = Square::zeros(width);
+    for &index in fit {
+        let row = scaler.apply(set.row(index));
+        for (cells, a) in covariance.cells.chunks_exact_mut(width).zip(&row) {
+            cells.iter_mut().zip(&row).for_each(|(cell, b)| *cell += a * b);
+        }
+    }
+    let count = (fit.len() as f64 - 1.0).max(1.0);
+    covariance.cells.iter_mut().for_each(|cell| *cell /= count);
+    let (values, vectors) = eigen(covariance);
+    let total: f64 = values.iter().sum();
+    let mut components = 0;
+    let mut carried = 0.0;
+    for value in &values {
+        // A direction without variance would divide by nothing; what happens there is Q's to see.
+        if carried >= explained.clamp(0.0, 1.0) * total || *value <= 1e-6 * total {
+            break;
+        }
+        carried += value;
+        components += 1;
+    }
+    let mut inside = Square::zeros(width);
+    let mut outside = Square::identity(width);
+    for (k, value) in values.iter().take(components).enumerate() {
+        for row in 0..width {
+            for column in 0..width {
+                let cell = vectors.get(row, k) * vectors.get(column, k);
+                *inside.at(row, column) += cell / value.sqrt();
+                *outside.at(row, column) -= cell;
+            }
+        }
+    }
+    Subspace { inside, outside, components, explained: carried / total }
+}
+
+/// T² and Q of a scaled row.
+fn distances(space: &Subspace, row: &[f64]) -> (f64, f64) {
+    let norm = |matrix: &Square| -> f64 {
+        let sums = matrix.cells.chunks_exact(matrix.size.max(1));
+        sums.map(|cells| cells.iter().zip(row).map(|(c, v)| c * v).sum::<f64>().powi(2)).sum()
+    };
+    (norm(&space.inside), norm(&space.outside))
+}
+
+fn write(
+    set: &TrainingSet,
+    scaler: &Scaler,
+    space: &Subspace,
+    (t2_limit, q_limit): (f64, f64),
+    threshold: f64,
+) -> Vec<u8> {
+    let width = set.names.len();
+    let mut graph = Graph::new("pca");
+    graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
+    let scaled = scaler.write(&mut graph, "features");
+    graph.weights("inside", &[width, width], &space.inside.cells);
+    graph.weights("outside", &[width, width], &space.outside.cells);
+    graph.weights("ones", &[width], &vec![1.0; width]);
+    graph.weights("ones_column", &[width, 1], &vec![1.0; width]);
+    graph.weights("t2_factor", &[], &[1.0 / t2_limit]);
+    graph.weights("q_factor", &[], &[1.0 / q_limit]);
+    graph.weights("one", &[], &[1.0]);
+    graph.weights("tiny", &[], &[1e-12]);
+
+    graph.node("MatMul", &[scaled, "inside"], "t");
+    graph.node("Mul", &["t", "t"], "t_parts");
+    graph.node("MatMul", &["t_parts", "ones"], "t2");
+    graph.node("MatMul", &[scaled, "outside"], "e");
+    graph.node("Mul", &["e", "e"], "e_parts");
+    graph.node("MatMul", &["e_parts", "ones"], "q");
+
+    graph.node("Mul", &["t2", "t2_factor"], "t2_share");
+    graph.node("Mul", &["q", "q_factor"], "q_share");
+    graph.node("Max", &["t2_share", "q_share"], "phi");
+    graph.node("Add", &["phi", "one"], "phi_plus_one");
+    graph.node("Div", &["phi", "phi_plus_one"], "score");
+
+    graph.node("Mul", &["t_parts", "t2_factor"], "t_weighed");
+    graph.node("Mul", &["e_parts", "q_factor"], "e_weighed");
+    graph.node("Add", &["t_weighed", "e_weighed"], "parts");
+    graph.node("MatMul", &["parts", "ones_column"], "whole");
+    graph.node("Add", &["whole", "tiny"], "whole_plus_tiny");
+    graph.node("Div", &["parts", "whole_plus_tiny"], "contributions");
+
+    graph.output("score", Kind::Float32, &[Dim::Batch]);
+    graph.output("t2", Kind::Float32, &[Dim::Batch]);
+    graph.output("q", Kind::Float32, &[Dim::Batch]);
+    graph.output("contributions", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
+    set.note(&mut graph, "pca", threshold);
+    graph.finish()
+}

@@ -1,0 +1,194 @@
+//! A model that runs: its file opened, checked, loaded and tried.
+//!
+//! `stage/score` runs it, `cli` and `training` evaluate with it. It promises that a bad file gives a
+//! [`ModelError`] and never a panic, on both runtimes, and that a model which was opened has run once.
+//! It does not know pipelines: whether a model fits one is [`super::fit`]'s question.
+
+use std::path::{Path, PathBuf};
+
+use super::ModelError;
+use super::loaded::{Failure, Loaded};
+use super::onnx::{self, Element, Metadata, Signature, shape_text};
+use super::runtime::Runtime;
+
+pub use super::loaded::Output;
+
+/// Largest file that is taken.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// Most rows that go to the runtime at once: more gain nothing and cost memory.
+pub const MAX_BATCH: usize = 256;
+
+/// An ONNX model, loaded.
+#[derive(Debug)]
+pub struct Model {
+    /// Its file.
+    pub path: PathBuf,
+    /// What goes in and what comes out.
+    pub signature: Signature,
+    /// What the file says of itself.
+    pub metadata: Metadata,
+    /// SHA-256 of the file, in hex.
+    pub digest: String,
+    runtime: &'static Runtime,
+    loaded: Loaded,
+}
+
+impl Model {
+    /// Opens, checks, loads and tries the model in the file `path`.
+    pub fn open(runtime: &'static Runtime, path: &Path) -> Result<Model, ModelError> {
+        let failed = |source| ModelError::Read { path: path.to_owned(), source };
+        let file = std::fs::metadata(path).map_err(failed)?;
+        if file.len() > MAX_BYTES {
+            let found = file.len();
+            return Err(ModelError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
+        }
+        let bytes = std::fs::read(path).map_err(failed)?;
+        Model::from_bytes(runtime, path, &bytes)
+    }
+
+    /// Checks, loads and tries the model in `bytes`; `path` names it.
+    pub fn from_bytes(
+        runtime: &'static Runtime,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<Model, ModelError> {
+        let parsed = onnx::parse(path, bytes)?;
+        let refused = |reason: String| ModelError::Refused {
+            path: path.to_owned(),
+            runtime: runtime.name(),
+            reason,
+        };
+        let trials = [1, 3].map(|rows| parsed.trial_shape(rows));
+        let mut model = Model {
+            path: path.to_owned(),
+            loaded: Loaded::load(runtime, &parsed, bytes).map_err(refused)?,
+            signature: parsed.signature,
+            metadata: parsed.metadata,
+            digest: onnx::digest(bytes),
+            runtime,
+        };
+        trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
+        Ok(model)
+    }
+
+    /// Its name in records: what its file says, else the file's name.
+    pub fn name(&self) -> String {
+        let stem = || self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.metadata.name.clone().unwrap_or_else(stem)
+    }
+
+    /// Its version in records: what its file says, else the start of the file's digest.
+    pub fn version(&self) -> String {
+        let digest = || self.digest.chars().take(12).collect();
+        self.metadata.version.clone().unwrap_or_else(digest)
+    }
+
+    /// The runtime it runs on.
+    pub fn runtime(&self) -> &'static Runtime {
+        self.runtime
+    }
+
+    /// Runs it once on zeros: whether it takes this shape at all.
+    pub fn try_shape(&mut self, shape: &[usize]) -> Result<(), ModelError> {
+        let zeros = vec![0.0; shape.iter().product()];
+        match self.run(&zeros, shape, &[], &mut Vec::new()) {
+            Ok(()) => Ok(()),
+            Err(ModelError::Run { reason, .. }) => {
+                Err(ModelError::Trial { path: self.path.clone(), shape: shape.to_vec(), reason })
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Runs it on `batch`, of `shape` with the rows first, and puts the outputs `wanted` (indices into
+    /// `signature.outputs`) into `into`, whose memory is used again.
+    ///
+    /// Large batches are split; a model that takes one row at a time is given one at a time.
+    pub fn run(
+        &mut self,
+        batch: &[f32],
+        shape: &[usize],
+        wanted: &[usize],
+        into: &mut Vec<Output>,
+    ) -> Result<(), ModelError> {
+        let (rows, width) = self.check_input(batch, shape)?;
+        into.resize_with(wanted.len(), Output::default);
+        for output in into.iter_mut() {
+            output.values.clear();
+        }
+        let step = if self.takes_one_row() { 1 } else { MAX_BATCH };
+        let mut dims = shape.to_vec();
+        for first in (0..rows).step_by(step) {
+            let last = rows.min(first + step);
+            if let Some(count) = dims.first_mut() {
+                *count = last - first;
+            }
+            let chunk = batch.get(first * width..last * width).unwrap_or_default();
+            self.run_chunk(chunk, &dims, wanted, into)?;
+        }
+        Ok(())
+    }
+
+    /// Runs it on `batch` and gives all its outputs that are numbers, by name: for training and tests.
+    pub fn run_all(
+        &mut self,
+        batch: &[f32],
+        shape: &[usize],
+    ) -> Result<Vec<(String, Output)>, ModelError> {
+        let ports = self.signature.outputs.iter().enumerate();
+        let (wanted, names): (Vec<usize>, Vec<String>) = ports
+            .filter(|(_, port)| matches!(port.element, Some(Element::Float32 | Element::Float64)))
+            .map(|(index, port)| (index, port.name.clone()))
+            .unzip();
+        let mut outputs = Vec::new();
+        self.run(batch, shape, &wanted, &mut outputs)?;
+        Ok(names.into_iter().zip(outputs).collect())
+    }
+
+    fn takes_one_row(&self) -> bool {
+        let dims = self.signature.inputs.first().map(|port| port.dims.as_slice());
+        matches!(dims, Some([Some(1), ..]))
+    }
+
+    /// The rows and the numbers a row of an input that fits the model.
+    fn check_input(&self, batch: &[f32], shape: &[usize]) -> Result<(usize, usize), ModelError> {
+        let rows = shape.first().copied().unwrap_or(0);
+        let width = shape.iter().skip(1).product::<usize>();
+        let dims = self.signature.inputs.first().map_or(&[][..], |port| port.dims.as_slice());
+        let fits = dims.is_empty()
+            || (dims.len() == shape.len()
+                && dims
+                    .iter()
+                    .zip(shape)
+                    .skip(1)
+                    .all(|(dim, &size)| dim.is_none_or(|d| d == size)));
+        if rows * width != batch.len() || !fits {
+            return Err(ModelError::Input {
+                model: self.name(),
+                expected: shape_text(dims),
+                shape: shape.to_vec(),
+                found: batch.len(),
+            });
+        }
+        Ok((rows, width))
+    }
+
+    fn run_chunk(
+        &mut self,
+        chunk: &[f32],
+        dims: &[usize],
+        wanted: &[usize],
+        into: &mut [Output],
+    ) -> Result<(), ModelError> {
+        let ran = self.loaded.run(chunk, dims, &self.signature, wanted, into);
+        ran.map_err(|failure| match failure {
+            Failure::Run(reason) => ModelError::Run { model: self.name(), reason },
+            Failure::Output(index, reason) => {
+                let port = self.signature.outputs.get(index);
+                let output = port.map_or_else(|| index.to_string(), |port| port.name.clone());
+                ModelError::Output { model: self.name(), output, reason }
+            }
+        })
+    }
+}

@@ -1,0 +1,309 @@
+//! What the trainers are given: windows with their features, and how they are divided and scaled.
+//!
+//! `cli train` and the demo fill a [`TrainingSet`] from a pipeline's windows; `pca` and `logistic` learn from it.
+//! The clock is never asked: the same windows give the same model, to the byte.
+
+use std::collections::BTreeMap;
+
+use super::build::Graph;
+use super::onnx::{SCHEMA, digest};
+use crate::frame::Windows;
+use crate::time::{Span, Timestamp};
+
+/// Why nothing could be learned.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrainError {
+    /// Not enough windows.
+    #[error(
+        "{found} windows have all their features, {skipped} do not; \
+         at least {needed} are needed: give a longer recording, shorter windows, or windows more often"
+    )]
+    TooFewRows {
+        /// Windows that can be used.
+        found: usize,
+        /// Windows with a missing feature.
+        skipped: usize,
+        /// How many are needed.
+        needed: usize,
+    },
+    /// No feature ever changes.
+    #[error(
+        "none of the {features} features ever changes in this recording: there is nothing to learn"
+    )]
+    Constant {
+        /// How many there are.
+        features: usize,
+    },
+    /// The columns do not have one length.
+    #[error("the training set has {rows} numbers for {windows} windows of {features} features")]
+    Columns {
+        /// Numbers.
+        rows: usize,
+        /// Windows.
+        windows: usize,
+        /// Features.
+        features: usize,
+    },
+    /// There is nothing to tell apart.
+    #[error("all {found} windows have the same label: both normal and faulty ones are needed")]
+    OneLabel {
+        /// Windows.
+        found: usize,
+    },
+    /// The labels are not one a window.
+    #[error("{labels} labels were given for {windows} windows")]
+    Labels {
+        /// Labels.
+        labels: usize,
+        /// Windows.
+        windows: usize,
+    },
+    /// The equations have no solution.
+    #[error("the features are so nearly the same that no weights can be found; raise `l2`")]
+    Singular,
+}
+
+/// Windows to learn from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrainingSet {
+    /// The model's name in records.
+    pub name: String,
+    /// Names of the features, in the order in which the pipeline gives them.
+    pub names: Vec<String>,
+    /// Their units, one each; empty text where not known.
+    pub units: Vec<String>,
+    /// Length of the windows.
+    pub window: Option<Span>,
+    /// How often they start.
+    pub every: Option<Span>,
+    /// Step of the grid under them.
+    pub step: Option<Span>,
+    /// Feature values, window after window.
+    pub rows: Vec<f64>,
+    /// Asset of each window, by any number.
+    pub assets: Vec<u32>,
+    /// First instant of each window.
+    pub starts: Vec<Timestamp>,
+    /// First instant after each window.
+    pub ends: Vec<Timestamp>,
+}
+
+impl TrainingSet {
+    /// Adds windows that a pipeline made. Their names become this set's where it has none yet.
+    pub fn push(&mut self, windows: &Windows) {
+        if self.names.is_empty() {
+            self.names.clone_from(&windows.names);
+        }
+        self.rows.extend_from_slice(&windows.features);
+        self.assets.extend_from_slice(&windows.asset);
+        self.starts.extend_from_slice(&windows.start);
+        self.ends.extend_from_slice(&windows.end);
+    }
+
+    /// How many windows.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The features of window `index`.
+    pub fn row(&self, index: usize) -> &[f64] {
+        let width = self.names.len();
+        self.rows.get(index * width..(index + 1) * width).unwrap_or_default()
+    }
+
+    /// Windows that have all their features, each asset's in time order, one asset after the other.
+    pub(super) fn usable(&self, needed: usize) -> Result<Vec<usize>, TrainError> {
+        let windows = self.len();
+        let features = self.names.len();
+        let same = self.assets.len() == windows && self.starts.len() == windows;
+        if !same || features == 0 || self.rows.len() != windows * features {
+            return Err(TrainError::Columns { rows: self.rows.len(), windows, features });
+        }
+        let whole = |&index: &usize| self.row(index).iter().all(|value| value.is_finite());
+        let mut usable: Vec<usize> = (0..windows).filter(whole).collect();
+        if usable.len() < needed {
+            let skipped = windows - usable.len();
+            return Err(TrainError::TooFewRows { found: usable.len(), skipped, needed });
+        }
+        usable.sort_by_key(|&index| (self.assets[index], self.ends[index]));
+        Ok(usable)
+    }
+
+    /// Divides `usable` into what is fitted and the tail that is held out: the last `share` of each asset's windows.
+    /// Windows of the tail that share samples with fitted ones are left out where enough others remain.
+    pub(super) fn split(&self, usable: &[usize], share: f64) -> (Vec<usize>, Vec<usize>) {
+        let mut by_asset: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for &index in usable {
+            by_asset.entry(self.assets[index]).or_default().push(index);
+        }
+        let (mut fit, mut tail) = (Vec::new(), Vec::new());
+        for rows in by_asset.values() {
+            let held = (rows.len() as f64 * share).ceil() as usize;
+            let (before, after) = rows.split_at(rows.len() - held.min(rows.len() - 1));
+            let boundary = before.last().map_or(Timestamp::MIN, |&index| self.ends[index]);
+            let apart: Vec<usize> =
+                after.iter().copied().filter(|&index| self.starts[index] >= boundary).collect();
+            fit.extend_from_slice(before);
+            tail.extend_from_slice(if apart.len() * 2 >= after.len() { &apart } else { after });
+        }
+        (fit, tail)
+    }
+
+    /// Writes what every model notes of the data it was trained on.
+    pub(super) fn note(&self, graph: &mut Graph, kind: &str, threshold: f64) {
+        let list = |names: &[String]| serde_json::Value::from(names.to_vec()).to_string();
+        graph.note("forebay.schema", SCHEMA);
+        graph.note("forebay.kind", kind);
+        graph.note("forebay.name", self.name.as_str());
+        graph.note("forebay.features", list(&self.names));
+        if self.units.len() == self.names.len() {
+            graph.note("forebay.units", list(&self.units));
+        }
+        let spans =
+            [("window", self.window), ("every", self.every), ("step", self.step)].into_iter();
+        for (key, span) in spans.filter_map(|(key, span)| Some((key, span?))) {
+            graph.note(&format!("forebay.{key}"), span.to_string());
+        }
+        if let (Some(start), Some(end)) = (self.starts.iter().min(), self.ends.iter().max()) {
+            graph.note("forebay.data_start", start.to_string());
+            graph.note("forebay.data_end", end.to_string());
+        }
+        graph.note("forebay.threshold", threshold.to_string());
+        graph.note("forebay.output", "score");
+    }
+}
+
+/// The version of a model without a version of its own: the start of its digest.
+pub(super) fn version_of(bytes: &[u8]) -> String {
+    digest(bytes).chars().take(12).collect()
+}
+
+/// How features are brought to one scale: `(value - mean) * factor`, held within [`Scaler::REACH`].
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Scaler {
+    pub(super) means: Vec<f64>,
+    /// One over the standard deviation; 0 for a feature that never changed, which is thereby ignored.
+    pub(super) factors: Vec<f64>,
+}
+
+impl Scaler {
+    /// A value further than so many standard deviations from the mean counts as this far, so that no input, however
+    /// wild, makes a score that is not a number.
+    pub(super) const REACH: f64 = 1e4;
+
+    /// Learns the scale of the rows `fit`.
+    pub(super) fn learn(set: &TrainingSet, fit: &[usize]) -> Scaler {
+        let width = set.names.len();
+        let count = fit.len() as f64;
+        let mut means = vec![0.0; width];
+        for &index in fit {
+            means.iter_mut().zip(set.row(index)).for_each(|(mean, value)| *mean += value / count);
+        }
+        let mut squares = vec![0.0; width];
+        for &index in fit {
+            for ((square, mean), value) in squares.iter_mut().zip(&means).zip(set.row(index)) {
+                *square += (value - mean).powi(2) / (count - 1.0).max(1.0);
+            }
+        }
+        let factors = means.iter().zip(squares).map(|(mean, square)| {
+            let deviation = square.sqrt();
+            // Below this a float32 input cannot carry the change anyway.
+            if deviation > 1e-6 * mean.abs().max(1e-6) { 1.0 / deviation } else { 0.0 }
+        });
+        let factors = factors.collect();
+        Scaler { means, factors }
+    }
+
+    /// A row brought to scale.
+    pub(super) fn apply(&self, row: &[f64]) -> Vec<f64> {
+        let scaled = row.iter().zip(&self.means).zip(&self.factors);
+        scaled.map(|((v, mean), f)| ((v - mean) * f).clamp(-Self::REACH, Self::REACH)).collect()
+    }
+
+    /// Names of the features that never changed.
+    pub(super) fn constant(&self, names: &[String]) -> Vec<String> {
+        let pairs = names.iter().zip(&self.factors);
+        pairs.filter(|(_, factor)| **factor == 0.0).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Writes the scaling of the value `input` into `graph`; gives the name of the result.
+    pub(super) fn write(&self, graph: &mut Graph, input: &str) -> &'static str {
+        let width = self.means.len();
+        graph.weights("mean", &[width], &self.means);
+        graph.weights("factor", &[width], &self.factors);
+        graph.weights("least", &[], &[-Self::REACH]);
+        graph.weights("most", &[], &[Self::REACH]);
+        graph.node("Sub", &[input, "mean"], "centred");
+        graph.node("Mul", &["centred", "factor"], "unbounded");
+        graph.node("Clip", &["unbounded", "least", "most"], "scaled")
+    }
+}
+
+/// The value below which the share `q` of `values` lies, between neighbours in proportion; 0 where there are none.
+pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = q.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
+    let (low, share) = (place.floor() as usize, place.fract());
+    let below = sorted.get(low).copied().unwrap_or_default();
+    let above = sorted.get(low + 1).copied().unwrap_or(below);
+    below + (above - below) * share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(windows: usize) -> TrainingSet {
+        let time = |seconds: usize| Timestamp(seconds as i64 * 1_000_000);
+        TrainingSet {
+            names: vec!["a.mean".into(), "b.mean".into()],
+            rows: (0..windows * 2).map(|i| i as f64).collect(),
+            assets: (0..windows).map(|i| (i % 2) as u32).collect(),
+            starts: (0..windows).map(time).collect(),
+            ends: (0..windows).map(|i| time(i + 4)).collect(),
+            ..TrainingSet::default()
+        }
+    }
+
+    #[test]
+    fn the_tail_is_the_end_of_each_asset_and_shares_no_samples_with_the_rest() {
+        let set = set(80);
+        let usable = set.usable(10).unwrap();
+        let (fit, tail) = set.split(&usable, 0.25);
+        for asset in 0..2 {
+            let of = |rows: &[usize]| -> Vec<usize> {
+                rows.iter().copied().filter(|&i| set.assets[i] == asset).collect()
+            };
+            let (fit, tail) = (of(&fit), of(&tail));
+            assert_eq!(fit.len(), 30);
+            assert_eq!(tail.len(), 9);
+            let last = fit.iter().map(|&i| set.ends[i]).max().unwrap();
+            assert!(tail.iter().all(|&i| set.starts[i] >= last));
+        }
+    }
+
+    #[test]
+    fn windows_with_a_missing_feature_are_not_used() {
+        let mut set = set(12);
+        set.rows[5] = f64::NAN;
+        set.rows[8] = f64::INFINITY;
+        assert_eq!(set.usable(10).unwrap().len(), 10);
+        let error = set.usable(11).unwrap_err();
+        assert_eq!(error, TrainError::TooFewRows { found: 10, skipped: 2, needed: 11 });
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        let values = [4.0, 1.0, 3.0, 2.0];
+        assert_eq!(quantile(&values, 0.0), 1.0);
+        assert_eq!(quantile(&values, 0.5), 2.5);
+        assert_eq!(quantile(&values, 1.0), 4.0);
+        assert_eq!(quantile(&[], 0.5), 0.0);
+    }
+}

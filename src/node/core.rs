@@ -1,0 +1,198 @@
+//! The engine thread: owns engine, ledger and inbox, and is the only one who does.
+//!
+//! `node` starts it. Its loop is the way of one reading: take what came, decode, step, commit, and only then tell
+//! anybody. It returns when the source has ended, after a last checkpoint, or with the first store error.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::NodeError;
+use super::status::{CoreView, view};
+use crate::decode::{Decoder, Rows};
+use crate::engine::Engine;
+use crate::feed::HubHandle;
+use crate::frame::Input;
+use crate::ingest::{Acks, Batch, Delivery, Inbox};
+use crate::metrics::Metrics;
+use crate::record::Record;
+use crate::store::{Committed, Ledger};
+use crate::time::{Span, Timestamp, monotonic, now};
+
+/// The loop comes round at least this often, so that its status is fresh and a checkpoint is not forgotten.
+const ROUND: Span = Span::millis(500);
+/// The status of a busy loop is told this often.
+const TELL: Span = Span::millis(250);
+
+/// A route: its decoder, and the rows of the tick.
+pub(super) struct Route {
+    pub(super) decoder: Decoder,
+    pub(super) rows: Rows,
+}
+
+/// Everything the engine thread owns.
+pub(super) struct Core {
+    pub(super) engine: Engine,
+    pub(super) ledger: Ledger,
+    pub(super) inbox: Inbox,
+    pub(super) acks: Acks,
+    pub(super) routes: Vec<Route>,
+    pub(super) committed: watch::Sender<Committed>,
+    pub(super) hub: HubHandle,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) status: watch::Sender<CoreView>,
+    pub(super) checkpoint_every: Span,
+    pub(super) rejected_kept: usize,
+    pub(super) messages: Messages,
+}
+
+/// Messages at the door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Messages {
+    /// That came.
+    pub received: u64,
+    /// That could not be read at all.
+    pub rejected: u64,
+    /// Readings in messages that could be read, each of which could not.
+    pub readings_rejected: u64,
+    /// Readings whose time is that of their arrival.
+    pub undated: u64,
+}
+
+impl Core {
+    /// Runs until the source has ended.
+    pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
+        let mut checkpointed = now();
+        let mut told = Timestamp::MIN;
+        while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
+            self.tick(batch)?;
+            let at = now();
+            if at.since(checkpointed) >= self.checkpoint_every {
+                self.checkpoint()?;
+                checkpointed = at;
+            }
+            if at.since(told) >= TELL {
+                self.tell();
+                told = at;
+            }
+        }
+        self.checkpoint()?;
+        self.tell();
+        Ok(self.status.borrow().clone())
+    }
+
+    /// When to come round even if nothing arrives.
+    fn wake(&self) -> std::time::Instant {
+        let due = self.engine.wake_at().map_or(ROUND, |at| at.since(now()));
+        monotonic() + due.clamp(Span::millis(1), ROUND).to_std()
+    }
+
+    fn tick(&mut self, batch: Batch) -> Result<(), NodeError> {
+        let at = now();
+        let Batch { deliveries, receipts, .. } = batch;
+        for delivery in &deliveries {
+            self.decode(delivery)?;
+        }
+        let input: Vec<Input> =
+            self.routes.iter_mut().filter(|r| !r.rows.is_empty()).map(|r| r.rows.take()).collect();
+        let due = self.engine.wake_at().is_some_and(|wake| wake <= at);
+        if input.is_empty() && receipts.is_empty() && !due {
+            return Ok(());
+        }
+        let readings: usize = input.iter().map(|i| i.readings.len()).sum();
+        let started = monotonic();
+        let step = self.engine.step(input, at);
+        let stepped = monotonic();
+        let (committed, released) = self.ledger.commit(&step, receipts)?;
+        self.metrics.step_seconds.observe((stepped - started).as_secs_f64());
+        self.metrics.commit_seconds.observe(stepped.elapsed().as_secs_f64());
+        self.metrics.tick_readings.observe(readings as f64);
+        self.acks.release(&released);
+        self.committed.send_replace(committed);
+        self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());
+        for failure in self.engine.take_failures() {
+            tracing::error!(
+                pipeline = failure.pipeline,
+                reason = failure.reason,
+                "a pipeline lost this tick's readings and what it remembered; the others go on"
+            );
+        }
+        Ok(())
+    }
+
+    /// Adds a message's readings to the rows of every route that it is for.
+    fn decode(&mut self, delivery: &Delivery) -> Result<(), NodeError> {
+        self.messages.received += 1;
+        self.metrics.message_received(1);
+        if let Some(size) = delivery.oversize {
+            return self.reject(delivery, "too_large", &format!("{size} bytes"));
+        }
+        let mut taken = false;
+        for index in 0..self.routes.len() {
+            let route = &mut self.routes[index];
+            if !route.decoder.matches(&delivery.topic) {
+                continue;
+            }
+            taken = true;
+            let (topic, payload) = (&delivery.topic, &delivery.payload);
+            let result = route.decoder.decode(topic, payload, delivery.received, &mut route.rows);
+            for name in route.rows.unknown_signals() {
+                tracing::warn!(
+                    topic,
+                    signal = name,
+                    "the schema does not know this signal; it is passed over"
+                );
+            }
+            match result {
+                Ok(decoded) => {
+                    self.messages.readings_rejected += decoded.rejected as u64;
+                    self.messages.undated += decoded.undated as u64;
+                    if let Some(fault) = decoded.fault {
+                        self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
+                        let why = fault.to_string();
+                        self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
+                    }
+                }
+                Err(error) => self.reject(delivery, error.name(), &error.to_string())?,
+            }
+        }
+        if !taken {
+            self.reject(delivery, "no_route", "its topic matches no pipeline")?;
+        }
+        Ok(())
+    }
+
+    /// Counts a message that could not be read, and keeps it to look into.
+    fn reject(
+        &mut self,
+        delivery: &Delivery,
+        name: &'static str,
+        why: &str,
+    ) -> Result<(), NodeError> {
+        self.messages.rejected += 1;
+        self.metrics.message_rejected(name, 1);
+        tracing::debug!(topic = delivery.topic, why, "a message was rejected");
+        self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), NodeError> {
+        let checkpoint = self.engine.checkpoint().map_err(NodeError::Checkpoint)?;
+        self.ledger.checkpoint(&checkpoint)?;
+        Ok(())
+    }
+
+    fn tell(&mut self) {
+        let beats = self.status.borrow().beats + 1;
+        let view = view(&self.engine, self.messages, beats);
+        for (name, counts) in &view.pipelines {
+            self.metrics.set_pipeline(name, counts);
+        }
+        self.status.send_replace(view);
+    }
+}
+
+/// What dashboards are shown.
+fn is_live(record: &Record) -> bool {
+    !matches!(record, Record::Raw(_))
+}

@@ -1,0 +1,467 @@
+//! A running node: store, engine thread, source, uplink and feeds, started in order and stopped in the direction of
+//! the data.
+//!
+//! `cli/run`, `demo` and `bench` call [`Node::start`]. What cannot work is found before anything is started; after
+//! that a broker or a far side that is away is normal. A store that fails ends the node: start-up is recovery.
+
+mod core;
+mod recovery;
+mod status;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::core::Messages;
+use self::core::{Core, Route};
+use self::recovery::Ready;
+pub use self::status::{CoreView, counts};
+use crate::config::{Config, TargetConfig};
+use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
+use crate::engine::Engine;
+use crate::feed::mqtt::{FeedCounts, MqttFeed};
+use crate::feed::{Hub, Keeper, NodeStatus};
+use crate::ingest::{self, Closing, Limits, MqttSource};
+use crate::link::{LinkStatus, SetupError};
+use crate::metrics::{LaneCounts, Metrics};
+use crate::model::Runtime;
+use crate::model::runtime::RuntimeError;
+use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::plan::{PlanError, PlanOptions, plan, route};
+use crate::record::Lane;
+use crate::stage::StageError;
+use crate::store::{Committed, Meter, Outbox, StoreError, StoreOptions};
+use crate::time::now;
+use crate::uplink::{self, HttpUplink, MqttUplink, Pace, UplinkCounts};
+
+/// Why a node cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A pipeline cannot run.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// No runtime for models.
+    #[error(transparent)]
+    Runtime(#[from] Box<RuntimeError>),
+    /// A pipeline's topics or format cannot be read.
+    #[error("pipeline `{pipeline}`: {source}")]
+    Decode {
+        /// The pipeline.
+        pipeline: String,
+        /// Why.
+        source: Box<DecodeError>,
+    },
+    /// A link cannot be set up.
+    #[error("{what}: {source}")]
+    Setup {
+        /// Which part of the config.
+        what: &'static str,
+        /// Why.
+        source: SetupError,
+    },
+    /// The feed's port cannot be had.
+    #[error(
+        "dashboards cannot be served on {address}: {source}; change `feed.listen` or stop what uses the port"
+    )]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine's memory cannot be saved.
+    #[error("no checkpoint can be made: {0}")]
+    Checkpoint(StageError),
+    /// A part ended that should not have.
+    #[error("{0} ended unexpectedly; the node stops, and recovers at its next start")]
+    Ended(&'static str),
+}
+
+/// A node that runs.
+pub struct Node {
+    /// Its state, twice a second.
+    pub status: watch::Receiver<NodeStatus>,
+    /// The engine's part of it, as it is told.
+    pub core: watch::Receiver<CoreView>,
+    /// Where dashboards are served.
+    pub address: Option<SocketAddr>,
+    /// What dashboards see.
+    pub hub: Hub,
+    /// What runs the models.
+    pub runtime: &'static Runtime,
+    store: Meter,
+    uplink: Option<Arc<UplinkCounts>>,
+    tasks: Tasks,
+}
+
+/// What a node did, once it has stopped.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Messages and pipelines.
+    pub core: CoreView,
+    /// Lanes.
+    pub lanes: BTreeMap<Lane, LaneCounts>,
+    /// How often the uplink went down.
+    pub outages: u64,
+}
+
+struct Tasks {
+    set: JoinSet<(&'static str, Result<(), NodeError>)>,
+    core: oneshot::Receiver<Result<CoreView, NodeError>>,
+    stop: CancellationToken,
+    stop_out: CancellationToken,
+    stop_feed: CancellationToken,
+    has_uplink: bool,
+}
+
+/// What a config asks for, made and checked, nothing started.
+struct Parts {
+    runtime: &'static Runtime,
+    engine: Engine,
+    routes: Vec<Route>,
+    source: MqttSource,
+    uplink: Option<AnyUplink>,
+    feed: Option<MqttFeed>,
+    listener: Option<TcpListener>,
+}
+
+enum AnyUplink {
+    Http(HttpUplink),
+    Mqtt(Box<MqttUplink>),
+}
+
+impl Node {
+    /// Starts a node; it runs until `stop`.
+    pub async fn start(
+        config: Config,
+        pipelines: Vec<LoadedPipeline>,
+        stop: CancellationToken,
+    ) -> Result<Node, NodeError> {
+        let mut parts = prepare(&config, &pipelines).await?;
+        let options = StoreOptions::new(&config.store, &config.node, now());
+        let engine = std::mem::replace(&mut parts.engine, Engine::new(String::new(), Vec::new()));
+        let recovering = move || recovery::recover(engine, &options);
+        let (engine, store) = blocking("recovery", recovering).await??;
+        parts.engine = engine;
+        Node::wire(&config, &pipelines, parts, store, stop)
+    }
+
+    /// Starts the engine thread and the tasks around it.
+    fn wire(
+        config: &Config,
+        pipelines: &[LoadedPipeline],
+        parts: Parts,
+        store: Ready,
+        stop: CancellationToken,
+    ) -> Result<Node, NodeError> {
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), &parts.runtime.name()));
+        let (hub, hub_handle, keeper) = Hub::new(config.feed.history);
+        let in_flight = config.mqtt.in_flight;
+        let closing = Closing::new(config.store.tick, config.store.tick_readings, in_flight);
+        let opened = ingest::open(Limits::new(in_flight), closing);
+        let (committed, committed_reader) = watch::channel(store.committed);
+        let (core_status, core_reader) = watch::channel(CoreView::default());
+        let (core_end, core_ended) = oneshot::channel();
+        let meter = store.ledger.meter();
+        let core = Core {
+            engine: parts.engine,
+            ledger: store.ledger,
+            inbox: opened.inbox,
+            acks: opened.acks,
+            routes: parts.routes,
+            committed,
+            hub: hub_handle,
+            metrics: Arc::clone(&metrics),
+            status: core_status,
+            checkpoint_every: config.store.checkpoint_every,
+            rejected_kept: config.limits.rejected_kept,
+            messages: Messages::default(),
+        };
+        start_core(core, core_end, stop.clone())?;
+        let mut tasks = Tasks::new(core_ended, stop);
+        tasks.ingest(parts.source, opened.door);
+        let uplink =
+            parts.uplink.map(|uplink| tasks.uplink(uplink, store.outbox, committed_reader, config));
+        tasks.feeds(keeper, parts.feed, &hub);
+        let sources = status::Sources {
+            node: config.node.clone(),
+            runtime: parts.runtime.name(),
+            started: now(),
+            pipelines: pipelines.iter().map(status::pipeline).collect(),
+            core: core_reader.clone(),
+            ingest: (config.mqtt.url.clone(), opened.status),
+            uplink: uplink.clone(),
+            store: meter.clone(),
+            hub: hub.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let status = tasks.status(sources);
+        let address = parts.listener.as_ref().and_then(|l| l.local_addr().ok());
+        if let Some(listener) = parts.listener {
+            tasks.serve(listener, hub.clone(), metrics, status.clone());
+        }
+        let runtime = parts.runtime;
+        let uplink = uplink.map(|u| u.2);
+        Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, uplink, tasks })
+    }
+
+    /// Waits until the node has stopped: because of `stop`, or because a part of it failed.
+    pub async fn join(self) -> Result<Report, NodeError> {
+        let core = self.tasks.join().await?;
+        let outages =
+            self.uplink.map_or(0, |u| u.outages.load(std::sync::atomic::Ordering::Relaxed));
+        Ok(Report { core, lanes: status::lanes(&self.store.read()), outages })
+    }
+}
+
+/// Makes everything that can be wrong before anything is started.
+async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts, NodeError> {
+    let setup = |what| move |source| NodeError::Setup { what, source };
+    let loaded = pipelines.to_vec();
+    let (library, node, limits) =
+        (config.onnxruntime.library.clone(), config.node.clone(), config.limits.clone());
+    let (runtime, engine) = blocking("planning", move || {
+        let runtime = Runtime::find(library.as_deref()).map_err(Box::new)?;
+        let planned = loaded.iter().map(|p| plan_live(p, library.as_ref(), limits.assets));
+        let planned = planned.collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, NodeError>((runtime, Engine::new(node, planned)))
+    })
+    .await??;
+    let routes = routes(pipelines, config)?;
+    let mut filters: Vec<String> = routes.iter().flat_map(|r| r.decoder.filters()).collect();
+    filters.sort();
+    filters.dedup();
+    let source = MqttSource::new(&config.mqtt, &config.node, filters, config.limits.message)
+        .map_err(setup("`mqtt`"))?;
+    let uplink = config.uplink.as_ref().map(|uplink| match &uplink.target {
+        TargetConfig::Http(http) => HttpUplink::new(http).map(AnyUplink::Http),
+        TargetConfig::Mqtt(mqtt) => {
+            MqttUplink::new(mqtt, &config.node).map(|m| AnyUplink::Mqtt(Box::new(m)))
+        }
+    });
+    let uplink = uplink.transpose().map_err(setup("`uplink`"))?;
+    let feed = config.feed.mqtt.then(|| {
+        let counts = Arc::new(FeedCounts::default());
+        MqttFeed::new(&config.mqtt, &config.node, &config.feed.topic, counts)
+    });
+    let feed = feed.transpose().map_err(setup("`feed`"))?;
+    let listener = if config.feed.http { Some(listen(&config.feed.listen).await?) } else { None };
+    Ok(Parts { runtime, engine, routes, source, uplink, feed, listener })
+}
+
+fn plan_live(
+    loaded: &LoadedPipeline,
+    library: Option<&PathBuf>,
+    asset_limit: usize,
+) -> Result<crate::engine::Pipeline, PlanError> {
+    let options = PlanOptions {
+        base: loaded.path.parent().unwrap_or(std::path::Path::new("")),
+        live: true,
+        asset_limit,
+        models: &[],
+        library: library.map(PathBuf::as_path),
+        features_only: false,
+    };
+    plan(&loaded.spec, &loaded.schema, options)
+}
+
+/// One decoder a route, however many pipelines take it.
+fn routes(pipelines: &[LoadedPipeline], config: &Config) -> Result<Vec<Route>, NodeError> {
+    let mut routes: Vec<Route> = Vec::new();
+    let message_max = usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX);
+    for LoadedPipeline { spec, schema, .. } in pipelines {
+        let name = route(spec);
+        if routes.iter().any(|r| r.decoder.route() == name) {
+            continue;
+        }
+        let options = DecodeOptions { message_max };
+        let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
+            .map_err(|e| NodeError::Decode { pipeline: spec.name.clone(), source: Box::new(e) })?;
+        routes.push(Route { decoder, rows: Rows::new(name) });
+    }
+    Ok(routes)
+}
+
+async fn listen(address: &str) -> Result<TcpListener, NodeError> {
+    let failed = |source| NodeError::Listen { address: address.to_owned(), source };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Runs what blocks (models, files) where it may.
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NodeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| NodeError::Ended(what))
+}
+
+/// The engine gets a thread of its own: it computes, and it waits for the disk.
+fn start_core(
+    core: Core,
+    ended: oneshot::Sender<Result<CoreView, NodeError>>,
+    stop: CancellationToken,
+) -> Result<(), NodeError> {
+    let mut core = core;
+    let work = move || {
+        let result = core.run();
+        // Whatever ended it, nothing may come in any more.
+        stop.cancel();
+        drop(ended.send(result));
+        // What the core holds goes only now: its ends of the channels say that it has stopped.
+        drop(core);
+    };
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(work);
+    thread.map(drop).map_err(|_| NodeError::Ended("the engine thread"))
+}
+
+type UplinkView = (String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>);
+
+impl Tasks {
+    fn new(core: oneshot::Receiver<Result<CoreView, NodeError>>, stop: CancellationToken) -> Tasks {
+        Tasks {
+            set: JoinSet::new(),
+            core,
+            stop,
+            stop_out: CancellationToken::new(),
+            stop_feed: CancellationToken::new(),
+            has_uplink: false,
+        }
+    }
+
+    fn ingest(&mut self, source: MqttSource, door: ingest::Door) {
+        let stop = self.stop.clone();
+        self.spawn("ingest", async move {
+            source.run(door, stop).await;
+            Ok(())
+        });
+    }
+
+    fn feeds(&mut self, keeper: Keeper, mqtt: Option<MqttFeed>, hub: &Hub) {
+        self.spawn("feed", async move {
+            keeper.run().await;
+            Ok(())
+        });
+        if let Some(feed) = mqtt {
+            let (events, stop) = (hub.subscribe(), self.stop_feed.clone());
+            let (status, _) = watch::channel(LinkStatus::Connecting);
+            self.spawn("MQTT feed", async move {
+                feed.run(events, |event| &event.record, status, stop).await;
+                Ok(())
+            });
+        }
+    }
+
+    fn status(&mut self, sources: status::Sources) -> watch::Receiver<NodeStatus> {
+        let (status, reader) = watch::channel(NodeStatus::default());
+        let stop = self.stop_feed.clone();
+        self.spawn("status", async move {
+            sources.run(status, stop).await;
+            Ok(())
+        });
+        reader
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), NodeError>> + Send + 'static,
+    ) {
+        self.set.spawn(async move { (name, work.await) });
+    }
+
+    fn uplink(
+        &mut self,
+        uplink: AnyUplink,
+        outbox: Outbox,
+        committed: watch::Receiver<Committed>,
+        config: &Config,
+    ) -> UplinkView {
+        let (status, reader) = watch::channel(LinkStatus::Connecting);
+        let counts = Arc::new(UplinkCounts::default());
+        let (shared, stop) = (Arc::clone(&counts), self.stop_out.clone());
+        let Some((pace, target)) =
+            config.uplink.as_ref().map(|u| (Pace::new(u), target(&u.target)))
+        else {
+            return (String::new(), reader, counts);
+        };
+        // With the uplink done, dashboards have nothing more to show.
+        let feeds = self.stop_feed.clone().drop_guard();
+        self.has_uplink = true;
+        self.spawn("uplink", async move {
+            let _feeds = feeds;
+            match uplink {
+                AnyUplink::Http(http) => {
+                    uplink::run(http, outbox, committed, status, shared, pace, stop).await
+                }
+                AnyUplink::Mqtt(mqtt) => {
+                    uplink::run(*mqtt, outbox, committed, status, shared, pace, stop).await
+                }
+            }
+            .map_err(NodeError::from)
+        });
+        (target, reader, counts)
+    }
+
+    fn serve(
+        &mut self,
+        listener: TcpListener,
+        hub: Hub,
+        metrics: Arc<Metrics>,
+        status: watch::Receiver<NodeStatus>,
+    ) {
+        let (stop, address) = (self.stop_feed.clone(), listener.local_addr());
+        self.spawn("dashboards", async move {
+            let served = crate::feed::http::serve(listener, hub, metrics, status, stop).await;
+            let address = address.map(|a| a.to_string()).unwrap_or_default();
+            served.map_err(|source| NodeError::Listen { address, source })
+        });
+    }
+
+    /// Stops in the direction of the data: the source, then the engine, then the uplink, then the feeds. Whatever
+    /// ends before its turn ends the node.
+    async fn join(mut self) -> Result<CoreView, NodeError> {
+        let mut failure = None;
+        let core = loop {
+            tokio::select! {
+                ended = &mut self.core => break ended.unwrap_or(Err(NodeError::Ended("the engine"))),
+                Some(task) = self.set.join_next() => {
+                    let (name, result) = task.unwrap_or(("a task", Ok(())));
+                    let stopping = self.stop.is_cancelled() && (name == "ingest" || name == "feed");
+                    let early = (!stopping).then_some(NodeError::Ended(name));
+                    failure = failure.or(result.err()).or(early);
+                    self.stop.cancel();
+                }
+            }
+        };
+        self.stop_out.cancel();
+        if !self.has_uplink {
+            self.stop_feed.cancel();
+        }
+        while let Some(task) = self.set.join_next().await {
+            let (name, result) = task.unwrap_or(("a task", Err(NodeError::Ended("a task"))));
+            tracing::debug!(task = name, "stopped");
+            failure = failure.or(result.err());
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => core,
+        }
+    }
+}
+
+/// The far side, without credentials.
+fn target(target: &TargetConfig) -> String {
+    match target {
+        TargetConfig::Http(http) => http.url.clone(),
+        TargetConfig::Mqtt(mqtt) => mqtt.broker.url.clone(),
+    }
+}

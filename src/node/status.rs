@@ -1,0 +1,198 @@
+//! What the node knows of itself, gathered for dashboards, metrics and the demo's live view.
+//!
+//! The engine thread tells its part ([`CoreView`]); a task joins it with the links' and the store's twice a second.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::core::Messages;
+use crate::engine::Engine;
+use crate::feed::{Hub, LinkView, NodeStatus, PipelineView, StoreView};
+use crate::link::LinkStatus;
+use crate::metrics::{LaneCounts, Metrics, PipelineCounts};
+use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::spec::StageSpec;
+use crate::record::Lane;
+use crate::stage::{Account, Reason};
+use crate::store::{Meter, StoreStats};
+use crate::time::{Timestamp, now};
+use crate::uplink::UplinkCounts;
+
+/// What the engine thread knows.
+#[derive(Clone, Debug, Default)]
+pub struct CoreView {
+    /// Goes up whenever the thread comes round.
+    pub beats: u64,
+    /// Messages at the door.
+    pub messages: Messages,
+    /// Every pipeline's books.
+    pub pipelines: Vec<(String, PipelineCounts)>,
+}
+
+/// The engine thread's view of now.
+pub(super) fn view(engine: &Engine, messages: Messages, beats: u64) -> CoreView {
+    let pipelines = engine.pipelines().iter().map(|p| (p.name.clone(), counts(p.account())));
+    CoreView { beats, messages, pipelines: pipelines.collect() }
+}
+
+/// A pipeline's books as plain numbers.
+pub fn counts(account: &Account) -> PipelineCounts {
+    let by_reason = |counts: &[u64]| -> BTreeMap<&'static str, u64> {
+        Reason::ALL.iter().zip(counts).filter(|c| *c.1 > 0).map(|(r, n)| (r.name(), *n)).collect()
+    };
+    PipelineCounts {
+        received: account.received,
+        used: account.used,
+        rejected: by_reason(&account.rejected),
+        marked: by_reason(&account.marked),
+        duplicates: account.duplicates,
+        late: account.late,
+        pending: account.pending,
+        windows: account.windows,
+        windows_sparse: account.sparse,
+        scores: account.scores,
+        unscored: account.unscored,
+        alarms_raised: account.alarms_raised,
+        alarms_cleared: account.alarms_cleared,
+        failures: account.failures,
+    }
+}
+
+/// Where the parts of the status come from.
+pub(super) struct Sources {
+    pub(super) node: String,
+    pub(super) runtime: String,
+    pub(super) started: Timestamp,
+    pub(super) pipelines: Vec<PipelineView>,
+    pub(super) core: watch::Receiver<CoreView>,
+    pub(super) ingest: (String, watch::Receiver<LinkStatus>),
+    pub(super) uplink: Option<(String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>)>,
+    pub(super) store: Meter,
+    pub(super) hub: Hub,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Sources {
+    /// Joins the parts until `stop`, and once more then.
+    pub(super) async fn run(self, status: watch::Sender<NodeStatus>, stop: CancellationToken) {
+        loop {
+            status.send_replace(self.join());
+            let wait = Duration::from_millis(500);
+            if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
+                break;
+            }
+        }
+        status.send_replace(self.join());
+    }
+
+    fn join(&self) -> NodeStatus {
+        let core = self.core.borrow().clone();
+        let stats = self.store.read();
+        let lanes = lanes(&stats);
+        let outages = self.uplink.as_ref().map_or(0, |u| u.2.outages.load(Relaxed));
+        let uplink = self.uplink.as_ref().map(|(to, status, _)| link(to, &status.borrow()));
+        let ingest = link(&self.ingest.0, &self.ingest.1.borrow());
+        self.measure(&stats, &lanes, &ingest, uplink.as_ref(), outages);
+        let mut pipelines = self.pipelines.clone();
+        for view in &mut pipelines {
+            if let Some((_, counts)) = core.pipelines.iter().find(|p| p.0 == view.name) {
+                view.account = counts.clone();
+            }
+        }
+        NodeStatus {
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started: self.started,
+            runtime: self.runtime.clone(),
+            ingest,
+            uplink,
+            store: StoreView::default(),
+            lanes,
+            outages,
+            pipelines,
+            beats: core.beats,
+        }
+    }
+
+    fn measure(
+        &self,
+        stats: &StoreStats,
+        lanes: &BTreeMap<Lane, LaneCounts>,
+        ingest: &LinkView,
+        uplink: Option<&LinkView>,
+        outages: u64,
+    ) {
+        for (lane, counts) in lanes {
+            self.metrics.set_lane(*lane, counts);
+        }
+        self.metrics.set_ingest_up(ingest.up);
+        self.metrics.set_uplink_up(uplink.is_some_and(|u| u.up));
+        self.metrics.set_outages(outages);
+        self.metrics.set_alarms_active(&self.hub.live().active_by_severity());
+        self.metrics.set_feed_skipped(self.hub.skipped());
+        self.metrics.set_store(stats.written_bytes, stats.journal_bytes);
+    }
+}
+
+/// Every lane's books.
+pub(super) fn lanes(stats: &StoreStats) -> BTreeMap<Lane, LaneCounts> {
+    let counts = |lane| {
+        let lane_stats = stats.lane(lane);
+        LaneCounts {
+            records: lane_stats.found + lane_stats.made,
+            waiting: lane_stats.queued,
+            waiting_bytes: lane_stats.queued_bytes,
+            delivered: lane_stats.delivered,
+            evicted: lane_stats.evicted,
+        }
+    };
+    Lane::ALL.into_iter().map(|lane| (lane, counts(lane))).collect()
+}
+
+/// A link as dashboards see it.
+fn link(target: &str, status: &LinkStatus) -> LinkView {
+    let since = match status {
+        LinkStatus::Up { since, .. }
+        | LinkStatus::Down { since, .. }
+        | LinkStatus::Probing { since, .. } => *since,
+        LinkStatus::Connecting | LinkStatus::Stopped => now(),
+    };
+    let detail = status.error().unwrap_or_else(|| match status {
+        LinkStatus::Connecting => "the first connection is being made".into(),
+        LinkStatus::Stopped => "stopped".into(),
+        _ => String::new(),
+    });
+    let up = matches!(status, LinkStatus::Up { .. });
+    LinkView { target: target.to_owned(), up, since, detail }
+}
+
+/// A pipeline as dashboards list it.
+pub(super) fn pipeline(loaded: &LoadedPipeline) -> PipelineView {
+    let spec = &loaded.spec;
+    PipelineView {
+        name: spec.name.clone(),
+        description: spec.description.clone(),
+        schema: spec.schema.clone(),
+        topics: spec.topics.clone(),
+        stages: spec.stages.iter().map(in_words).collect(),
+        account: PipelineCounts::default(),
+    }
+}
+
+fn in_words(stage: &StageSpec) -> String {
+    match stage {
+        StageSpec::Clean(_) => "clean".into(),
+        StageSpec::Resample(r) => format!("resample to {}", r.every),
+        StageSpec::Window(w) => {
+            format!("window of {} every {}", w.length, w.every.unwrap_or(w.length))
+        }
+        StageSpec::Score(s) => format!("score {} with {}", s.output, s.model),
+        StageSpec::Alarm(a) => format!("alarm {} on {}", a.name, a.on),
+        StageSpec::Emit(e) => format!("emit on lane {}", e.lane.name()),
+    }
+}

@@ -1,0 +1,228 @@
+//! From a checked pipeline file to running stages: models opened, names resolved.
+//!
+//! `node`, `replay`, `train` and `check` call it. What it cannot build is an error with the place in the file.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::spec::{ModelInput, PipelineSpec, StageSpec};
+use crate::engine::{Pipeline, Planned};
+use crate::model::runtime::RuntimeError;
+use crate::model::{Given, Model, ModelError, Runtime};
+use crate::schema::Schema;
+use crate::stage::Stage;
+use crate::stage::alarm::Alarm;
+use crate::stage::clean::Clean;
+use crate::stage::emit::Emit;
+use crate::stage::resample::Resample;
+use crate::stage::score::{ScoreError, ScoreStage};
+use crate::stage::window::{Window, WindowInput};
+use crate::time::Span;
+
+/// How a pipeline is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions<'a> {
+    /// Folder from which model files are named.
+    pub base: &'a Path,
+    /// Whether input comes as it happens (checked against the clock) or from a recording.
+    pub live: bool,
+    /// Most assets.
+    pub asset_limit: usize,
+    /// Models that take the place of the pipeline's own.
+    pub models: &'a [OtherModel],
+    /// The ONNX Runtime to load, where the config names one.
+    pub library: Option<&'a Path>,
+    /// Stop after the window stage and keep its windows (`Engine::take_windows`): what training needs.
+    pub features_only: bool,
+}
+
+/// A model that takes the place of one in the pipeline file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherModel {
+    /// Of which score; of the first one where it does not say.
+    pub output: Option<String>,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+/// Why a pipeline cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Its stages do not fit together; `check` says where.
+    #[error("pipeline `{pipeline}`: {reason}; run `forebay check` for the place")]
+    Stage {
+        /// The pipeline.
+        pipeline: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A model cannot be opened.
+    #[error("pipeline `{pipeline}`: {source}")]
+    Model {
+        /// The pipeline.
+        pipeline: String,
+        /// Why.
+        source: Box<ModelError>,
+    },
+    /// A model does not fit.
+    #[error("pipeline `{pipeline}`: {}: {source}", path.display())]
+    Fit {
+        /// The pipeline.
+        pipeline: String,
+        /// The model's file.
+        path: PathBuf,
+        /// Why.
+        source: Box<ScoreError>,
+    },
+    /// No runtime for models.
+    #[error(transparent)]
+    Runtime(#[from] Box<RuntimeError>),
+}
+
+/// The name of a pipeline's door: the same for pipelines that take the same readings in the same way.
+pub fn route(spec: &PipelineSpec) -> String {
+    let mut digest = Sha256::new();
+    for part in [
+        serde_json::to_vec(&spec.schema),
+        serde_json::to_vec(&spec.topics),
+        serde_json::to_vec(&spec.format),
+    ] {
+        digest.update(part.unwrap_or_default());
+        digest.update([0]);
+    }
+    format!("{}@{}", spec.schema, &hex(&digest.finalize())[..8])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
+}
+
+/// Builds the stages of a pipeline.
+pub fn plan(
+    spec: &PipelineSpec,
+    schema: &Schema,
+    options: PlanOptions<'_>,
+) -> Result<Pipeline, PlanError> {
+    let mut builder = Builder::new(spec, schema, options);
+    if !matches!(spec.stages.first(), Some(StageSpec::Clean(_))) {
+        builder.add(&StageSpec::Clean(super::spec::CleanSpec::default()))?;
+    }
+    for stage in &spec.stages {
+        builder.add(stage)?;
+        if options.features_only && matches!(stage, StageSpec::Window(_)) {
+            break;
+        }
+    }
+    let mut pipeline =
+        Pipeline::new(spec.name.clone(), route(spec), builder.stages, options.asset_limit);
+    pipeline.keep_windows = options.features_only;
+    Ok(pipeline)
+}
+
+struct Builder<'a> {
+    spec: &'a PipelineSpec,
+    schema: &'a Schema,
+    options: PlanOptions<'a>,
+    stages: Vec<Planned>,
+    signals: Vec<String>,
+    /// Settings so far of what shapes the flow: a stage's memory fits only the same.
+    lineage: String,
+    step: Option<Span>,
+    /// Names of the features, once there are windows.
+    features: Vec<String>,
+    /// Samples and channels of a window.
+    sequence: (usize, Vec<String>),
+    models: Vec<OtherModel>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(spec: &'a PipelineSpec, schema: &'a Schema, options: PlanOptions<'a>) -> Builder<'a> {
+        let lineage = [serde_json::to_string(schema), serde_json::to_string(&spec.time)];
+        Builder {
+            spec,
+            schema,
+            options,
+            stages: Vec::new(),
+            signals: schema.signals.iter().map(|s| s.name.clone()).collect(),
+            lineage: lineage.into_iter().map(Result::unwrap_or_default).collect(),
+            step: None,
+            features: Vec::new(),
+            sequence: (0, Vec::new()),
+            models: options.models.to_vec(),
+        }
+    }
+
+    fn unfit(&self, reason: impl Into<String>) -> PlanError {
+        PlanError::Stage { pipeline: self.spec.name.clone(), reason: reason.into() }
+    }
+
+    fn add(&mut self, stage: &StageSpec) -> Result<(), PlanError> {
+        let text = serde_json::to_string(stage).unwrap_or_default();
+        let shapes =
+            matches!(stage, StageSpec::Clean(_) | StageSpec::Resample(_) | StageSpec::Window(_));
+        if shapes {
+            self.lineage.push_str(&text);
+        }
+        let stage: Box<dyn Stage> = match stage {
+            StageSpec::Clean(clean) => {
+                Box::new(Clean::new(clean, &self.spec.time, self.schema, self.options.live))
+            }
+            StageSpec::Resample(resample) => {
+                self.step = Some(resample.every);
+                Box::new(Resample::new(resample, self.signals.len()))
+            }
+            StageSpec::Window(window) => Box::new(self.window(window)?),
+            StageSpec::Score(score) => Box::new(self.score(score)?),
+            StageSpec::Alarm(alarm) => Box::new(Alarm::new(alarm.clone())),
+            StageSpec::Emit(emit) => Box::new(Emit::new(emit.lane, self.signals.clone())),
+        };
+        let key = if shapes { &self.lineage } else { &text };
+        let fingerprint = hex(&Sha256::digest(key.as_bytes()))[..16].to_owned();
+        self.stages.push(Planned { stage, fingerprint });
+        Ok(())
+    }
+
+    fn window(&mut self, window: &super::spec::WindowSpec) -> Result<Window, PlanError> {
+        let step = self.step.ok_or_else(|| self.unfit("`window` needs a `resample` before it"))?;
+        let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input == ModelInput::Sequence);
+        let sequence = self.spec.stages.iter().any(wants_sequence);
+        let input = WindowInput { signals: &self.signals, step, sequence };
+        let stage = Window::new(window, &input).map_err(|reason| self.unfit(reason))?;
+        self.features = super::names::feature_names(self.schema, window);
+        let channels = window.signals.clone().unwrap_or_else(|| self.signals.clone());
+        self.sequence = ((window.length.0 / step.0) as usize, channels);
+        Ok(stage)
+    }
+
+    fn score(&mut self, score: &super::spec::ScoreSpec) -> Result<ScoreStage, PlanError> {
+        if self.sequence.0 == 0 {
+            return Err(self.unfit("`score` needs a `window` before it"));
+        }
+        let other = |m: &OtherModel| m.output.as_ref().is_none_or(|output| *output == score.output);
+        let path = match self.models.iter().position(other) {
+            Some(index) => self.models.remove(index).path,
+            None => self.options.base.join(&score.model),
+        };
+        let pipeline = self.spec.name.clone();
+        let model =
+            Model::open(Runtime::find(self.options.library).map_err(Box::new)?, &path).map_err(
+                |source| PlanError::Model { pipeline: pipeline.clone(), source: source.into() },
+            )?;
+        let given = match score.input {
+            ModelInput::Features => Given::Features(&self.features),
+            ModelInput::Sequence => {
+                Given::Sequence { steps: self.sequence.0, channels: &self.sequence.1 }
+            }
+        };
+        ScoreStage::new(score, model, given).map_err(|source| PlanError::Fit {
+            pipeline,
+            path,
+            source: Box::new(source),
+        })
+    }
+}

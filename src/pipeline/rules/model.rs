@@ -1,0 +1,197 @@
+//! Rules of models: each `score` stage's file is there, opens, and takes what the pipeline gives it.
+//!
+//! Apart from the other rules because a pipeline may be read for its model's sake: `train` reads one whose model does
+//! not exist yet, `replay --model` one whose model is not used.
+
+use std::path::Path;
+
+use super::Look;
+use crate::diagnose::nearest::nearest;
+use crate::diagnose::{Problem, Spot};
+use crate::model::{Given, Mismatch, Model, Runtime};
+use crate::pipeline::names::{feature_names, is_feature, window_signals};
+use crate::pipeline::spec::{ModelInput, ScoreSpec, StageSpec};
+use crate::stage::score::{ScoreError, ScoreStage};
+
+/// Checks the models of a pipeline file in `folder`.
+pub(in crate::pipeline) fn check(look: &mut Look<'_>, folder: &Path, library: Option<&Path>) {
+    for index in 0..look.parts.stages.len() {
+        let Some(StageSpec::Score(score)) =
+            look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
+        else {
+            continue;
+        };
+        let spot = look.stage(index, "score");
+        if file_is_there(look, spot.key("model"), score, folder) {
+            fits(look, spot, score, &folder.join(&score.model), library);
+        }
+    }
+}
+
+/// Whether there is a file to open.
+fn file_is_there(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, folder: &Path) -> bool {
+    let path = folder.join(&score.model);
+    let shown = crate::diagnose::source::shown_path(&path);
+    let (message, found) = match std::fs::metadata(&path) {
+        Ok(meta) if meta.is_file() => return true,
+        Ok(_) => ("this is a folder, not a model".to_owned(), format!("the folder `{shown}`")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            (format!("model `{}` does not exist", score.model), format!("no file `{shown}`"))
+        }
+        Err(error) => (format!("model `{}` cannot be read", score.model), error.to_string()),
+    };
+    let beside = beside(&path);
+    let near = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .and_then(|n| nearest(n, beside.iter().map(String::as_str)));
+    let suggestion =
+        near.map(|near| format!("\"{}\"", Path::new(&score.model).with_file_name(near).display()));
+    let problem = Problem::error(spot, message)
+        .found(found)
+        .expected("an ONNX file, named from the pipeline file's folder")
+        .suggest_nearest(suggestion);
+    look.tell(problem);
+    false
+}
+
+/// The models in the folder where one was looked for.
+fn beside(path: &Path) -> Vec<String> {
+    let entries = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let names =
+        entries.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+    names.filter(|n| Path::new(n).extension().is_some_and(|e| e == "onnx")).collect()
+}
+
+/// Opens the model and compares what it takes with what it is given: the same code that a node starts with.
+fn fits(
+    look: &mut Look<'_>,
+    spot: Spot<'_>,
+    score: &ScoreSpec,
+    path: &Path,
+    library: Option<&Path>,
+) {
+    let Some(given) = Fed::of(look) else { return };
+    let opened = Runtime::find(library).map_err(|e| e.to_string()).and_then(|runtime| {
+        let prefix = format!("model {} ", path.display());
+        Model::open(runtime, path).map_err(|e| e.to_string().replacen(&prefix, "", 1))
+    });
+    let model = match opened {
+        Ok(model) => model,
+        Err(reason) => {
+            let problem = Problem::error(
+                spot.key("model"),
+                format!("model `{}` cannot be used", score.model),
+            )
+            .found(format!("a file that {reason}"))
+            .expected("an ONNX model that runs here");
+            look.tell(problem);
+            return;
+        }
+    };
+    let noted = model.metadata.threshold;
+    let given = match score.input {
+        ModelInput::Features => Given::Features(&given.features),
+        ModelInput::Sequence => Given::Sequence { steps: given.steps, channels: &given.channels },
+    };
+    match ScoreStage::new(score, model, given) {
+        Ok(stage) => threshold(look, score, stage.threshold()),
+        Err(ScoreError::Fit(mismatches)) => {
+            for mismatch in &mismatches {
+                misfit(look, spot, score, mismatch);
+            }
+            threshold(look, score, score.threshold.or(noted));
+        }
+        Err(ScoreError::Model(error)) => {
+            let problem = Problem::error(
+                spot.key("model"),
+                format!("model `{}` does not run on what it would be given", score.model),
+            );
+            look.tell(problem.found(error.to_string()));
+        }
+    }
+}
+
+/// What a pipeline's windows give to models.
+struct Fed {
+    features: Vec<String>,
+    steps: usize,
+    channels: Vec<String>,
+}
+
+impl Fed {
+    /// `None` where schema, grid or window are not right, so that nothing can be said.
+    fn of(look: &Look<'_>) -> Option<Fed> {
+        let schema = look.schema?;
+        let stages = || look.parts.stages.iter().filter_map(|s| s.spec.as_ref());
+        let step = stages().find_map(|s| match s {
+            StageSpec::Resample(resample) => Some(resample.every),
+            _ => None,
+        })?;
+        let window = stages().find_map(|s| match s {
+            StageSpec::Window(window) => Some(window),
+            _ => None,
+        })?;
+        let known = window.features.iter().all(|f| is_feature(f));
+        let steps = window.length.0.checked_div(step.0).filter(|steps| *steps > 0 && known)?;
+        let channels = window_signals(schema, window);
+        let there = |name: &String| schema.signals.iter().any(|s| s.name == *name);
+        channels.iter().all(there).then(|| Fed {
+            features: feature_names(schema, window),
+            steps: steps as usize,
+            channels,
+        })
+    }
+}
+
+fn misfit(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, mismatch: &Mismatch) {
+    let Mismatch { what, expected, found } = mismatch;
+    let tensor = spot.key("tensor");
+    let (place, message, near) = if what == "output" && tensor.exact {
+        let near = nearest(score.tensor.as_deref().unwrap_or_default(), found.split(", "));
+        (tensor, format!("model `{}` has no such output", score.model), near)
+    } else {
+        (
+            spot.key("model"),
+            format!("model `{}` does not fit this pipeline: {what}", score.model),
+            None,
+        )
+    };
+    let (found, expected) = if what == "output" { (expected, found) } else { (found, expected) };
+    let problem = Problem::error(place, message)
+        .found(found.as_str())
+        .expected(expected.as_str())
+        .suggest_nearest(near.map(|n| format!("\"{n}\"")));
+    look.problems.push(problem); // several at one place: each is a difference of its own
+}
+
+/// An alarm without `raise` leans on the score's threshold, so there must be one.
+fn threshold(look: &mut Look<'_>, score: &ScoreSpec, threshold: Option<f64>) {
+    for index in 0..look.parts.stages.len() {
+        let Some(StageSpec::Alarm(alarm)) =
+            look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
+        else {
+            continue;
+        };
+        let limit = alarm.raise.or(threshold);
+        let spot = look.stage(index, "alarm");
+        if alarm.on != score.output || alarm.below {
+            continue;
+        }
+        match (limit, alarm.clear) {
+            (None, _) => {
+                let problem = Problem::error(spot.key("raise"), format!("this alarm does not say when it is raised, and model `{}` has no threshold", score.model))
+                    .found("no `raise`")
+                    .expected("`raise` here, or `threshold` at the score");
+                look.tell(problem);
+            }
+            (Some(limit), Some(clear)) if alarm.raise.is_none() && clear > limit => {
+                let problem = Problem::error(spot.key("clear"), "the alarm would clear while it is raised: `clear` is above the score's threshold")
+                    .found(clear.to_string())
+                    .expected(format!("at most {limit}"));
+                look.tell(problem);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Rules of `score` and `alarm`: names that are unique and exist, limits in the right order.
+
+use std::collections::BTreeMap;
+
+use super::Look;
+use crate::diagnose::nearest::{list, nearest};
+use crate::diagnose::{Problem, Spot};
+use crate::pipeline::names::{feature_names, is_feature};
+use crate::pipeline::spec::{AlarmSpec, ScoreSpec, StageSpec};
+use crate::time::Span;
+
+/// Checks the settings of `score` and `alarm`.
+pub(super) fn check(look: &mut Look<'_>) {
+    let features = features(look);
+    let mut outputs: BTreeMap<String, usize> = BTreeMap::new();
+    let mut alarms: BTreeMap<String, usize> = BTreeMap::new();
+    for index in 0..look.parts.stages.len() {
+        match look.parts.stages.get(index).and_then(|s| s.spec.as_ref()) {
+            Some(StageSpec::Score(score)) => {
+                output(look, index, score, &features, &outputs);
+                outputs.entry(score.output.clone()).or_insert(index);
+            }
+            Some(StageSpec::Alarm(alarm)) => {
+                alarm_name(look, index, alarm, &mut alarms);
+                watched(look, index, alarm, &features, &outputs);
+                limits(look, index, alarm, &features);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// All features of the pipeline's window; none where schema or window are not known.
+fn features(look: &Look<'_>) -> Vec<String> {
+    let window = look.parts.stages.iter().find_map(|s| match &s.spec {
+        Some(StageSpec::Window(window)) => Some(window),
+        _ => None,
+    });
+    match (look.schema, window) {
+        (Some(schema), Some(window)) => feature_names(schema, window),
+        _ => Vec::new(),
+    }
+}
+
+fn output(
+    look: &mut Look<'_>,
+    index: usize,
+    score: &ScoreSpec,
+    features: &[String],
+    before: &BTreeMap<String, usize>,
+) {
+    let spot = look.stage(index, "score");
+    let name = &score.output;
+    let word =
+        !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    let problem = if before.contains_key(name) {
+        Problem::error(spot.key("output"), format!("two scores are called `{name}`"))
+            .found(format!("`{name}` again"))
+            .expected("a name of its own for each score")
+    } else if is_feature(name) || features.contains(name) {
+        Problem::error(spot.key("output"), format!("`{name}` is the name of a feature"))
+            .found(format!("`{name}`"))
+            .expected("a name that no feature has, like `anomaly` or `failure_risk`")
+    } else if !word {
+        Problem::error(spot.key("output"), format!("`{name}` cannot be the name of a score"))
+            .found(format!("`{name}`"))
+            .expected("letters, digits, `_` and `-`, like `failure_risk`")
+    } else {
+        return;
+    };
+    look.tell(problem);
+}
+
+fn alarm_name(
+    look: &mut Look<'_>,
+    index: usize,
+    alarm: &AlarmSpec,
+    before: &mut BTreeMap<String, usize>,
+) {
+    let spot = look.stage(index, "alarm").key("name");
+    if alarm.name.trim().is_empty() {
+        look.tell(
+            Problem::error(spot, "an alarm needs a name")
+                .found("an empty name")
+                .expected("what an operator should read"),
+        );
+    } else if before.insert(alarm.name.clone(), index).is_some() {
+        let problem = Problem::error(spot, format!("two alarms are called `{}`", alarm.name))
+            .found(format!("`{}` again", alarm.name))
+            .expected("a name of its own for each alarm");
+        look.tell(problem);
+    }
+}
+
+/// What an alarm watches must exist when the alarm's turn comes.
+fn watched(
+    look: &mut Look<'_>,
+    index: usize,
+    alarm: &AlarmSpec,
+    features: &[String],
+    outputs: &BTreeMap<String, usize>,
+) {
+    let on = alarm.on.as_str();
+    if outputs.contains_key(on) || features.iter().any(|f| f == on) {
+        return;
+    }
+    let kinds = || look.parts.stages.iter().take(index).filter_map(|s| s.kind);
+    let unclear = look.unclear("score")
+        || look.unclear("window")
+        || !kinds().any(|kind| kind == "window")
+        || (look.schema.is_none() && on.contains('.'));
+    if unclear {
+        return;
+    }
+    let spot = look.stage(index, "alarm").key("on");
+    let later = look
+        .parts
+        .stages
+        .iter()
+        .skip(index)
+        .any(|s| matches!(&s.spec, Some(StageSpec::Score(s)) if s.output == on));
+    if later {
+        let problem = Problem::error(spot, format!("score `{on}` comes only after this alarm"))
+            .found(format!("`{on}`, which a later stage gives"))
+            .expected("an alarm after the score it watches");
+        look.tell(problem);
+        return;
+    }
+    let known = || outputs.keys().chain(features).map(String::as_str);
+    let addable = on.rsplit_once('.').filter(|(signal, feature)| {
+        let there = look.schema.is_some_and(|s| s.signals.iter().any(|s| s.name == *signal));
+        there && is_feature(feature)
+    });
+    let suggestion = match addable {
+        Some((_, feature)) => Some(format!("\"{feature}\" into `features` of the window")),
+        None => nearest(on, known()).map(|n| format!("\"{n}\"")),
+    };
+    let problem = Problem::error(spot, format!("there is no score and no feature `{on}` to watch"))
+        .found(format!("`{on}`"))
+        .expected(match known().next() {
+            Some(_) => list(known(), 8),
+            None => "a score's `output`, or a feature like `pressure.max`".into(),
+        })
+        .suggest_nearest(suggestion);
+    look.tell(problem);
+}
+
+fn limits(look: &mut Look<'_>, index: usize, alarm: &AlarmSpec, features: &[String]) {
+    let spot = look.stage(index, "alarm");
+    let on_feature = features.contains(&alarm.on) || alarm.on.contains('.');
+    match (alarm.raise, alarm.clear) {
+        (None, _) if on_feature => {
+            missing_raise(look, spot, "a feature has no threshold of its own");
+        }
+        (None, _) if alarm.below => missing_raise(
+            look,
+            spot,
+            "a score's threshold is for large values, and `below` watches small ones",
+        ),
+        (Some(raise), Some(clear)) if !alarm.below && clear > raise => {
+            let problem = Problem::error(
+                spot.key("clear"),
+                "the alarm would clear while it is raised: `clear` is above `raise`",
+            )
+            .found(format!("raise {raise}, clear {clear}"))
+            .expected(format!(
+                "at most {raise}, or `below = true` if small values are the wrong ones"
+            ));
+            look.tell(problem);
+        }
+        (Some(raise), Some(clear)) if alarm.below && clear < raise => {
+            let problem = Problem::error(
+                spot.key("clear"),
+                "the alarm would clear while it is raised: with `below`, `clear` is above `raise`",
+            )
+            .found(format!("raise {raise}, clear {clear}"))
+            .expected(format!("at least {raise}"));
+            look.tell(problem);
+        }
+        _ => {}
+    }
+    for (key, delay) in [("on_delay", alarm.on_delay), ("off_delay", alarm.off_delay)] {
+        if delay > Span::seconds(24 * 3600) {
+            let problem = Problem::warning(
+                spot.key(key),
+                "an alarm that waits for more than a day hardly helps anyone",
+            )
+            .found(delay.to_string())
+            .expected("seconds to minutes");
+            look.tell(problem);
+        }
+    }
+}
+
+fn missing_raise(look: &mut Look<'_>, spot: Spot<'_>, why: &str) {
+    let problem = Problem::error(
+        spot.key("raise"),
+        format!("this alarm does not say when it is raised: {why}"),
+    )
+    .found("no `raise`")
+    .expected("`raise`, the value at which it is raised");
+    look.tell(problem);
+}

@@ -1,0 +1,179 @@
+//! `alarm`: one rule's state on every asset, after ISA-18.2; one record a change, never one a window.
+//!
+//! After `window` (on a feature) or `score` (on a score). Delays run in event time, from window end to window end.
+//! A window without the value changes nothing: an alarm is neither raised nor cleared by what is not known.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Around, Effects, Flow, Stage, StageError, load_state, save_state};
+use crate::frame::Windows;
+use crate::pipeline::spec::AlarmSpec;
+use crate::record::{AlarmRecord, AlarmState, Contribution, Lane, Outgoing, Record};
+use crate::time::Timestamp;
+
+/// Without a `clear` limit an alarm is cleared at this share of `raise`: a deadband against chattering.
+const CLEAR_SHARE: f64 = 0.9;
+
+/// The stage: a rule and every asset's state.
+pub struct Alarm {
+    spec: AlarmSpec,
+    assets: Vec<Condition>,
+}
+
+/// The rule's state on one asset.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Condition {
+    state: AlarmState,
+    /// Since when the value has been asking for a change of state.
+    asking_since: Option<Timestamp>,
+}
+
+impl Alarm {
+    /// A rule under which every asset is normal.
+    pub fn new(spec: AlarmSpec) -> Alarm {
+        Alarm { spec, assets: Vec::new() }
+    }
+
+    /// The two limits; `None` where the pipeline left `raise` to a model that says nothing.
+    fn limits(&self, threshold: Option<f64>) -> Option<(f64, f64)> {
+        let raise = self.spec.raise.or(threshold)?;
+        let share = if self.spec.below == (raise >= 0.0) { 1.0 / CLEAR_SHARE } else { CLEAR_SHARE };
+        Some((raise, self.spec.clear.unwrap_or(raise * share)))
+    }
+
+    /// The state that follows when an asset's value is `value` at `at`; `None` if it stays as it is.
+    fn next(
+        &mut self,
+        asset: usize,
+        value: f64,
+        (raise, clear): (f64, f64),
+        at: Timestamp,
+    ) -> Option<AlarmState> {
+        let (spec, condition) = (&self.spec, &mut self.assets[asset]);
+        let on = if spec.below { value <= raise } else { value >= raise };
+        let off = if spec.below { value > clear } else { value < clear };
+        let raised =
+            matches!(condition.state, AlarmState::Unacknowledged | AlarmState::Acknowledged);
+        let (asks, delay, to) = match (raised, spec.latch) {
+            (false, _) => (on, spec.on_delay, AlarmState::Unacknowledged),
+            (true, true) if condition.state == AlarmState::Unacknowledged => {
+                (off, spec.off_delay, AlarmState::Returned)
+            }
+            (true, _) => (off, spec.off_delay, AlarmState::Normal),
+        };
+        if !asks || condition.state == AlarmState::Shelved {
+            condition.asking_since = None;
+            return None;
+        }
+        let since = *condition.asking_since.get_or_insert(at);
+        if at.since(since) < delay {
+            return None;
+        }
+        condition.asking_since = None;
+        condition.state = to;
+        Some(to)
+    }
+
+    fn watch(
+        &mut self,
+        windows: &Windows,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), StageError> {
+        let score = windows.scores.iter().find(|s| s.output == self.spec.on);
+        let feature = windows.names.iter().position(|name| *name == self.spec.on);
+        if score.is_none() && feature.is_none() && !windows.is_empty() {
+            return Err(StageError::WrongInput {
+                stage: "alarm",
+                expected: "windows with what it watches",
+            });
+        }
+        let Some(limits) = self.limits(score.and_then(|s| s.threshold)) else { return Ok(()) };
+        for index in 0..windows.len() {
+            let value = match (score, feature) {
+                (Some(score), _) => score.values[index],
+                (None, Some(feature)) => Some(windows.row(index)[feature]).filter(|v| !v.is_nan()),
+                (None, None) => None,
+            };
+            let (Some(value), asset) = (value, windows.asset[index] as usize) else { continue };
+            if self.assets.len() <= asset {
+                self.assets.resize(asset + 1, Condition::default());
+            }
+            let Some(state) = self.next(asset, value, limits, windows.end[index]) else { continue };
+            let parts =
+                score.and_then(|s| s.contributions.get(index)).map_or(&[][..], Vec::as_slice);
+            let limit = if state == AlarmState::Unacknowledged { limits.0 } else { limits.1 };
+            self.record(state, windows, index, value, limit, parts, around, effects);
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one record, from four owners")]
+    fn record(
+        &self,
+        state: AlarmState,
+        windows: &Windows,
+        index: usize,
+        value: f64,
+        limit: f64,
+        parts: &[(String, f64)],
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        let (at, asset) = (windows.end[index], &around.assets[windows.asset[index] as usize]);
+        if state == AlarmState::Unacknowledged {
+            effects.account.alarms_raised += 1;
+        } else {
+            effects.account.alarms_cleared += 1;
+        }
+        let contributions =
+            parts.iter().map(|(name, value)| Contribution { name: name.clone(), value: *value });
+        let record = AlarmRecord {
+            id: format!(
+                "{}/{}/{}/alarm/{}/{}",
+                around.node, around.pipeline, asset.id, self.spec.name, at.0
+            ),
+            node: around.node.to_owned(),
+            pipeline: around.pipeline.to_owned(),
+            asset: asset.id.clone(),
+            tags: asset.tags.clone(),
+            name: self.spec.name.clone(),
+            state,
+            severity: self.spec.severity,
+            at,
+            on: self.spec.on.clone(),
+            value: Some(value),
+            limit,
+            contributions: contributions.collect(),
+        };
+        effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Alarm(record) });
+    }
+}
+
+impl Stage for Alarm {
+    fn name(&self) -> &'static str {
+        "alarm"
+    }
+
+    fn apply(
+        &mut self,
+        input: Flow,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<Flow, StageError> {
+        let Flow::Windows(windows) = input else {
+            return Err(StageError::WrongInput { stage: "alarm", expected: "windows" });
+        };
+        self.watch(&windows, around, effects)?;
+        Ok(Flow::Windows(windows))
+    }
+
+    fn save(&self) -> Result<Vec<u8>, StageError> {
+        save_state("alarm", &self.assets)
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
+        self.assets = if state.is_empty() { Vec::new() } else { load_state("alarm", state)? };
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! The numbers that describe one signal in one window, computed by polars' kernels on its known samples.
+//!
+//! `window` calls them; the names are what pipeline files list and models are trained on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use polars::prelude::{
+    ChunkAgg, ChunkQuantile, ChunkVar, ChunkedArray, Float64Type, IntoSeries, MomentSeries,
+    NewChunkedArray, PlSmallStr, QuantileMethod,
+};
+
+use crate::time::Span;
+
+/// A feature of one signal over one window. `x` are the known samples, `n` their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Arithmetic mean.
+    Mean,
+    /// Sample standard deviation (divisor n - 1).
+    Std,
+    /// Least value.
+    Min,
+    /// Greatest value.
+    Max,
+    /// Greatest less least value.
+    Range,
+    /// Root of the mean square.
+    Rms,
+    /// Change a second: slope of the least-squares line.
+    Slope,
+    /// Third standardised moment, biased (Fisher-Pearson g1).
+    Skewness,
+    /// Fourth standardised moment, biased, not in excess: 3 for normal noise.
+    Kurtosis,
+    /// Greatest magnitude over rms (ISO 13373-3).
+    Crest,
+    /// First known value.
+    First,
+    /// Last known value.
+    Last,
+    /// Share of the window's samples that are known.
+    Coverage,
+    /// Quantile in percent, linear between samples (Hyndman and Fan type 7).
+    Quantile(u8),
+}
+
+/// The names, in the order of the manual; quantiles are `p1` to `p99`.
+pub const NAMES: [&str; 13] = [
+    "mean", "std", "min", "max", "range", "rms", "slope", "skewness", "kurtosis", "crest", "first",
+    "last", "coverage",
+];
+
+const PLAIN: [Feature; 13] = [
+    Feature::Mean,
+    Feature::Std,
+    Feature::Min,
+    Feature::Max,
+    Feature::Range,
+    Feature::Rms,
+    Feature::Slope,
+    Feature::Skewness,
+    Feature::Kurtosis,
+    Feature::Crest,
+    Feature::First,
+    Feature::Last,
+    Feature::Coverage,
+];
+
+impl FromStr for Feature {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let plain = NAMES.iter().zip(PLAIN).find(|(n, _)| **n == name).map(|(_, f)| f);
+        let quantile = || {
+            let percent = name.strip_prefix('p')?.parse::<u8>().ok()?;
+            (1..=99).contains(&percent).then_some(Feature::Quantile(percent))
+        };
+        plain.or_else(quantile).ok_or_else(|| format!("`{name}` is no feature"))
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Feature::Quantile(percent) => write!(f, "p{percent}"),
+            plain => {
+                let name = NAMES.iter().zip(PLAIN).find(|(_, f)| f == plain).map_or("", |(n, _)| n);
+                f.write_str(name)
+            }
+        }
+    }
+}
+
+/// Computes `features` of one signal's samples, `step` apart, NaN where unknown, and appends them to `out`.
+/// A feature that is not defined (no known sample, no variance) is NaN.
+pub fn describe(samples: &[f64], step: Span, features: &[Feature], out: &mut Vec<f64>) {
+    let known: Vec<f64>;
+    let values = if samples.iter().any(|v| v.is_nan()) {
+        known = samples.iter().copied().filter(|v| !v.is_nan()).collect();
+        &known
+    } else {
+        samples
+    };
+    let column = ChunkedArray::<Float64Type>::from_slice(PlSmallStr::EMPTY, values);
+    for feature in features {
+        let value = match feature {
+            Feature::Mean => column.mean(),
+            Feature::Std => column.std(1),
+            Feature::Min => column.min(),
+            Feature::Max => column.max(),
+            Feature::Range => column.min_max().map(|(min, max)| max - min),
+            Feature::Rms => rms(values),
+            Feature::Slope => slope(samples, step),
+            Feature::Skewness => column.clone().into_series().skew(true).ok().flatten(),
+            Feature::Kurtosis => column.clone().into_series().kurtosis(false, true).ok().flatten(),
+            Feature::Crest => crest(values),
+            Feature::First => values.first().copied(),
+            Feature::Last => values.last().copied(),
+            Feature::Coverage => Some(values.len() as f64 / samples.len().max(1) as f64),
+            Feature::Quantile(percent) => {
+                column.quantile(f64::from(*percent) / 100.0, QuantileMethod::Linear).ok().flatten()
+            }
+        };
+        out.push(value.filter(|v| v.is_finite()).unwrap_or(f64::NAN));
+    }
+}
+
+fn rms(values: &[f64]) -> Option<f64> {
+    let squares: f64 = values.iter().map(|v| v * v).sum();
+    (!values.is_empty()).then(|| (squares / values.len() as f64).sqrt())
+}
+
+fn crest(values: &[f64]) -> Option<f64> {
+    let peak = values.iter().fold(0.0_f64, |peak, v| peak.max(v.abs()));
+    rms(values).filter(|rms| *rms > 0.0).map(|rms| peak / rms)
+}
+
+/// Least squares over the known samples against their own times.
+fn slope(samples: &[f64], step: Span) -> Option<f64> {
+    let known = || samples.iter().enumerate().filter(|(_, v)| !v.is_nan());
+    let count = known().count() as f64;
+    if count < 2.0 {
+        return None;
+    }
+    let mean_t = known().map(|(i, _)| i as f64).sum::<f64>() / count;
+    let mean_v = known().map(|(_, v)| v).sum::<f64>() / count;
+    let (mut tv, mut tt) = (0.0, 0.0);
+    for (i, v) in known() {
+        let t = i as f64 - mean_t;
+        tv += t * (v - mean_v);
+        tt += t * t;
+    }
+    Some(tv / tt / step.as_seconds())
+}

@@ -1,0 +1,251 @@
+//! `resample`: brings an asset's signals onto one grid of times, and says of every point how it came to be.
+//!
+//! After `clean`. Takes readings in event-time order with their watermark, gives rows: one an instant, a value a
+//! signal. A row leaves when no reading still to come could change it. Nothing is invented across more than
+//! `max_gap`, and an instant for which no signal has a value makes no row: a day's gap, or a bogus time, costs
+//! nothing.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Around, Effects, Flow, Stage, StageError, load_state, save_state};
+use crate::frame::{Grid, Origin};
+use crate::pipeline::spec::{Fill, ResampleSpec};
+use crate::time::{Span, Timestamp};
+
+/// The stage: its settings and the readings that rows still need.
+pub struct Resample {
+    step: Span,
+    fill: Fill,
+    max_gap: Span,
+    width: usize,
+    assets: Vec<AssetState>,
+}
+
+/// One asset's place on the grid.
+#[derive(Default, Serialize, Deserialize)]
+struct AssetState {
+    /// The next instant to decide; before the first reading, none.
+    next: Option<Timestamp>,
+    /// Latest reading so far.
+    last: Option<Timestamp>,
+    series: Vec<Series>,
+}
+
+/// One signal: the reading at or before `next`, and those after.
+#[derive(Default, Serialize, Deserialize)]
+struct Series {
+    before: Option<(Timestamp, f64)>,
+    after: VecDeque<(Timestamp, f64)>,
+}
+
+/// What is known of one signal at one instant.
+enum Cell {
+    Known(f64, Origin),
+    Missing,
+    /// A reading that may still come would change it.
+    Undecided,
+}
+
+impl Resample {
+    /// A stage that has seen nothing, for a schema of `width` signals.
+    pub fn new(spec: &ResampleSpec, width: usize) -> Resample {
+        let max_gap = spec.max_gap.unwrap_or(Span(spec.every.0 * 3));
+        Resample { step: spec.every, fill: spec.fill, max_gap, width, assets: Vec::new() }
+    }
+
+    fn state(&mut self, asset: u32) -> &mut AssetState {
+        while self.assets.len() <= asset as usize {
+            let series = (0..self.width).map(|_| Series::default()).collect();
+            self.assets.push(AssetState { series, ..AssetState::default() });
+        }
+        &mut self.assets[asset as usize]
+    }
+
+    /// Emits the rows of one asset that are decided now.
+    fn advance(&mut self, asset: u32, watermark: Timestamp, ended: bool, out: &mut Grid) {
+        let (step, fill, max_gap) = (self.step, self.fill, self.max_gap);
+        let rule = Rule { step, fill, max_gap, watermark };
+        let state = self.state(asset);
+        let Some(first) = state.next.or_else(|| state.first_start(&rule)) else { return };
+        let mut at = first;
+        loop {
+            state.next = Some(at);
+            if ended && state.last.is_none_or(|last| at > last) {
+                return;
+            }
+            let row = out.values.len();
+            let mut known = false;
+            for series in &mut state.series {
+                let (value, origin) = match rule.cell(series, at) {
+                    Cell::Known(value, origin) => (value, origin),
+                    Cell::Missing => (f64::NAN, Origin::Missing),
+                    Cell::Undecided => {
+                        out.values.truncate(row);
+                        out.origins.truncate(row);
+                        return;
+                    }
+                };
+                known |= origin != Origin::Missing;
+                out.values.push(value);
+                out.origins.push(origin);
+            }
+            if known {
+                out.asset.push(asset);
+                out.ts.push(at);
+                rule.consume(&mut state.series, at);
+                at = at.plus(step);
+            } else {
+                out.values.truncate(row);
+                out.origins.truncate(row);
+                // Nothing here: on to the next instant at which a reading could make a row.
+                let Some(start) = state.first_start(&rule) else { return };
+                at = start.max(at.plus(step));
+            }
+        }
+    }
+}
+
+/// How points are decided: the settings, and up to where the asset's readings are complete.
+struct Rule {
+    step: Span,
+    fill: Fill,
+    max_gap: Span,
+    watermark: Timestamp,
+}
+
+impl Rule {
+    /// What is known of a signal at an instant. Moves `before` up to it.
+    fn cell(&self, series: &mut Series, at: Timestamp) -> Cell {
+        if self.fill == Fill::Mean {
+            return self.mean(series, at);
+        }
+        while let Some(&reading) = series.after.front()
+            && reading.0 <= at
+        {
+            series.before = Some(reading);
+            series.after.pop_front();
+        }
+        let before = series.before;
+        let after = series.after.front().copied();
+        if let Some((ts, value)) = before
+            && ts == at
+        {
+            return Cell::Known(value, Origin::Measured);
+        }
+        if self.watermark <= at && after.is_none() {
+            return Cell::Undecided;
+        }
+        match self.fill {
+            Fill::Previous => match before {
+                Some((ts, value)) if at.since(ts) <= self.max_gap => {
+                    Cell::Known(value, Origin::Held)
+                }
+                _ => Cell::Missing,
+            },
+            Fill::Next => match after {
+                Some((ts, value)) if ts.since(at) <= self.max_gap => {
+                    Cell::Known(value, Origin::Held)
+                }
+                None if self.watermark <= at.plus(self.max_gap) => Cell::Undecided,
+                _ => Cell::Missing,
+            },
+            Fill::Linear | Fill::Mean => match (before, after) {
+                (Some((t0, v0)), Some((t1, v1))) if t1.since(t0) <= self.max_gap => {
+                    let share = at.since(t0).0 as f64 / t1.since(t0).0 as f64;
+                    Cell::Known(v0 + (v1 - v0) * share, Origin::Interpolated)
+                }
+                // The next reading is at or after the watermark: near enough to draw a line to?
+                (Some((t0, _)), None) if self.watermark.since(t0) <= self.max_gap => {
+                    Cell::Undecided
+                }
+                _ => Cell::Missing,
+            },
+        }
+    }
+
+    fn mean(&self, series: &mut Series, at: Timestamp) -> Cell {
+        let end = at.plus(self.step);
+        if self.watermark < end {
+            return Cell::Undecided;
+        }
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (_, value) in series.after.iter().take_while(|r| r.0 < end).filter(|r| r.0 >= at) {
+            sum += value;
+            count += 1.0;
+        }
+        if count > 0.0 { Cell::Known(sum / count, Origin::Measured) } else { Cell::Missing }
+    }
+
+    /// Forgets the readings that only the row at `at` needed.
+    fn consume(&self, series: &mut [Series], at: Timestamp) {
+        if self.fill == Fill::Mean {
+            let end = at.plus(self.step);
+            for series in series {
+                while series.after.front().is_some_and(|r| r.0 < end) {
+                    series.after.pop_front();
+                }
+            }
+        }
+    }
+
+    /// The first instant at which a reading can make a row.
+    fn start(&self, reading: Timestamp) -> Timestamp {
+        let up = |ts: Timestamp| {
+            let down = ts.floor(self.step);
+            if down == ts { down } else { down.plus(self.step) }
+        };
+        match self.fill {
+            Fill::Mean => reading.floor(self.step),
+            Fill::Next => up(reading.minus(self.max_gap)),
+            Fill::Linear | Fill::Previous => up(reading),
+        }
+    }
+}
+
+impl AssetState {
+    fn first_start(&self, rule: &Rule) -> Option<Timestamp> {
+        self.series.iter().filter_map(|s| s.after.front()).map(|r| rule.start(r.0)).min()
+    }
+}
+
+impl Stage for Resample {
+    fn name(&self) -> &'static str {
+        "resample"
+    }
+
+    fn apply(
+        &mut self,
+        input: Flow,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<Flow, StageError> {
+        let Flow::Readings(readings, marks) = input else {
+            return Err(StageError::WrongInput { stage: "resample", expected: "readings" });
+        };
+        for index in 0..readings.len() {
+            let ts = readings.ts[index];
+            let state = self.state(readings.asset[index]);
+            state.last = state.last.max(Some(ts));
+            state.series[readings.signal[index] as usize]
+                .after
+                .push_back((ts, readings.value[index]));
+        }
+        let mut out = Grid { channels: self.width, ..Grid::default() };
+        for mark in marks {
+            self.advance(mark.asset, mark.watermark, around.ended, &mut out);
+        }
+        effects.account.rows += out.ts.len() as u64;
+        Ok(Flow::Grid(out))
+    }
+
+    fn save(&self) -> Result<Vec<u8>, StageError> {
+        save_state("resample", &self.assets)
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
+        self.assets = if state.is_empty() { Vec::new() } else { load_state("resample", state)? };
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! `score`: a model's answer for every window.
+//!
+//! All windows that close in a tick, of all assets, go to the model as one batch. It promises one value a window,
+//! in order; a window with a missing input, or on which the model fails, has none and is counted as unscored. A
+//! model that fails does not stop the frame: features and other scores go on, and the failure is told once.
+//! It has no memory that outlives a tick.
+
+use tracing::{error, info};
+
+use super::{Around, Effects, Flow, Stage, StageError};
+use crate::frame::{Scored, Windows};
+use crate::model::session::Output;
+use crate::model::{Given, Mismatch, Model, ModelError};
+use crate::pipeline::spec::{ModelInput, ScoreSpec};
+
+/// Most parts of a score that are told.
+const PARTS: usize = 5;
+
+/// Why a model cannot be used in a pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// It does not fit.
+    #[error("model does not fit the pipeline: {}", list(.0))]
+    Fit(Vec<Mismatch>),
+    /// It does not run on what the pipeline gives.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+fn list(mismatches: &[Mismatch]) -> String {
+    let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct ScoreStage {
+    output: String,
+    input: ModelInput,
+    model: Model,
+    name: String,
+    version: String,
+    threshold: Option<f64>,
+    /// Shape of a batch; the rows are filled in.
+    shape: Vec<usize>,
+    /// Indices of the outputs that are read: the score, and the contributions where there are some.
+    wanted: Vec<usize>,
+    /// Names of what a score is divided among: features, or channels.
+    parts: Vec<String>,
+    /// Whether the last batch failed.
+    failing: bool,
+    batch: Vec<f32>,
+    rows: Vec<usize>,
+    outputs: Vec<Output>,
+}
+
+impl ScoreStage {
+    /// A stage that asks `model` about what the pipeline gives; refuses a model that does not fit, with everything
+    /// that does not.
+    pub fn new(
+        spec: &ScoreSpec,
+        mut model: Model,
+        given: Given<'_>,
+    ) -> Result<ScoreStage, ScoreError> {
+        let mut mismatches = model.check_given(given);
+        let score = model
+            .score_output(spec.tensor.as_deref(), &spec.output)
+            .map_err(|mismatch| mismatches.push(mismatch))
+            .unwrap_or_default();
+        if !mismatches.is_empty() {
+            return Err(ScoreError::Fit(mismatches));
+        }
+        model.try_shape(&given.shape(1))?;
+        let mut wanted = vec![score];
+        wanted.extend(model.signature.output("contributions").filter(|&index| index != score));
+        let (input, parts) = match given {
+            Given::Features(names) => (ModelInput::Features, names),
+            Given::Sequence { channels, .. } => (ModelInput::Sequence, channels),
+        };
+        let mut stage = ScoreStage {
+            output: spec.output.clone(),
+            input,
+            name: model.name(),
+            version: model.version(),
+            threshold: spec.threshold.or(model.metadata.threshold),
+            shape: given.shape(1),
+            wanted,
+            parts: parts.to_vec(),
+            failing: false,
+            batch: Vec::new(),
+            rows: Vec::new(),
+            outputs: Vec::new(),
+            model,
+        };
+        stage.try_outputs()?;
+        Ok(stage)
+    }
+
+    /// The threshold in force: the pipeline's, else the model's.
+    pub fn threshold(&self) -> Option<f64> {
+        self.threshold
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Reads the wanted outputs once, so that one of a wrong width is found before the first window.
+    fn try_outputs(&mut self) -> Result<(), ScoreError> {
+        let width = self.shape.iter().product();
+        let zeros = vec![0.0; width];
+        self.model.run(&zeros, &self.shape, &self.wanted, &mut self.outputs)?;
+        let names: Vec<String> = self
+            .wanted
+            .iter()
+            .filter_map(|&index| self.model.signature.outputs.get(index))
+            .map(|port| port.name.clone())
+            .collect();
+        let allowed = [vec![1], vec![self.parts.len(), width]];
+        for ((name, output), allowed) in names.iter().zip(&self.outputs).zip(allowed) {
+            if !allowed.contains(&output.width) {
+                let expected: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+                return Err(ScoreError::Fit(vec![Mismatch {
+                    what: format!("numbers a window in output `{name}`"),
+                    expected: expected.join(" or "),
+                    found: output.width.to_string(),
+                }]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the batch with the windows whose input is whole.
+    fn gather(&mut self, windows: &Windows) -> Result<(), StageError> {
+        let width: usize = self.shape.iter().skip(1).product();
+        let values = match self.input {
+            ModelInput::Features => &windows.features,
+            ModelInput::Sequence => &windows.sequence,
+        };
+        if values.len() != windows.len() * width {
+            let reason = format!("{} numbers for {} windows", values.len(), windows.len());
+            return Err(StageError::Model { model: self.name.clone(), reason });
+        }
+        self.batch.clear();
+        self.rows.clear();
+        for (index, row) in values.chunks_exact(width.max(1)).enumerate() {
+            let before = self.batch.len();
+            self.batch.extend(row.iter().map(|&value| value as f32));
+            if self.batch.iter().skip(before).all(|value| value.is_finite()) {
+                self.rows.push(index);
+            } else {
+                self.batch.truncate(before);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the model on the batch; tells a failure when it starts and when it ends.
+    fn run(&mut self, around: &Around<'_>) -> bool {
+        if self.rows.is_empty() {
+            return true;
+        }
+        if let Some(rows) = self.shape.first_mut() {
+            *rows = self.rows.len();
+        }
+        let ran = self.model.run(&self.batch, &self.shape, &self.wanted, &mut self.outputs);
+        match (&ran, self.failing) {
+            (Err(reason), false) => {
+                error!(pipeline = around.pipeline, %reason, "windows stay unscored");
+            }
+            (Ok(()), true) => info!(pipeline = around.pipeline, model = self.name, "scores again"),
+            _ => {}
+        }
+        self.failing = ran.is_err();
+        ran.is_ok()
+    }
+
+    fn scored(&self, windows: usize) -> Scored {
+        let mut values = vec![None; windows];
+        let mut contributions = vec![Vec::new(); windows];
+        let mut outputs = self.outputs.iter();
+        if let Some(scores) = outputs.next() {
+            for (&row, &value) in self.rows.iter().zip(&scores.values) {
+                values[row] = value.is_finite().then_some(f64::from(value));
+            }
+        }
+        if let Some(parts) = outputs.next() {
+            for (&row, shares) in
+                self.rows.iter().zip(parts.values.chunks_exact(parts.width.max(1)))
+            {
+                contributions[row] = self.largest(shares);
+            }
+        }
+        Scored {
+            output: self.output.clone(),
+            model: self.name.clone(),
+            version: self.version.clone(),
+            threshold: self.threshold,
+            values,
+            contributions,
+        }
+    }
+
+    /// The largest positive shares, by name; shares of a sequence's samples are added up for each channel.
+    fn largest(&self, shares: &[f32]) -> Vec<(String, f64)> {
+        let mut sums = Vec::new();
+        let shares = if shares.len() == self.parts.len() {
+            shares
+        } else {
+            sums.resize(self.parts.len(), 0.0);
+            for sample in shares.chunks_exact(self.parts.len().max(1)) {
+                sums.iter_mut().zip(sample).for_each(|(sum, share)| *sum += share);
+            }
+            sums.as_slice()
+        };
+        let mut top: Vec<(usize, f32)> = Vec::with_capacity(PARTS + 1);
+        for (index, &share) in shares.iter().enumerate() {
+            let least = if top.len() < PARTS { 0.0 } else { top.last().map_or(0.0, |t| t.1) };
+            // Also false for NaN.
+            if share > least && share.is_finite() {
+                let place = top.partition_point(|(_, other)| *other >= share);
+                top.insert(place, (index, share));
+                top.truncate(PARTS);
+            }
+        }
+        let name =
+            |(index, share): (usize, f32)| Some((self.parts.get(index)?.clone(), f64::from(share)));
+        top.into_iter().filter_map(name).collect()
+    }
+}
+
+impl Stage for ScoreStage {
+    fn name(&self) -> &'static str {
+        "score"
+    }
+
+    fn apply(
+        &mut self,
+        input: Flow,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<Flow, StageError> {
+        let Flow::Windows(mut windows) = input else {
+            return Err(StageError::WrongInput { stage: "score", expected: "windows" });
+        };
+        self.gather(&windows)?;
+        if !self.run(around) {
+            self.rows.clear();
+        }
+        let scored = self.scored(windows.len());
+        let scores = scored.values.iter().flatten().count() as u64;
+        effects.account.scores += scores;
+        effects.account.unscored += windows.len() as u64 - scores;
+        windows.scores.push(scored);
+        Ok(Flow::Windows(windows))
+    }
+}

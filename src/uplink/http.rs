@@ -1,0 +1,176 @@
+//! Parcels as HTTP POSTs: NDJSON, compressed with zstd, one idempotency key a parcel.
+//!
+//! `node` makes it for `[uplink.target.http]`. Only a 2xx acknowledges. 400, 413, 422 and their like are about the
+//! records and refuse them; 401, 403, 404 and redirects are about the settings, and 408, 429 and 5xx about the
+//! moment: the records wait. Redirects are not followed: a POST that turns into the GET of a login page would look
+//! delivered.
+
+use std::sync::Arc;
+
+use jiff::fmt::rfc2822;
+use ureq::http::{HeaderName, HeaderValue, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+use crate::config::{HttpConfig, Secret};
+use crate::link::{SetupError, secret, tls};
+use crate::store::Parcel;
+use crate::time::{Span, Timestamp, now};
+
+use super::link::{LinkError, Outcome, Uplink};
+
+/// Level of compression: more costs CPU that a gateway does not have.
+const ZSTD_LEVEL: i32 = 3;
+/// Bytes of an answer that are kept to explain it.
+const ANSWER_MAX: u64 = 200;
+
+/// An HTTP receiver.
+#[derive(Debug)]
+pub struct HttpUplink {
+    url: String,
+    poster: Arc<Poster>,
+}
+
+#[derive(Debug)]
+struct Poster {
+    agent: Agent,
+    uri: Uri,
+    token: Option<Secret>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HttpUplink {
+    /// Checks the settings, certificates and secrets too.
+    ///
+    /// # Errors
+    /// Whatever would make every send fail.
+    pub fn new(config: &HttpConfig) -> Result<HttpUplink, SetupError> {
+        let wrong = |why| SetupError::Url { url: config.url.clone(), why };
+        let uri: Uri =
+            config.url.parse().map_err(|_| wrong("write http://host/path or https://host/path"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err(wrong("it must start with http:// or https://"));
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            let url = format!("…@{}", uri.host().unwrap_or_default());
+            return Err(SetupError::Url { url, why: "credentials go into `token` or `headers`" });
+        }
+        config.token.as_ref().map(secret::resolve).transpose()?;
+        let mut agent = Agent::config_builder()
+            .timeout_global(Some(config.timeout.to_std()))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")));
+        if uri.scheme_str() == Some("https") {
+            let roots = tls::authorities(config.ca.as_deref())?;
+            let roots: Vec<_> =
+                roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+            let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build();
+            agent = agent.tls_config(tls);
+        }
+        let headers = config.headers.iter().map(header).collect::<Result<_, _>>()?;
+        let poster =
+            Poster { agent: agent.build().into(), uri, token: config.token.clone(), headers };
+        Ok(HttpUplink { url: config.url.clone(), poster: Arc::new(poster) })
+    }
+}
+
+impl Uplink for HttpUplink {
+    async fn send(&mut self, parcel: &Parcel) -> Outcome {
+        let poster = Arc::clone(&self.poster);
+        let lines = parcel.ndjson();
+        let id = parcel.id.clone();
+        let posted = tokio::task::spawn_blocking(move || poster.post(&id, &lines)).await;
+        match posted.unwrap_or_else(|error| Err(LinkError::Lost(error.to_string()))) {
+            Ok(()) => Outcome { acked: parcel.acked(), error: None },
+            Err(error) => Outcome { acked: parcel.acked_keys([]), error: Some(error) },
+        }
+    }
+
+    fn target(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Poster {
+    fn post(&self, id: &str, lines: &[u8]) -> Result<(), LinkError> {
+        let body = zstd::encode_all(lines, ZSTD_LEVEL)
+            .map_err(|error| LinkError::Lost(format!("cannot compress a parcel: {error}")))?;
+        let mut request = self.agent.post(&self.uri);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        if let Some(token) = &self.token {
+            request =
+                request.header("authorization", format!("Bearer {}", secret::resolve(token)?));
+        }
+        let answer = request
+            .header("content-type", "application/x-ndjson")
+            .header("content-encoding", "zstd")
+            .header("idempotency-key", id)
+            .send(&body[..])
+            // ureq's errors name the host and the reason, never a header.
+            .map_err(|error| LinkError::Lost(error.to_string()))?;
+        judge(answer)
+    }
+}
+
+fn judge(mut answer: ureq::http::Response<Body>) -> Result<(), LinkError> {
+    let status = answer.status().as_u16();
+    if (200..300).contains(&status) {
+        return Ok(());
+    }
+    let after = answer
+        .headers()
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| retry_after(text, now()));
+    let text = answer.body_mut().with_config().limit(ANSWER_MAX).lossy_utf8(true).read_to_string();
+    let text = text.unwrap_or_default();
+    let text = text.trim().replace(|c: char| c.is_control(), " ");
+    let answer =
+        if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") };
+    Err(match status {
+        408 | 425 | 429 | 500..=599 => LinkError::Busy { answer, after },
+        300..=399 | 401 | 403 | 404 | 405 | 407 => LinkError::Unwelcome { answer },
+        400..=499 => LinkError::Refused { answer },
+        _ => LinkError::Lost(answer),
+    })
+}
+
+/// Seconds, or a date.
+fn retry_after(text: &str, now: Timestamp) -> Option<Span> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Span::seconds(i64::from(seconds)));
+    }
+    let at = rfc2822::parse(text).ok()?.timestamp();
+    Some(Timestamp(at.as_microsecond()).since(now)).filter(|span| *span > Span::ZERO)
+}
+
+fn header((name, value): (&String, &String)) -> Result<(HeaderName, HeaderValue), SetupError> {
+    let wrong = || SetupError::Range {
+        key: "headers",
+        // The value may be a secret that somebody put here anyway.
+        found: format!("`{name}` with an unusable name or value"),
+        expected: "header names and values of visible ASCII characters",
+    };
+    let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+    Ok((name.parse().map_err(|_| wrong())?, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        assert_eq!(retry_after("120", now), Some(Span::seconds(120)));
+        assert_eq!(retry_after("Sun, 01 Mar 2026 12:00:30 GMT", now), Some(Span::seconds(30)));
+        assert_eq!(retry_after("Sun, 01 Mar 2026 11:00:00 GMT", now), None);
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("-5", now), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! The contract between the uplink's loop and a way to the far side, and the one question an error answers.
+//!
+//! `uplink/mod.rs` runs it; `http` and `mqtt` implement it. A parcel counts as delivered only through
+//! [`Acked`], which a sender makes from the far side's own acknowledgement.
+
+use std::future::Future;
+
+use crate::link::SetupError;
+use crate::store::{Acked, Parcel};
+use crate::time::Span;
+
+/// A way to the far side.
+pub trait Uplink: Send {
+    /// Sends a parcel and waits for the far side's acknowledgement. May be dropped half way; the parcel is then
+    /// sent again, so the far side can get a record twice, never not at all.
+    fn send(&mut self, parcel: &Parcel) -> impl Future<Output = Outcome> + Send;
+
+    /// Where to, without secrets.
+    fn target(&self) -> &str;
+}
+
+/// What came of a send.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the far side has acknowledged: all, a part, or nothing.
+    pub acked: Acked,
+    /// Why it was not all.
+    pub error: Option<LinkError>,
+}
+
+/// What to do after an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// The same parcel again after a wait; the far side may have said how long.
+    Retry {
+        /// The far side's own wish.
+        after: Option<Span>,
+    },
+    /// Never again: the far side will not take this parcel.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a parcel was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No connection, a lost one, or no answer in time. The far side may or may not have the parcel.
+    #[error("{0}")]
+    Lost(String),
+    /// The far side cannot take anything just now.
+    #[error("the far side is busy ({answer})")]
+    Busy {
+        /// What it said.
+        answer: String,
+        /// How long it asked to be left alone.
+        after: Option<Span>,
+    },
+    /// The far side does not want this node: address or credentials are wrong, the records are not at fault.
+    #[error(
+        "the far side does not let this node in ({answer}); check the address and the credentials of the uplink"
+    )]
+    Unwelcome {
+        /// What it said.
+        answer: String,
+    },
+    /// The far side does not want these records.
+    #[error("the far side refused the records ({answer})")]
+    Refused {
+        /// What it said.
+        answer: String,
+    },
+    /// A secret or a certificate has gone since the start.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+impl LinkError {
+    /// What to do.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            LinkError::Refused { answer } => Disposition::Refused { reason: answer.clone() },
+            LinkError::Busy { after, .. } => Disposition::Retry { after: *after },
+            LinkError::Lost(_) | LinkError::Unwelcome { .. } | LinkError::Setup(_) => {
+                Disposition::Retry { after: None }
+            }
+        }
+    }
+}

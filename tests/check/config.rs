@@ -1,0 +1,186 @@
+//! Mistakes in `config.toml`, and in the variables that override it.
+
+use crate::{node, node_with, snapshot};
+
+#[test]
+fn keys_types_and_units() {
+    let config = r#"
+nodes = "gateway-1"
+keep_alive = "30s"
+
+[mqtt]
+ulr = "mqtt://broker"
+version = 5
+in_flight = 70000
+keep_alive = 30
+session_expiry = "7 days"
+
+[store]
+tick = "-100ms"
+tick_readings = 16384.0
+raw_limit = 268435456
+score_limit = "256 megs"
+checkpoint_every = "soon"
+
+[feed]
+http = "yes"
+history = -1
+listen = 8080
+
+[limits]
+assets = "10000"
+message = [1, 2]
+
+[kafka]
+brokers = ["a"]
+"#;
+    snapshot("config-keys", &node(&[("config.toml", config)]));
+}
+
+#[test]
+fn settings_that_cannot_work() {
+    let config = r#"
+node = "gateway 1/north"
+schemas = "schema"
+
+[mqtt]
+url = "broker:1883"
+keep_alive = "1s"
+in_flight = 0
+client_id = ""
+certificate = "node.pem"
+ca = "."
+password = { env = "CHECK_TEST_UNSET" }
+
+[store]
+tick = "10m"
+tick_readings = 0
+alarm_limit = "1KiB"
+path = "config.toml"
+
+[uplink]
+parcel = "100B"
+retry_max = "2h"
+target = { http = { url = "ftp://collector/x", timeout = "0s", headers = { "X Site" = "north", authorization = "Basic abc" } } }
+
+[feed]
+listen = "9000"
+topic = "forebay/{nod}/#"
+history = 0
+
+[onnxruntime]
+library = "libonnxruntime.so"
+
+[limits]
+assets = 0
+message = "1GiB"
+"#;
+    snapshot("config-rules", &node(&[("config.toml", config)]));
+}
+
+#[test]
+fn settings_that_work_and_are_probably_not_meant() {
+    let config = r#"
+node = "gateway-1"
+
+[mqtt]
+url = "mqtt://broker.site"
+user = { env = "CHECK_TEST_UNSET" }
+password = { file = "secret" }
+ca = "config.toml"
+
+[uplink.target.http]
+url = "http://collector.example/forebay"
+token = { file = "token" }
+
+[feed]
+listen = "0.0.0.0:8080"
+"#;
+    let told = node(&[("config.toml", config)]);
+    assert!(!told.contains("error: "), "{told}");
+    snapshot("config-warnings", &told);
+}
+
+#[test]
+fn two_clients_with_one_id() {
+    let config = r#"
+node = "gateway-1"
+
+[mqtt]
+url = "mqtt://broker:1883"
+client_id = "pumps"
+
+[uplink.target.mqtt]
+broker = { url = "mqtt://broker", client_id = "pumps" }
+topic = "a/{asset"
+"#;
+    snapshot("config-client-ids", &node(&[("config.toml", config)]));
+}
+
+#[test]
+fn an_uplink_needs_a_target() {
+    let cases = [
+        "[uplink]\n",
+        "[uplink]\ntarget = \"http\"\n",
+        "[uplink]\ntarget = {}\n",
+        "[uplink.target]\nkafka = {}\n",
+        "[uplink.target]\nhttps = { url = \"https://x\" }\n",
+        "[uplink.target.http]\nurl = \"https://x\"\n[uplink.target.mqtt]\nbroker = {}\n",
+        "[uplink.target.http]\n",
+    ];
+    let told: Vec<String> = cases
+        .iter()
+        .map(|case| node(&[("config.toml", &format!("node = \"a\"\n{case}"))]))
+        .collect();
+    snapshot("config-uplink", &told.join("\n----\n\n"));
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    for line in [
+        "password = \"hunter2\"",
+        "password = hunter2",
+        "password = { env = hunter2",
+        "password = [\"hunter2\"]",
+        "url = \"mqtt://me:hunter2@broker\"",
+        "user = \"x\"\npassword = \"hunter2\" x",
+    ] {
+        if line.contains("env = hunter2") {
+            continue; // the name of a variable is no secret
+        }
+        let config = format!("node = \"a\"\n[mqtt]\n{line}\n");
+        let told = node(&[("config.toml", &config)]);
+        assert!(told.contains("error: "), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let told = node_with(&[], &[("FOREBAY_MQTT__PASSWORD", "hunter2")]);
+    assert!(told.contains("FOREBAY_MQTT__PASSWORD") && !told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn variables_are_checked_like_the_file() {
+    let variables = [
+        ("FOREBAY_MQTT__ULR", "mqtt://broker"),
+        ("FOREBAY_MQTT__KEEP_ALIVE", "30"),
+        ("FOREBAY_MQTT__IN_FLIGHT", "lots"),
+        ("FOREBAY_FEED__LISTEN", "localhost"),
+        ("FOREBAY_KAFKA__BROKERS", "a"),
+        ("FOREBAY_LOG", "warn"),
+    ];
+    snapshot("config-variables", &node_with(&[], &variables));
+}
+
+#[test]
+fn limits_that_do_not_fit_on_the_disk() {
+    let config = "node = \"a\"\n[store]\nscore_limit = \"900GiB\"\nraw_limit = \"1TiB\"\nfree_floor = \"64TiB\"\n";
+    let told = node(&[("config.toml", config)]);
+    // The free space differs from machine to machine.
+    for part in [
+        "error: the store's limits do not fit on its disk",
+        "raw_limit = \"1TiB\"",
+        "65.9 TiB",
+        "at most",
+    ] {
+        assert!(told.contains(part), "{part} is not in\n{told}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Models that do not fit their pipeline.
+
+use forebay::model::build::{Dim, Graph, Kind};
+
+use crate::{CONFIG, PIPELINE, SCHEMA, check, snapshot, told, with};
+
+/// `score` = the sum of `width` features.
+fn sum(width: usize, kind: Kind, output: &str) -> Graph {
+    let mut graph = Graph::new("sum");
+    graph.input("features", kind, &[Dim::Batch, Dim::Fixed(width)]);
+    let float = match kind {
+        Kind::Float32 => "features",
+        _ => graph.cast_to_float("features", "float"),
+    };
+    graph.weights("ones", &[width], &vec![1.0; width]);
+    graph.node("MatMul", &[float, "ones"], output);
+    graph.output(output, Kind::Float32, &[Dim::Batch]);
+    graph
+}
+
+fn noted(names: &[&str]) -> Graph {
+    let mut graph = sum(4, Kind::Float32, "score");
+    graph.note("forebay.features", serde_json::to_string(names).unwrap());
+    graph
+}
+
+/// What is told of a pipeline with this `score` and `alarm`, and these models.
+fn scored(score: &str, alarm: &str, models: &[(&str, Vec<u8>)]) -> String {
+    let from = "[[stage]]\nalarm = { name = \"vibration\", on = \"vibration_rms.mean\", raise = 7.1, clear = 4.5 }\n";
+    let to = format!(
+        "[[stage]]\nscore = {{ {score}, output = \"anomaly\" }}\n[[stage]]\nalarm = {{ name = \"a\", on = \"anomaly\"{alarm} }}\n"
+    );
+    let pipeline = with(PIPELINE, &[(from, &to)]);
+    // The built-in runtime, so that messages are the same on every machine.
+    let config = format!("{CONFIG}[onnxruntime]\nlibrary = \"tract\"\n");
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("config.toml", config.as_bytes()),
+        ("schemas/pump.toml", SCHEMA.as_bytes()),
+        ("pipelines/pump.toml", pipeline.as_bytes()),
+        ("pipelines/models/note.txt", b"models go here"),
+    ];
+    files.extend(models.iter().map(|(name, bytes)| (*name, bytes.as_slice())));
+    told(&check(&files, &[], &[]))
+}
+
+const ORDER: [&str; 4] =
+    ["vibration_rms.mean", "vibration_rms.std", "pressure.mean", "pressure.std"];
+
+#[test]
+fn a_model_that_fits() {
+    let model = noted(&ORDER).finish();
+    let told = scored(
+        "model = \"models/m.onnx\", threshold = 0.5",
+        "",
+        &[("pipelines/models/m.onnx", model)],
+    );
+    assert_eq!(told, "no problems in 3 files\n");
+}
+
+#[test]
+fn models_that_are_not_there_or_not_models() {
+    let good = || sum(4, Kind::Float32, "score").finish();
+    let mut torn = good();
+    torn.truncate(torn.len() / 2);
+    let told = [
+        scored(
+            "model = \"models/pump-anomoly.onnx\"",
+            "",
+            &[("pipelines/models/pump-anomaly.onnx", good())],
+        ),
+        scored("model = \"models\"", ", raise = 1", &[]),
+        scored(
+            "model = \"models/m.onnx\"",
+            ", raise = 1",
+            &[("pipelines/models/m.onnx", b"not a model".to_vec())],
+        ),
+        scored("model = \"models/m.onnx\"", ", raise = 1", &[("pipelines/models/m.onnx", torn)]),
+        scored(
+            "model = \"models/m.onnx\"",
+            ", raise = 1",
+            &[("pipelines/models/m.onnx", Vec::new())],
+        ),
+    ];
+    snapshot("model-files", &told.join("\n----\n\n"));
+}
+
+#[test]
+fn models_that_take_something_else() {
+    let one = |graph: Graph, score: &str| {
+        scored(
+            &format!("model = \"m.onnx\"{score}"),
+            ", raise = 1",
+            &[("pipelines/m.onnx", graph.finish())],
+        )
+    };
+    let swapped = [ORDER[0], ORDER[1], ORDER[3], ORDER[2]];
+    let told = [
+        one(sum(6, Kind::Float32, "score"), ""),
+        one(sum(4, Kind::Int64, "score"), ""),
+        one(noted(&swapped), ""),
+        one(noted(&["vibration_rms.mean", "temperature.mean"]), ""),
+        one(sum(4, Kind::Float32, "score"), ", tensor = \"scor\""),
+        one(sum(4, Kind::Float32, "score"), ", input = \"sequence\""),
+    ];
+    snapshot("model-fit", &told.join("\n----\n\n"));
+}
+
+#[test]
+fn an_alarm_needs_a_threshold_from_somewhere() {
+    let plain = || sum(4, Kind::Float32, "score").finish();
+    let mut own = sum(4, Kind::Float32, "score");
+    own.note("forebay.threshold", "0.8");
+    let model = |bytes: Vec<u8>| [("pipelines/m.onnx", bytes)];
+    let told = [
+        scored("model = \"m.onnx\"", "", &model(plain())),
+        scored("model = \"m.onnx\"", ", clear = 0.9", &model(own.clone().finish())),
+    ];
+    snapshot("model-threshold", &told.join("\n----\n\n"));
+    for (score, alarm, bytes) in [
+        ("model = \"m.onnx\"", ", clear = 0.7", own.finish()),
+        ("model = \"m.onnx\"", ", raise = 0.9", plain()),
+        ("model = \"m.onnx\", threshold = 0.9", "", plain()),
+    ] {
+        assert_eq!(scored(score, alarm, &model(bytes)), "no problems in 3 files\n");
+    }
+}

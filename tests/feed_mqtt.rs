@@ -1,0 +1,142 @@
+//! The MQTT feed on the site's broker: retained, flat, and never in anybody's way.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
+
+mod edge;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use edge::{PATIENCE, subscribe, until};
+use forebay::config::MqttVersion;
+use forebay::demo::broker::Broker;
+use forebay::feed::mqtt::{FeedCounts, MqttFeed};
+use forebay::link::LinkStatus;
+use forebay::record::{AlarmRecord, AlarmState, Record, ScoreRecord, Severity};
+use forebay::time::{Timestamp, monotonic};
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+const TOPIC: &str = "forebay/{node}/{pipeline}/{asset}/{type}";
+
+fn score(asset: &str, n: i64) -> Arc<Record> {
+    Arc::new(Record::Score(ScoreRecord {
+        id: format!("s{n}"),
+        node: "gw".into(),
+        pipeline: "pumps".into(),
+        asset: asset.into(),
+        tags: BTreeMap::new(),
+        window_start: Timestamp(0),
+        window_end: Timestamp(n * 1_000_000),
+        features: BTreeMap::from([("flow.mean".into(), Some(1.5))]),
+        scores: BTreeMap::from([("anomaly".into(), Some(0.25))]),
+        threshold: Some(0.9),
+        coverage: 1.0,
+        model: None,
+        model_version: None,
+        models: Vec::new(),
+        contributions: Vec::new(),
+    }))
+}
+
+fn alarm(asset: &str, state: AlarmState) -> Arc<Record> {
+    Arc::new(Record::Alarm(AlarmRecord {
+        id: "a".into(),
+        node: "gw".into(),
+        pipeline: "pumps".into(),
+        asset: asset.into(),
+        tags: BTreeMap::new(),
+        name: "wear".into(),
+        state,
+        severity: Severity::High,
+        at: Timestamp(5_000_000),
+        on: "anomaly".into(),
+        value: Some(0.95),
+        limit: 0.9,
+        contributions: Vec::new(),
+    }))
+}
+
+struct Feed {
+    events: broadcast::Sender<Arc<Record>>,
+    status: watch::Receiver<LinkStatus>,
+    counts: Arc<FeedCounts>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn start(broker: &Broker, version: MqttVersion, waiting: usize) -> Feed {
+    let (events, receiver) = broadcast::channel(waiting);
+    let (writer, status) = watch::channel(LinkStatus::Connecting);
+    let counts = Arc::new(FeedCounts::default());
+    let stop = CancellationToken::new();
+    let feed = MqttFeed::new(&broker.client(version), "gw", TOPIC, counts.clone()).unwrap();
+    let task = tokio::spawn(feed.run(receiver, |record| record, writer, stop.clone()));
+    Feed { events, status, counts, stop, task }
+}
+
+async fn next(received: &mut mpsc::Receiver<(String, Vec<u8>, bool)>) -> (String, Value, bool) {
+    let (topic, payload, retained) =
+        tokio::time::timeout(PATIENCE, received.recv()).await.unwrap().unwrap();
+    (topic, serde_json::from_slice(&payload).unwrap(), retained)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_and_alarms_are_flat_and_kept_for_dashboards_that_come_later() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let broker = Broker::start(None).unwrap();
+        let feed = start(&broker, version, 100);
+        feed.events.send(score("pump-1", 1)).unwrap();
+        feed.events.send(score("pump-1", 2)).unwrap();
+        feed.events.send(alarm("a/b+", AlarmState::Unacknowledged)).unwrap();
+        until("all are published", || feed.counts.published.load(Relaxed) == 3).await;
+        feed.stop.cancel();
+        feed.task.await.unwrap();
+
+        let mut found = BTreeMap::new();
+        let mut received = subscribe(broker.ports().0, "forebay/#").await;
+        while found.len() < 2 {
+            let (topic, value, retained) = next(&mut received).await;
+            assert!(retained, "{topic}");
+            found.insert(topic, value);
+        }
+        let score = &found["forebay/gw/pumps/pump-1/score"];
+        assert_eq!(score["time"], 2000, "the newest one is kept");
+        assert_eq!((&score["anomaly"], &score["flow.mean"]), (&0.25.into(), &1.5.into()));
+        let alarm = &found["forebay/gw/pumps/a_b_/alarm"];
+        assert_eq!((&alarm["active"], &alarm["asset"]), (&true.into(), &"a/b+".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_costs_old_events_and_leaves_no_stale_alarm() {
+    let broker = Broker::start(None).unwrap();
+    let (v4, v5) = broker.ports();
+    let feed = start(&broker, MqttVersion::V311, 8);
+    feed.events.send(alarm("pump-1", AlarmState::Unacknowledged)).unwrap();
+    until("it is published", || feed.counts.published.load(Relaxed) == 1).await;
+    drop(broker);
+    until("it is down", || feed.status.borrow().error().is_some()).await;
+    for n in 0..100 {
+        feed.events.send(score("pump-1", n)).unwrap();
+    }
+    let due = monotonic() + PATIENCE;
+    let broker = loop {
+        match Broker::start_on(v4, v5, None) {
+            Ok(broker) => break broker,
+            Err(error) => assert!(monotonic() < due, "{error}"),
+        }
+    };
+    let mut received = subscribe(broker.ports().0, "forebay/#").await;
+    let (mut newest, mut alarm_again) = (false, false);
+    while !(newest && alarm_again) {
+        let (topic, value, _) = next(&mut received).await;
+        newest |= value["time"] == 99_000;
+        alarm_again |= topic.ends_with("/alarm");
+    }
+    assert!(feed.counts.skipped.load(Relaxed) >= 80, "what was skipped is counted");
+    feed.stop.cancel();
+    feed.task.await.unwrap();
+}
