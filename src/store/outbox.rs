@@ -233,6 +233,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// Makes what was acknowledged out of order durable too: at the end of a drain, so that it is not sent again.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.kv.flush()
+    }
+
     /// The newest refused records, newest first.
     pub fn refused(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
         self.refused.newest(limit)
