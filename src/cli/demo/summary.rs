@@ -138,7 +138,8 @@ impl Summary {
                 .detected_after_s
                 .map_or_else(|| "missed".into(), |after| format!("found after {after:.0} s"));
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind.name());
+            let _ =
+                writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind.name());
         }
         text.push_str(if self.closes() { "the books close\n" } else { "THE BOOKS DO NOT CLOSE\n" });
         text
