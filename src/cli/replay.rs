@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::Outcome;
 use super::args::ReplayArgs;
 use super::recordings::Recordings;
+use super::screen::Screen;
 use super::results::{Results, ResultsError, ResultsFormat};
 use crate::engine::Engine;
 use crate::pipeline::load::load_pipeline;
@@ -17,9 +18,8 @@ use crate::stage::{Account, Reason};
 use crate::time::{Timestamp, monotonic};
 
 /// Puts recordings through a pipeline and writes what it makes of them.
-pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())
-        .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outcome> {
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
     let options = PlanOptions {
         base: args.pipeline.parent().unwrap_or(Path::new("")),
@@ -40,6 +40,7 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
         args: &args.recording,
         rows_max: None,
         quiet: args.quiet,
+        screen,
     };
     let started = monotonic();
     let rows = recordings.each(|input| {
