@@ -39,11 +39,12 @@ pub struct Cli {
 }
 
 impl Command {
-    /// The log filter where none is asked for.
+    /// The log filter where none is asked for. The MQTT libraries are left out of it: to them every connection that
+    /// ends is an error, and what matters of it is said by `link`, `ingest` and `demo`.
     pub fn usual_log(&self) -> &'static str {
         match self {
-            Command::Run(_) => "info",
-            _ => "warn",
+            Command::Run(_) => "info,rumqttc=off,rumqttd=off",
+            _ => "warn,rumqttc=off,rumqttd=off",
         }
     }
 }

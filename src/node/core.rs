@@ -62,6 +62,8 @@ pub struct Messages {
 impl Core {
     /// Runs until the source has ended.
     pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
+        // Dashboards start empty; what is on since before the start is not shown as over.
+        self.hub.publish(self.engine.standing_alarms());
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -110,6 +112,20 @@ impl Core {
         self.acks.release(&released);
         self.committed.send_replace(committed);
         self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());
+        self.warn();
+        Ok(())
+    }
+
+    /// Says what an operator has to know of the tick.
+    fn warn(&mut self) {
+        for full in self.engine.take_full() {
+            tracing::warn!(
+                pipeline = full.pipeline,
+                asset = full.asset,
+                limit = full.limit,
+                "a new asset is over `limits.assets`; it is refused, and so are all others that are new"
+            );
+        }
         for failure in self.engine.take_failures() {
             tracing::error!(
                 pipeline = failure.pipeline,
@@ -117,7 +133,6 @@ impl Core {
                 "a pipeline lost this tick's readings and what it remembered; the others go on"
             );
         }
-        Ok(())
     }
 
     /// Adds a message's readings to the rows of every route that it is for.

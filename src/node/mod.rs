@@ -346,12 +346,14 @@ impl Tasks {
     }
 
     fn feeds(&mut self, keeper: Keeper, mqtt: Option<MqttFeed>, hub: &Hub) {
+        // Before the keeper goes: the first thing it has are the alarms that are on.
+        let events = hub.subscribe();
         self.spawn("feed", async move {
             keeper.run().await;
             Ok(())
         });
         if let Some(feed) = mqtt {
-            let (events, stop) = (hub.subscribe(), self.stop_feed.clone());
+            let stop = self.stop_feed.clone();
             let (status, _) = watch::channel(LinkStatus::Connecting);
             self.spawn("MQTT feed", async move {
                 feed.run(events, |event| &event.record, status, stop).await;
