@@ -110,6 +110,14 @@ fn collect(
         sparse = account.sparse,
         "read"
     );
+    anyhow::ensure!(
+        account.windows > account.sparse,
+        "there is nothing to learn from: {rows} rows gave {} windows, {} of them too sparse; \
+         give a longer recording, or look at `length`, `min_coverage` and `max_gap` of {}",
+        account.windows,
+        account.sparse,
+        args.pipeline.display()
+    );
     Ok(())
 }
 

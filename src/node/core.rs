@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::NodeError;
+use super::refusals::Refusals;
 use super::status::{CoreView, view};
 use crate::decode::{Decoder, Rows};
 use crate::engine::Engine;
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
     pub(super) messages: Messages,
+    pub(super) refusals: Refusals,
 }
 
 /// Messages at the door.
@@ -165,6 +167,7 @@ impl Core {
                     if let Some(fault) = decoded.fault {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
+                        self.refusals.tell(fault.name(), topic, &why, delivery.received);
                         self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
                     }
                 }
@@ -186,7 +189,7 @@ impl Core {
     ) -> Result<(), NodeError> {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
-        tracing::debug!(topic = delivery.topic, why, "a message was rejected");
+        self.refusals.tell(name, &delivery.topic, why, delivery.received);
         self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
         Ok(())
     }

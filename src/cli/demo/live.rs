@@ -138,7 +138,7 @@ impl Lines {
             if link.up { ("up", "{wide_msg}") } else { ("DOWN", "{wide_msg:.red}") };
         self.uplink.set_style(look(&format!("  uplink  {style}")));
         self.uplink.set_message(format!(
-            "link {word}, {waiting} records wait, {delivered} delivered, {} outages",
+            "link {word}, {waiting} records wait, {delivered} delivered, outages: {}",
             link.outages
         ));
     }

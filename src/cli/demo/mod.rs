@@ -72,7 +72,9 @@ async fn run(
     let config = config(args, &world, store);
     let (stop_plant, stop_node) = (CancellationToken::new(), CancellationToken::new());
     let notes = screen.clone();
-    let stopping = move || notes.note("stopping: what has come in is worked off and sent; once more to stop at once");
+    let stopping = move || {
+        notes.note("stopping: what has come in is worked off and sent; once more to stop at once")
+    };
     stop_on_signal(stop_plant.clone(), stopping)?;
     let node = Node::start(config, vec![pipeline], stop_node.clone()).await?;
 
@@ -181,8 +183,9 @@ fn announce(args: &DemoArgs, screen: &Screen, node: &Node, faults: &FaultPlan, p
         String::new()
     };
     screen.note(&format!(
-        "A plant of {} pumps sends to a broker{speed}. This node scores it on {}, raises alarms, and\n\
-         sends its records over a link that fails and comes back. Ctrl-C ends it.",
+        "A plant of {} pumps sends to a broker{speed}.\n\
+         A node scores it on {}, raises alarms, and keeps its records\n\
+         while the link to the far side is down. Ctrl-C ends it.",
         args.pumps,
         node.runtime.name(),
     ));
