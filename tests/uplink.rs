@@ -237,6 +237,26 @@ async fn http_delivers_each_record_once_whatever_the_far_side_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_parcel_whose_fate_is_unknown_goes_out_again_as_it_was() {
+    let (_dir, token) = token();
+    let far = Arc::new(FarSide::default());
+    let port = free_port();
+    let server = serve(port, &far).await;
+    far.script.lock().unwrap().extend([Answer::TakesAndHangsUp, Answer::Status(503)]);
+    let (mut feeding, outbox) = Feeding::new();
+    feeding.put((0..3).map(score).collect());
+    let running = Running::start(http(port, &token), outbox, &feeding, 64 * 1024);
+    until("the far side has taken it", || far.known().len() == 3).await;
+    // There is room for more in the parcel, but with them it would be another, and its records would count twice.
+    feeding.put((3..6).map(score).collect());
+    until("all are delivered", || running.left() == 6).await;
+    assert_eq!(far.known(), feeding.ids);
+    assert!(far.is_exactly_once());
+    running.end().await;
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_waits_as_long_as_the_far_side_asks() {
     let (_dir, token) = token();
     let far = Arc::new(FarSide::default());

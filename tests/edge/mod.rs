@@ -6,6 +6,7 @@
     reason = "a test fails by panicking and says what it skips"
 )]
 
+pub mod door;
 pub mod records;
 
 use std::io::Write;
@@ -15,7 +16,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use forebay::config::{MqttConfig, MqttVersion};
-use forebay::demo::broker::Broker;
 use forebay::time::monotonic;
 use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
 use tempfile::TempDir;
@@ -95,34 +95,6 @@ impl Drop for Mosquitto {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
             drop(child.wait());
-        }
-    }
-}
-
-/// A broker of either kind, and the port that a plain MQTT 3.1.1 client uses.
-pub enum Any {
-    Rumqttd(Broker),
-    Mosquitto(Mosquitto),
-}
-
-impl Any {
-    pub fn all() -> Vec<Any> {
-        let plain = "allow_anonymous true\npersistence false\nmax_queued_messages 0";
-        let installed = Mosquitto::start(plain).map(Any::Mosquitto);
-        [Any::Rumqttd(Broker::start(None).unwrap())].into_iter().chain(installed).collect()
-    }
-
-    pub fn client(&self, version: MqttVersion) -> MqttConfig {
-        match self {
-            Any::Rumqttd(broker) => broker.client(version),
-            Any::Mosquitto(broker) => broker.client(version),
-        }
-    }
-
-    pub fn port(&self) -> u16 {
-        match self {
-            Any::Rumqttd(broker) => broker.ports().0,
-            Any::Mosquitto(broker) => broker.port,
         }
     }
 }

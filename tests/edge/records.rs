@@ -1,4 +1,4 @@
-//! Records as an engine makes them, numbered: what the tests of the uplink send.
+//! Records as an engine would make them.
 
 use std::collections::BTreeMap;
 
