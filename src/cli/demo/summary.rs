@@ -111,9 +111,11 @@ impl Summary {
     /// For people.
     pub(super) fn told(&self) -> String {
         let mut text = format!(
-            "readings  {} published, {} received = {} used + {} rejected + {} duplicates + {} late + {} waiting\n\
+            "readings  {} published, {} received\n\
+             \x20         = {} used + {} rejected + {} duplicates + {} late + {} waiting\n\
              windows   {} closed, {} scores, {} alarms raised, {} cleared ({})\n\
-             records   {} made = {} delivered + {} queued + {} evicted; {} lost, over {} outages\n",
+             records   {} made = {} delivered + {} queued + {} evicted\n\
+             \x20         {} lost over {} outages\n",
             self.published,
             self.received,
             self.used,
@@ -134,9 +136,10 @@ impl Summary {
             self.outages,
         );
         for fault in &self.faults {
-            let found = fault
-                .detected_after_s
-                .map_or_else(|| "missed".into(), |after| format!("found after {after:.0} s"));
+            let found = fault.detected_after_s.map_or_else(
+                || "missed".into(),
+                |after| format!("found after {after:.0} s of plant time"),
+            );
             // Writing to a String cannot fail.
             let _ =
                 writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind.name());
