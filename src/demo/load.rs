@@ -40,6 +40,26 @@ pub struct LoadOptions {
     pub start: Timestamp,
     /// Event time between two messages of one asset.
     pub every: Span,
+    /// Never be further ahead of the subscriber than this; `None`: as far as the broker lets it.
+    pub lead: Option<Lead>,
+}
+
+/// How far the load may be ahead of who takes it: a broker's queue stays short, so that what is measured is the
+/// subscriber and not the queue.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    /// Messages.
+    pub most: u64,
+    /// How many the subscriber has taken, as far as is known.
+    pub taken: watch::Receiver<u64>,
+}
+
+impl Lead {
+    /// Waits until message `number` may go out. Ends too if nobody counts any more.
+    async fn wait(&mut self, number: u64) {
+        let most = self.most;
+        let _ = self.taken.wait_for(|taken| number < taken + most).await;
+    }
 }
 
 /// What was sent, and when.
@@ -65,6 +85,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// How many assets sent.
+    pub fn asset_count(&self) -> usize {
+        self.assets
+    }
+
     /// When the first message of `asset` (counted from 0) with an event time at or after `ts` was handed over: for a
     /// window, ask with its end plus lateness. `None` if there was none.
     pub fn sent_at(&self, asset: usize, ts: Timestamp) -> Option<Instant> {
@@ -76,7 +101,7 @@ impl Load {
 }
 
 /// Sends a load and waits for its last PUBACK.
-pub async fn publish(options: LoadOptions, stop: CancellationToken) -> Result<Load, DemoError> {
+pub async fn publish(mut options: LoadOptions, stop: CancellationToken) -> Result<Load, DemoError> {
     let shapes = shapes(options.signals.clamp(1, 8));
     let topics: Vec<String> = (0..options.assets.max(1)).map(topic).collect();
     let mut sender = Sender::connect(options.sender).await?;
@@ -101,6 +126,12 @@ pub async fn publish(options: LoadOptions, stop: CancellationToken) -> Result<Lo
             if let Some(wait) = due.checked_sub(load.began.elapsed()).filter(|w| w.as_millis() > 1)
             {
                 tokio::time::sleep(wait).await;
+            }
+        }
+        if let Some(lead) = &mut options.lead {
+            tokio::select! {
+                () = lead.wait(number as u64) => {}
+                () = stop.cancelled() => break,
             }
         }
         let step = number / topics.len();

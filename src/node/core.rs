@@ -88,7 +88,7 @@ impl Core {
     }
 
     fn tick(&mut self, batch: Batch) -> Result<(), NodeError> {
-        let at = now();
+        let (at, closed) = (now(), monotonic());
         let Batch { deliveries, receipts, .. } = batch;
         for delivery in &deliveries {
             self.decode(delivery)?;
@@ -109,7 +109,11 @@ impl Core {
         self.metrics.tick_readings.observe(readings as f64);
         self.acks.release(released);
         self.committed.send_replace(committed);
+        let made = !step.records.is_empty();
         self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());
+        if made {
+            self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
+        }
         for failure in self.engine.take_failures() {
             tracing::error!(
                 pipeline = failure.pipeline,

@@ -100,10 +100,9 @@ impl Alarm {
                 self.assets.resize(asset + 1, Condition::default());
             }
             let Some(state) = self.next(asset, value, limits, windows.end[index]) else { continue };
-            let parts =
-                score.and_then(|s| s.contributions.get(index)).map_or(&[][..], Vec::as_slice);
+            let parts = score.map_or_else(Vec::new, |s| s.shares.largest(index));
             let limit = if state == AlarmState::Unacknowledged { limits.0 } else { limits.1 };
-            self.record(state, windows, index, value, limit, parts, around, effects);
+            self.record(state, windows, index, value, limit, &parts, around, effects);
         }
         Ok(())
     }
@@ -116,7 +115,7 @@ impl Alarm {
         index: usize,
         value: f64,
         limit: f64,
-        parts: &[(String, f64)],
+        parts: &[(&str, f64)],
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
@@ -127,7 +126,7 @@ impl Alarm {
             effects.account.alarms_cleared += 1;
         }
         let contributions =
-            parts.iter().map(|(name, value)| Contribution { name: name.clone(), value: *value });
+            parts.iter().map(|&(name, value)| Contribution { name: name.to_owned(), value });
         let record = AlarmRecord {
             id: format!(
                 "{}/{}/{}/alarm/{}/{}",
