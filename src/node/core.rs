@@ -134,12 +134,12 @@ impl Core {
         let mut taken = false;
         for index in 0..self.routes.len() {
             let route = &mut self.routes[index];
-            if !route.decoder.matches(&delivery.topic) {
-                continue;
-            }
-            taken = true;
             let (topic, payload) = (&delivery.topic, &delivery.payload);
-            let result = route.decoder.decode(topic, payload, delivery.received, &mut route.rows);
+            let (decoder, rows) = (&route.decoder, &mut route.rows);
+            let Some(result) = decoder.decode_own(topic, payload, delivery.received, rows) else {
+                continue;
+            };
+            taken = true;
             for name in route.rows.unknown_signals() {
                 tracing::warn!(
                     topic,

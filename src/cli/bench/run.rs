@@ -23,6 +23,8 @@ const BACK: Span = Span::seconds(12 * 3600);
 const EVEN: Span = Span::seconds(60);
 /// Event time between two messages of one asset.
 const EVERY: Span = Span::millis(100);
+/// The same at a fixed rate: slower machines, so that windows end often enough to say something of their latency.
+const EVERY_PACED: Span = Span::millis(500);
 /// Most messages that wait at the broker: enough to keep everybody busy, too few to weigh on it.
 const LEAD: u64 = 20_000;
 
@@ -127,7 +129,7 @@ async fn load(args: &BenchArgs, url: &str, lead: Lead, rate: Option<f64>) -> any
         assets: args.assets as usize,
         signals: SIGNALS,
         start: now().minus(BACK).floor(EVEN),
-        every: EVERY,
+        every: if rate.is_some() { EVERY_PACED } else { EVERY },
         lead: Some(lead),
     };
     let stop = CancellationToken::new();
