@@ -107,7 +107,7 @@ impl Core {
         self.metrics.step_seconds.observe((stepped - started).as_secs_f64());
         self.metrics.commit_seconds.observe(stepped.elapsed().as_secs_f64());
         self.metrics.tick_readings.observe(readings as f64);
-        self.acks.release(released);
+        self.acks.release(&released);
         self.committed.send_replace(committed);
         let made = !step.records.is_empty();
         self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());

@@ -79,7 +79,7 @@ async fn run(
     let plant = Plant::new(PlantOptions { seed: args.seed, pumps, faults: faults.clone() });
     let telemetry = Telemetry::new(plant, pumps, pace.start, Dirt::default(), args.seed);
     announce(args, &node, &faults, &pace);
-    let watcher = Watcher::start(node.core.clone(), faults, pace);
+    let watcher = Watcher::start(node.core.clone(), &faults, pace);
     let (totals, totals_reader) = watch::channel(Totals::default());
     let view = (!args.headless).then(|| live::show(&node, &world.link, totals_reader.clone()));
 
@@ -104,7 +104,8 @@ async fn run(
     let received = world.receiver.counts();
     let link = world.link.state();
     world.end.cancel();
-    Ok(Summary::new(&runtime, &published, &report, &received, &link, watcher.finish(&alarms).await))
+    let noticed = watcher.finish(&alarms).await?;
+    Ok(Summary::new(&runtime, &published, &report, &received, &link, &noticed))
 }
 
 impl World {
