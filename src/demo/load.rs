@@ -135,8 +135,8 @@ pub async fn publish(mut options: LoadOptions, stop: CancellationToken) -> Resul
             }
         }
         let step = number / topics.len();
-        let ts = options.start.plus(Span(options.every.0 * step as i64)).0 / 1000;
-        let payload = format!("{{\"ts\":{ts}{}", shapes[number % SHAPES]);
+        let ts = options.start.plus(Span(options.every.0 * step as i64));
+        let payload = payload(ts, &shapes[number % SHAPES]);
         load.bytes += payload.len() as u64;
         load.sent.push(load.began.elapsed().as_micros() as u32);
         sender.send(topics[number % topics.len()].clone(), Bytes::from(payload)).await?;
@@ -148,6 +148,23 @@ pub async fn publish(mut options: LoadOptions, stop: CancellationToken) -> Resul
     load.resent = sender.resent();
     sender.close().await?;
     Ok(load)
+}
+
+/// The messages of asset 0, one after the other, as [`publish`] sends them: to find out beforehand what they cause.
+pub fn messages(
+    signals: usize,
+    start: Timestamp,
+    every: Span,
+) -> impl Iterator<Item = (Timestamp, String)> {
+    let shapes = shapes(signals.clamp(1, 8));
+    (0..).map(move |step: i64| {
+        let ts = start.plus(Span(every.0 * step));
+        (ts, payload(ts, &shapes[step as usize % SHAPES]))
+    })
+}
+
+fn payload(ts: Timestamp, shape: &str) -> String {
+    format!("{{\"ts\":{}{shape}", ts.0 / 1000)
 }
 
 /// Topic of an asset of the load.

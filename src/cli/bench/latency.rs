@@ -1,20 +1,28 @@
 //! How long it takes from the message that completes a window to its score record, as a dashboard sees it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::SIGNALS;
 use super::node::ask;
-use crate::demo::load::{Load, percentile};
+use crate::decode::{DecodeOptions, Decoder, Rows};
+use crate::demo::load::{Load, messages, percentile, topic};
 use crate::demo::plant::asset_id;
+use crate::engine::Engine;
+use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::plan::{PlanOptions, plan, route};
+use crate::record::Record;
 use crate::time::{Span, Timestamp, monotonic};
 
-/// The shipped pump pipeline's lateness: a window is complete with the first message later than its end by more.
-const LATENESS: Span = Span::seconds(2);
+/// Messages after which the first window must have closed.
+const PLENTY: usize = 10_000;
 
 /// Latencies of score records.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -57,15 +65,47 @@ pub(super) fn listen(address: SocketAddr) -> anyhow::Result<Seen> {
     Ok(seen)
 }
 
-/// The latencies of what was seen of `load`.
-pub(super) fn of(seen: &Seen, load: &Load) -> Latency {
+/// How much later than a window's end the message is that completes the window: found by taking the messages of one
+/// asset through the pipeline one by one, for it follows from lateness, grid and filling together.
+pub(super) fn completing(
+    pipeline: &LoadedPipeline,
+    start: Timestamp,
+    every: Span,
+) -> anyhow::Result<Span> {
+    let options = PlanOptions {
+        base: pipeline.path.parent().unwrap_or(Path::new("")),
+        live: false,
+        asset_limit: 1,
+        models: &[],
+        library: None,
+        features_only: false,
+    };
+    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
+    let mut engine = Engine::new("bench".into(), vec![planned]);
+    let name = route(&pipeline.spec);
+    let (topics, format) = (&pipeline.spec.topics, &pipeline.spec.format);
+    let options = DecodeOptions { message_max: 1 << 20 };
+    let decoder = Decoder::new(name.clone(), topics, format, &pipeline.schema, options)?;
+    let mut rows = Rows::new(name);
+    for (ts, payload) in messages(SIGNALS, start, every).take(PLENTY) {
+        decoder.decode(&topic(0), payload.as_bytes(), ts, &mut rows)?;
+        let step = engine.step(vec![rows.take()], ts);
+        if let Some(Record::Score(score)) = step.records.first().map(|made| &made.record) {
+            return Ok(ts.since(score.window_end));
+        }
+    }
+    anyhow::bail!("the pump pipeline closes no window within {PLENTY} messages")
+}
+
+/// The latencies of what was seen of `load`, whose windows are complete `completing` after their end.
+pub(super) fn of(seen: &Seen, load: &Load, completing: Span) -> Latency {
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let complete = |end: &Timestamp| end.plus(LATENESS).plus(Span(1));
-    let index = |asset: &str| (0..load.asset_count()).find(|n| asset_id(*n) == asset);
+    let assets: BTreeMap<String, usize> =
+        (0..load.asset_count()).map(|number| (asset_id(number), number)).collect();
     let mut all: Vec<Duration> = seen
         .iter()
         .filter_map(|(asset, end, at)| {
-            let sent = load.sent_at(index(asset)?, complete(end))?;
+            let sent = load.sent_at(*assets.get(asset)?, end.plus(completing))?;
             Some(at.saturating_duration_since(sent))
         })
         .collect();

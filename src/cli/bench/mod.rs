@@ -17,13 +17,14 @@ use anyhow::Context;
 use self::child::Counter;
 use self::node::Site;
 use self::report::{BrokerReport, NodeNumbers, Report};
-use self::run::{Around, measure};
+use self::run::{Around, event_times, measure};
 use super::args::{BenchArgs, BenchBroker};
 use super::run::runtime;
 use super::{Outcome, print};
 use crate::config::MqttVersion;
 use crate::demo::broker::Broker;
 use crate::demo::mosquitto::Mosquitto;
+use crate::pipeline::load::load_pipeline;
 
 /// Signals in each message of the load.
 const SIGNALS: usize = 8;
@@ -111,12 +112,16 @@ async fn measure_broker(
     let folder = store_folder(args)?;
     let Some(hub) = Hub::start(broker, args.in_flight)? else { return Ok(None) };
     let site = Site::start(folder.path(), &hub.url(), args.in_flight).await?;
+    let pipeline = load_pipeline(&folder.path().join("pipelines/pump.toml"), None);
+    let pipeline = pipeline.map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let (start, every) = event_times(true);
+    let completing = latency::completing(&pipeline, start, every)?;
     let seen = latency::listen(site.address())?;
     let before = site.numbers().await?;
     let around = Around { process: site.id(), broker: hub.process(), taken: site.taken() };
     let rate = f64::from(args.rate);
     let (paced_run, load) = measure(args, &hub.url(), around, Some(rate)).await?;
-    let paced = latency::of(&seen, &load);
+    let paced = latency::of(&seen, &load, completing);
     let numbers = NodeNumbers::new(&paced_run, idle, before, site.numbers().await?);
     site.stop().await?;
     Ok(Some(BrokerReport::new(broker, bare_run, (node_run, loaded), (paced_run, numbers), paced)))

@@ -133,33 +133,43 @@ impl BrokerReport {
 /// What kept the node from taking more, in a sentence.
 fn limit(cores: usize, run: &Run, numbers: &NodeNumbers) -> String {
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let ours = run.cores + run.broker_cores.unwrap_or_default() + run.load_cores;
+    let others = (run.machine_cores - ours).max(0.0);
     let busiest = run.threads.iter().max_by(|a, b| a.1.total_cmp(b.1));
-    if run.machine_cores > 0.93 * cores as f64 {
+    let (busiest, busy) = busiest.map_or(("", 0.0), |(name, share)| (name.as_str(), *share));
+    let commits = percent(numbers.commit_share);
+    let mut why = if run.machine_cores > 0.93 * cores as f64 {
         let broker = match run.broker_cores {
             Some(broker) => format!("the broker {broker:.2}, load generator and receiver"),
             None => "broker, load generator and receiver".to_owned(),
         };
         format!(
-            "the processor: all {cores} cores are busy; of them the node uses {:.2}, {broker} {:.2}",
+            "the processor: all {cores} cores are busy, the node with {:.2} of them, {broker} {:.2}",
             run.cores, run.load_cores
         )
+    } else if busy > 0.85 {
+        format!("one thread of the node, `{busiest}`: it is busy {} of the time", percent(busy))
     } else if numbers.commit_share + numbers.step_share > 0.85 {
         format!(
-            "the engine thread: {} of the time in commits ({:.1} ms each, the disk's sync among it), {} in steps",
-            percent(numbers.commit_share),
-            numbers.commit_ms,
-            percent(numbers.step_share)
+            "the disk: {commits} of the engine's time is commits of {:.1} ms each, most of it waiting for the sync",
+            numbers.commit_ms
         )
-    } else if let Some((name, share)) = busiest.filter(|b| *b.1 > 0.85) {
-        format!("one thread of the node, `{name}`: it is busy {} of the time", percent(*share))
     } else {
         format!(
-            "what comes before the node: its busiest thread is busy {} of the time, commits take {}; the broker's \
-             window of unacknowledged messages, or the load generator",
-            percent(busiest.map_or(0.0, |b| *b.1)),
-            percent(numbers.commit_share)
+            "what comes before the node: its busiest thread is busy {} of the time, and {commits} of the engine's \
+             time is commits",
+            percent(busy)
         )
+    };
+    if others > 0.2 {
+        why += &format!("; something else on this machine uses {others:.2}");
     }
+    why += &format!(
+        "; a tick holds {:.0} messages, so each sync of {:.1} ms acknowledges as many",
+        numbers.readings_per_tick / SIGNALS as f64,
+        numbers.commit_ms
+    );
+    why
 }
 
 fn cores() -> usize {

@@ -13,7 +13,7 @@ use crate::config::MqttVersion;
 use crate::demo::load::{Lead, Load, LoadOptions, publish};
 use crate::demo::sender::SenderOptions;
 use crate::demo::usage::{Usage, machine, threads};
-use crate::time::{Span, monotonic, now};
+use crate::time::{Span, Timestamp, monotonic, now};
 
 /// Who takes nothing for so long takes nothing more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +92,11 @@ impl Used {
     }
 }
 
+/// Event time of the first message, and between two messages of one asset.
+pub(super) fn event_times(paced: bool) -> (Timestamp, Span) {
+    (now().minus(BACK).floor(EVEN), if paced { EVERY_PACED } else { EVERY })
+}
+
 /// Sends the load for as long as asked, at `rate` messages a second if there is one, and waits until all of it has
 /// been taken.
 pub(super) async fn measure(
@@ -116,6 +121,7 @@ pub(super) async fn measure(
 }
 
 async fn load(args: &BenchArgs, url: &str, lead: Lead, rate: Option<f64>) -> anyhow::Result<Load> {
+    let (start, every) = event_times(rate.is_some());
     let options = LoadOptions {
         sender: SenderOptions {
             url: url.to_owned(),
@@ -128,8 +134,8 @@ async fn load(args: &BenchArgs, url: &str, lead: Lead, rate: Option<f64>) -> any
         rate,
         assets: args.assets as usize,
         signals: SIGNALS,
-        start: now().minus(BACK).floor(EVEN),
-        every: if rate.is_some() { EVERY_PACED } else { EVERY },
+        start,
+        every,
         lead: Some(lead),
     };
     let stop = CancellationToken::new();
