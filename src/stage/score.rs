@@ -146,7 +146,8 @@ impl ScoreStage {
         for (index, row) in values.chunks_exact(width.max(1)).enumerate() {
             let before = self.batch.len();
             self.batch.extend(row.iter().map(|&value| value as f32));
-            if self.batch.iter().skip(before).all(|value| value.is_finite()) {
+            // Without an early end, so that several are looked at at once: nearly always all are fine.
+            if self.batch[before..].iter().fold(true, |all, value| all & value.is_finite()) {
                 self.rows.push(index);
             } else {
                 self.batch.truncate(before);
