@@ -84,8 +84,9 @@ async fn run(
     let plant = Plant::new(PlantOptions { seed: args.seed, pumps, faults: faults.clone() });
     let telemetry = Telemetry::new(plant, pumps, pace.start, Dirt::default(), args.seed);
     announce(args, screen, &node, &faults, &pace);
-    let watcher = Watcher::start(node.core.clone(), &faults, pace);
     let (totals, totals_reader) = watch::channel(Totals::default());
+    let core = node.core.clone();
+    let watcher = Watcher::start(core, totals_reader.clone(), &faults, pace.start);
     let view = (!args.headless)
         .then(|| live::show(screen, &node, &world.link, &pace, totals_reader.clone()));
 
