@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use forebay::cli::args::{Cli, LogFormat};
+use forebay::diagnose::Problems;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -17,10 +18,25 @@ fn main() -> ExitCode {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             // If standard error is gone there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "{}", told(&error));
             ExitCode::from(1)
         }
     }
+}
+
+/// The error with its causes, each said once: most sentences have their cause in them already. Problems of files say
+/// themselves what they are.
+fn told(error: &anyhow::Error) -> String {
+    if error.is::<Problems>() {
+        return error.to_string();
+    }
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Log lines go to standard error: standard output is for results.

@@ -18,8 +18,7 @@ use crate::time::{Timestamp, monotonic};
 
 /// Puts recordings through a pipeline and writes what it makes of them.
 pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())
-        .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
     let options = PlanOptions {
         base: args.pipeline.parent().unwrap_or(Path::new("")),
@@ -101,4 +100,13 @@ fn tell(rows: u64, records: u64, account: &Account, seconds: f64) {
         rows_per_s = (rows as f64 / seconds.max(1e-6)) as u64,
         "replayed"
     );
+    if records == 0 {
+        tracing::warn!(
+            rows,
+            used = account.used,
+            windows = account.windows,
+            sparse = account.sparse,
+            "no record came of it: the recording is shorter than a window, or too much of it is missing"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use crate::pipeline::load::load_all;
 
 /// Runs the node of a config until SIGINT or SIGTERM.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
-    let loaded = load_all(&args.config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let loaded = load_all(&args.config)?;
     if !loaded.warnings.all.is_empty() {
         tracing::warn!("{}", loaded.warnings);
     }

@@ -22,8 +22,7 @@ use crate::time::Timestamp;
 
 /// Trains and writes a model.
 pub(super) fn train(args: &TrainArgs) -> anyhow::Result<Outcome> {
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())
-        .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let mut set = training_set(&pipeline, &args.out);
     collect(args, &pipeline, &mut set)?;
     let options = PcaOptions {

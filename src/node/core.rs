@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::NodeError;
+use super::complaints::Complaints;
 use super::status::{CoreView, view};
-use crate::decode::{Decoder, Rows};
+use crate::decode::{DecodeError, Decoder, Rows};
 use crate::engine::Engine;
 use crate::feed::HubHandle;
 use crate::frame::Input;
@@ -43,6 +44,8 @@ pub(super) struct Core {
     pub(super) status: watch::Sender<CoreView>,
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
+    pub(super) message_max: usize,
+    pub(super) complaints: Complaints,
     pub(super) messages: Messages,
 }
 
@@ -140,7 +143,9 @@ impl Core {
         self.messages.received += 1;
         self.metrics.message_received(1);
         if let Some(size) = delivery.oversize {
-            return self.reject(delivery, "too_large", &format!("{size} bytes"));
+            let (topic, limit) = (delivery.topic.clone(), self.message_max);
+            let error = DecodeError::TooLarge { topic, size, limit };
+            return self.reject(delivery, error.name(), &error.to_string());
         }
         let mut taken = false;
         for index in 0..self.routes.len() {
@@ -165,6 +170,7 @@ impl Core {
                     if let Some(fault) = decoded.fault {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
+                        complain(&mut self.complaints, fault.name(), delivery, &why);
                         self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
                     }
                 }
@@ -186,7 +192,7 @@ impl Core {
     ) -> Result<(), NodeError> {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
-        tracing::debug!(topic = delivery.topic, why, "a message was rejected");
+        complain(&mut self.complaints, name, delivery, why);
         self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
         Ok(())
     }
@@ -204,6 +210,15 @@ impl Core {
             self.metrics.set_pipeline(name, counts);
         }
         self.status.send_replace(view);
+    }
+}
+
+/// Says what is wrong with a message, unless the same was said just now.
+fn complain(complaints: &mut Complaints, name: &'static str, delivery: &Delivery, why: &str) {
+    let topic = delivery.topic.as_str();
+    match complaints.one(name, delivery.received) {
+        Some(unsaid) => tracing::warn!(topic, reason = name, unsaid, "rejected: {why}"),
+        None => tracing::debug!(topic, reason = name, "rejected: {why}"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! `cli/run`, `demo` and `bench` call [`Node::start`]. What cannot work is found before anything is started; after
 //! that a broker or a far side that is away is normal. A store that fails ends the node: start-up is recovery.
 
+mod complaints;
 mod core;
 mod recovery;
 mod status;
@@ -18,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::complaints::Complaints;
 pub use self::core::Messages;
 use self::core::{Core, Route};
 use self::recovery::Ready;
@@ -184,6 +186,8 @@ impl Node {
             status: core_status,
             checkpoint_every: config.store.checkpoint_every,
             rejected_kept: config.limits.rejected_kept,
+            message_max: message_max(config),
+            complaints: Complaints::default(),
             messages: Messages::default(),
         };
         start_core(core, core_end, stop.clone())?;
@@ -277,18 +281,21 @@ fn plan_live(
 /// One decoder a route, however many pipelines take it.
 fn routes(pipelines: &[LoadedPipeline], config: &Config) -> Result<Vec<Route>, NodeError> {
     let mut routes: Vec<Route> = Vec::new();
-    let message_max = usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX);
     for LoadedPipeline { spec, schema, .. } in pipelines {
         let name = route(spec);
         if routes.iter().any(|r| r.decoder.route() == name) {
             continue;
         }
-        let options = DecodeOptions { message_max };
+        let options = DecodeOptions { message_max: message_max(config) };
         let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
             .map_err(|e| NodeError::Decode { pipeline: spec.name.clone(), source: Box::new(e) })?;
         routes.push(Route { decoder, rows: Rows::new(name) });
     }
     Ok(routes)
+}
+
+fn message_max(config: &Config) -> usize {
+    usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX)
 }
 
 async fn listen(address: &str) -> Result<TcpListener, NodeError> {

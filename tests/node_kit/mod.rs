@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forebay::config::MqttVersion;
@@ -92,6 +93,7 @@ pub fn forebay(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) ->
 pub struct Node {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 /// How a node ended.
@@ -114,10 +116,10 @@ impl Node {
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let shared = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             lines.map_while(Result::ok).for_each(|line| shared.lock().unwrap().push(line));
         });
-        Node { child, log }
+        Node { child, log, reader: Some(reader) }
     }
 
     /// All it has logged so far.
@@ -221,6 +223,8 @@ impl Node {
             status.is_some()
         })
         .await;
+        // With the process gone, its log ends too.
+        self.reader.take().unwrap().join().unwrap();
         Ended { status: status.unwrap(), log: self.log() }
     }
 }

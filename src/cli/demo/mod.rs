@@ -42,7 +42,7 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<Outcome> {
     let folder = tempfile::Builder::new().prefix("forebay-demo-").tempdir();
     let folder = folder.context("no temporary folder can be made")?;
     let path = site::lay_out(folder.path()).context("the demo's files cannot be written")?;
-    let pipeline = load_pipeline(&path, None).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let pipeline = load_pipeline(&path, None)?;
     let store = args.store.clone().unwrap_or_else(|| folder.path().join("store"));
     let summary = runtime()?.block_on(run(args, pipeline, store))?;
     if args.json {

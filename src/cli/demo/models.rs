@@ -14,7 +14,7 @@ use crate::pipeline::load::load_pipeline;
 pub(super) fn make(folder: &Path, library: Option<&Path>) -> anyhow::Result<Outcome> {
     let site = tempfile::tempdir().context("no temporary folder can be made")?;
     let path = site::lay_out(site.path()).context("the demo's files cannot be written")?;
-    let pipeline = load_pipeline(&path, None).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let pipeline = load_pipeline(&path, None)?;
     let runtime = Runtime::find(library)?;
     tracing::info!("simulating; this takes a minute or two");
     let made = make_models(&pipeline.spec, &pipeline.schema, runtime, Effort::FULL)?;

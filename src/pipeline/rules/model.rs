@@ -72,13 +72,12 @@ fn fits(
     library: Option<&Path>,
 ) {
     let Some(given) = Fed::of(look) else { return };
-    let opened = Runtime::find(library).map_err(|e| e.to_string()).and_then(|runtime| {
-        let prefix = format!("model {} ", path.display());
-        Model::open(runtime, path).map_err(|e| e.to_string().replacen(&prefix, "", 1))
-    });
-    let model = match opened {
+    // A library that cannot be used is a problem of the config, and told there.
+    let Ok(runtime) = Runtime::find(library) else { return };
+    let model = match Model::open(runtime, path) {
         Ok(model) => model,
-        Err(reason) => {
+        Err(error) => {
+            let reason = error.to_string().replacen(&format!("model {} ", path.display()), "", 1);
             let problem = Problem::error(
                 spot.key("model"),
                 format!("model `{}` cannot be used", score.model),
