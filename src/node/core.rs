@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::NodeError;
-use super::complaints::Complaints;
+use super::refusals::Refusals;
 use super::status::{CoreView, view};
 use crate::decode::{DecodeError, Decoder, Rows};
 use crate::engine::Engine;
@@ -45,8 +45,8 @@ pub(super) struct Core {
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
     pub(super) message_max: usize,
-    pub(super) complaints: Complaints,
     pub(super) messages: Messages,
+    pub(super) refusals: Refusals,
 }
 
 /// Messages at the door.
@@ -170,7 +170,7 @@ impl Core {
                     if let Some(fault) = decoded.fault {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
-                        complain(&mut self.complaints, fault.name(), delivery, &why);
+                        self.refusals.tell(fault.name(), topic, &why, delivery.received);
                         self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
                     }
                 }
@@ -192,7 +192,7 @@ impl Core {
     ) -> Result<(), NodeError> {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
-        complain(&mut self.complaints, name, delivery, why);
+        self.refusals.tell(name, &delivery.topic, why, delivery.received);
         self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
         Ok(())
     }
@@ -210,15 +210,6 @@ impl Core {
             self.metrics.set_pipeline(name, counts);
         }
         self.status.send_replace(view);
-    }
-}
-
-/// Says what is wrong with a message, unless the same was said just now.
-fn complain(complaints: &mut Complaints, name: &'static str, delivery: &Delivery, why: &str) {
-    let topic = delivery.topic.as_str();
-    match complaints.one(name, delivery.received) {
-        Some(unsaid) => tracing::warn!(topic, reason = name, unsaid, "rejected: {why}"),
-        None => tracing::debug!(topic, reason = name, "rejected: {why}"),
     }
 }
 

@@ -4,9 +4,9 @@
 //! `cli/run`, `demo` and `bench` call [`Node::start`]. What cannot work is found before anything is started; after
 //! that a broker or a far side that is away is normal. A store that fails ends the node: start-up is recovery.
 
-mod complaints;
 mod core;
 mod recovery;
+mod refusals;
 mod status;
 
 use std::collections::BTreeMap;
@@ -19,10 +19,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::complaints::Complaints;
 pub use self::core::Messages;
 use self::core::{Core, Route};
 use self::recovery::Ready;
+use self::refusals::Refusals;
 pub use self::status::{CoreView, counts};
 use crate::config::{Config, TargetConfig};
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
@@ -187,8 +187,8 @@ impl Node {
             checkpoint_every: config.store.checkpoint_every,
             rejected_kept: config.limits.rejected_kept,
             message_max: message_max(config),
-            complaints: Complaints::default(),
             messages: Messages::default(),
+            refusals: Refusals::default(),
         };
         start_core(core, core_end, stop.clone())?;
         let mut tasks = Tasks::new(core_ended, stop);

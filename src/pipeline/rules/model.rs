@@ -63,6 +63,13 @@ fn beside(path: &Path) -> Vec<String> {
     names.filter(|n| Path::new(n).extension().is_some_and(|e| e == "onnx")).collect()
 }
 
+/// Opens a model; why it cannot be, without its name.
+pub(in crate::pipeline) fn open(path: &Path, library: Option<&Path>) -> Result<Model, String> {
+    let runtime = Runtime::find(library).map_err(|e| e.to_string())?;
+    let prefix = format!("model {} ", path.display());
+    Model::open(runtime, path).map_err(|e| e.to_string().replacen(&prefix, "", 1))
+}
+
 /// Opens the model and compares what it takes with what it is given: the same code that a node starts with.
 fn fits(
     look: &mut Look<'_>,
@@ -73,11 +80,12 @@ fn fits(
 ) {
     let Some(given) = Fed::of(look) else { return };
     // A library that cannot be used is a problem of the config, and told there.
-    let Ok(runtime) = Runtime::find(library) else { return };
-    let model = match Model::open(runtime, path) {
+    if Runtime::find(library).is_err() {
+        return;
+    }
+    let model = match open(path, library) {
         Ok(model) => model,
-        Err(error) => {
-            let reason = error.to_string().replacen(&format!("model {} ", path.display()), "", 1);
+        Err(reason) => {
             let problem = Problem::error(
                 spot.key("model"),
                 format!("model `{}` cannot be used", score.model),
