@@ -159,10 +159,23 @@ async fn a_flood_of_new_assets_does_not_disturb_those_that_are_known() {
     let refused = (FLOOD + 2 - LIMIT) as u64;
     until("all strangers are counted", || node.rejected("too_many_assets") == refused).await;
     assert_same(&far.records(replay.records.len(), &node).await, &replay);
-    assert_eq!(node.count("readings_received"), shift.totals.readings + FLOOD as u64);
+    let all = shift.totals.readings + FLOOD as u64;
+    until("all readings are counted", || node.count("readings_received") == all).await;
     assert_eq!(node.logged("limits.assets"), 1, "{}", node.log());
     assert!(node.has_logged("stranger-"), "{}", node.log());
     assert_eq!(node.readiness(), 200);
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_is_no_runtime_is_passed_over_with_a_word() {
+    let (site, local) = (Site::new(), Local::rumqttd());
+    site.config(&broker(&local.url(V5), V5), "");
+    let path = site.path("config.toml");
+    let mut node = Node::start_with(&site, &[("ORT_DYLIB_PATH", path.to_str().unwrap())]);
+    node.ready(200).await;
+    assert!(node.has_logged("it is not a library of this system"), "{}", node.log());
+    assert!(!node.has_logged("panicked"), "{}", node.log());
     node.stop().await.fine();
 }
 

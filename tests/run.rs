@@ -10,8 +10,10 @@ mod edge;
 mod node_kit;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use edge::{PATIENCE, certificates, free_port, subscribe, until};
 use forebay::config::MqttVersion;
 use forebay::demo::broker::Broker;
@@ -341,6 +343,77 @@ async fn a_node_stopped_under_load_goes_on_where_it_was() {
     let node = Node::start(&site);
     assert_same(&far.records(replay.records.len(), &node).await, &replay);
     sending.await.unwrap();
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_those_who_do_not_answer() {
+    // They take connections, and never say a word.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, local) = (silent.local_addr().unwrap(), Local::rumqttd());
+    let uplink = |to| format!("[uplink.target.http]\nurl = \"http://{to}/in\"\n");
+    let shift = Shift::of(1, 200, 15);
+    for broker_answers in [true, false] {
+        let site = Site::new();
+        let url = if broker_answers { local.url(V5) } else { format!("mqtt://{address}") };
+        site.config(&broker(&url, V5), &uplink(address));
+        let mut node = Node::start(&site);
+        if broker_answers {
+            node.ready(200).await;
+            publish(&local, &shift).await;
+            let waiting = "forebay_outbox_records{lane=\"score\"}";
+            until("records wait", || node.metric(waiting) > 0).await;
+        } else {
+            node.ready(503).await;
+        }
+        let started = monotonic();
+        node.stop().await.fine();
+        assert!(started.elapsed() < STOPS_WITHIN, "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_does_not_keep_the_node_from_stopping() {
+    let Some(Local::Mosquitto(mosquitto)) = Local::mosquitto() else { return };
+    for version in VERSIONS {
+        let site = Site::new();
+        site.config(&broker(&format!("mqtt://127.0.0.1:{}", mosquitto.port), version), "");
+        let mut node = Node::start(&site);
+        node.ready(200).await;
+        mosquitto.freeze(true);
+        let started = monotonic();
+        node.stop().await.fine();
+        assert!(started.elapsed() < STOPS_WITHIN, "{:?}", started.elapsed());
+        mosquitto.freeze(false);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_far_side_refuses_holds_up_nothing_and_is_in_the_books() {
+    let shift = Shift::of(1, 300, 16);
+    let (site, far, local) = (Site::new(), Far::start().await, Local::rumqttd());
+    let replay = shift.replay(&site);
+    // So many refusals in a row that halving a parcel comes down to one record, then a far side that is busy.
+    far.receiver.refuse(1, StatusCode::SERVICE_UNAVAILABLE, Some(1)).await;
+    far.receiver.refuse(8, StatusCode::UNPROCESSABLE_ENTITY, None).await;
+    site.config(&broker(&local.url(V5), V5), &far.uplink());
+    let mut node = Node::start(&site);
+    node.ready(200).await;
+    publish(&local, &shift).await;
+    let count = |node: &Node, name: &str| -> u64 {
+        let lane = |lane| node.metric(&format!("forebay_{name}_total{{lane=\"{lane}\"}}"));
+        lane("alarm") + lane("score")
+    };
+    let all = replay.records.len() as u64;
+    until("every record has left", || {
+        count(&node, "delivered_records") + count(&node, "refused_records") == all
+    })
+    .await;
+    let refused = count(&node, "refused_records");
+    assert!(refused > 0 && refused < all, "{refused}");
+    assert_eq!(count(&node, "records"), all);
+    until("the far side has the rest", || far.receiver.counts().records == all - refused).await;
+    assert_eq!(node.logged("refused for good") as u64, refused);
     node.stop().await.fine();
 }
 

@@ -133,6 +133,7 @@ struct Parts {
     source: MqttSource,
     uplink: Option<AnyUplink>,
     feed: Option<MqttFeed>,
+    feed_counts: Arc<FeedCounts>,
     listener: Option<TcpListener>,
 }
 
@@ -203,6 +204,8 @@ impl Node {
             pipelines: pipelines.iter().map(status::pipeline).collect(),
             core: core_reader.clone(),
             ingest: (config.mqtt.url.clone(), opened.status),
+            door: opened.counts,
+            mqtt_feed: parts.feed_counts,
             uplink: uplink.clone(),
             store: meter.clone(),
             hub: hub.clone(),
@@ -253,13 +256,14 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
         }
     });
     let uplink = uplink.transpose().map_err(setup("`uplink`"))?;
+    let feed_counts = Arc::new(FeedCounts::default());
     let feed = config.feed.mqtt.then(|| {
-        let counts = Arc::new(FeedCounts::default());
+        let counts = Arc::clone(&feed_counts);
         MqttFeed::new(&config.mqtt, &config.node, &config.feed.topic, counts)
     });
     let feed = feed.transpose().map_err(setup("`feed`"))?;
     let listener = if config.feed.http { Some(listen(&config.feed.listen).await?) } else { None };
-    Ok(Parts { runtime, engine, routes, source, uplink, feed, listener })
+    Ok(Parts { runtime, engine, routes, source, uplink, feed, feed_counts, listener })
 }
 
 fn plan_live(
