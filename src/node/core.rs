@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::NodeError;
 use super::refusals::Refusals;
 use super::status::{CoreView, view};
-use crate::decode::{Decoder, Rows};
+use crate::decode::{DecodeError, Decoder, Rows};
 use crate::engine::Engine;
 use crate::feed::HubHandle;
 use crate::frame::Input;
@@ -44,6 +44,7 @@ pub(super) struct Core {
     pub(super) status: watch::Sender<CoreView>,
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
+    pub(super) message_max: usize,
     pub(super) messages: Messages,
     pub(super) refusals: Refusals,
 }
@@ -146,7 +147,9 @@ impl Core {
         self.messages.received += 1;
         self.metrics.message_received(1);
         if let Some(size) = delivery.oversize {
-            return self.reject(delivery, "too_large", &format!("{size} bytes"));
+            let (topic, limit) = (delivery.topic.clone(), self.message_max);
+            let error = DecodeError::TooLarge { topic, size, limit };
+            return self.reject(delivery, error.name(), &error.to_string());
         }
         let mut taken = false;
         for index in 0..self.routes.len() {
