@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::NodeError;
+use super::refusals::Refusals;
 use super::status::{CoreView, view};
 use crate::decode::{Decoder, Rows};
 use crate::engine::Engine;
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
     pub(super) messages: Messages,
+    pub(super) refusals: Refusals,
 }
 
 /// Messages at the door.
@@ -62,6 +64,8 @@ pub struct Messages {
 impl Core {
     /// Runs until the source has ended.
     pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
+        // Dashboards start empty; what is on since before the start is not shown as over.
+        self.hub.publish(self.engine.standing_alarms());
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -114,6 +118,20 @@ impl Core {
         if made {
             self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
         }
+        self.warn();
+        Ok(())
+    }
+
+    /// Says what an operator has to know of the tick.
+    fn warn(&mut self) {
+        for full in self.engine.take_full() {
+            tracing::warn!(
+                pipeline = full.pipeline,
+                asset = full.asset,
+                limit = full.limit,
+                "a new asset is over `limits.assets`; it is refused, and so are all others that are new"
+            );
+        }
         for failure in self.engine.take_failures() {
             tracing::error!(
                 pipeline = failure.pipeline,
@@ -121,7 +139,6 @@ impl Core {
                 "a pipeline lost this tick's readings and what it remembered; the others go on"
             );
         }
-        Ok(())
     }
 
     /// Adds a message's readings to the rows of every route that it is for.
@@ -154,6 +171,7 @@ impl Core {
                     if let Some(fault) = decoded.fault {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
+                        self.refusals.tell(fault.name(), topic, &why, delivery.received);
                         self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
                     }
                 }
@@ -175,7 +193,7 @@ impl Core {
     ) -> Result<(), NodeError> {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
-        tracing::debug!(topic = delivery.topic, why, "a message was rejected");
+        self.refusals.tell(name, &delivery.topic, why, delivery.received);
         self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
         Ok(())
     }
