@@ -94,6 +94,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Seconds that the engine took for one tick.
     pub step_seconds: Histogram,
+    /// Seconds from a tick's closing until its records are with the feeds, of ticks that made some.
+    pub publish_seconds: Histogram,
     /// Readings of one tick.
     pub tick_readings: Histogram,
     /// Seconds that one run of a model took.
@@ -158,6 +160,7 @@ impl Metrics {
             alarms_active: Family::default(),
             commit_seconds: seconds(),
             step_seconds: seconds(),
+            publish_seconds: seconds(),
             tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
             score_seconds: seconds(),
             ingest_up: Gauge::default(),
@@ -214,6 +217,12 @@ impl Metrics {
             "Time the engine takes for one tick",
             seconds(),
             self.step_seconds.clone(),
+        );
+        r.register_with_unit(
+            "publish",
+            "Time from a tick's closing until its records are with the feeds",
+            seconds(),
+            self.publish_seconds.clone(),
         );
         r.register_with_unit(
             "score",

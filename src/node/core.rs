@@ -93,7 +93,7 @@ impl Core {
     }
 
     fn tick(&mut self, batch: Batch) -> Result<(), NodeError> {
-        let at = now();
+        let (at, closed) = (now(), monotonic());
         let Batch { deliveries, receipts, .. } = batch;
         for delivery in &deliveries {
             self.decode(delivery)?;
@@ -114,7 +114,11 @@ impl Core {
         self.metrics.tick_readings.observe(readings as f64);
         self.acks.release(&released);
         self.committed.send_replace(committed);
+        let made = !step.records.is_empty();
         self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());
+        if made {
+            self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
+        }
         self.warn();
         Ok(())
     }
@@ -150,12 +154,12 @@ impl Core {
         let mut taken = false;
         for index in 0..self.routes.len() {
             let route = &mut self.routes[index];
-            if !route.decoder.matches(&delivery.topic) {
-                continue;
-            }
-            taken = true;
             let (topic, payload) = (&delivery.topic, &delivery.payload);
-            let result = route.decoder.decode(topic, payload, delivery.received, &mut route.rows);
+            let (decoder, rows) = (&route.decoder, &mut route.rows);
+            let Some(result) = decoder.decode_own(topic, payload, delivery.received, rows) else {
+                continue;
+            };
+            taken = true;
             for name in route.rows.unknown_signals() {
                 tracing::warn!(
                     topic,

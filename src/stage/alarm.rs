@@ -111,11 +111,11 @@ impl Alarm {
                 self.assets.resize(asset + 1, Condition::default());
             }
             let Some(state) = self.next(asset, value, limits, windows.end[index]) else { continue };
-            let parts =
-                score.and_then(|s| s.contributions.get(index)).map_or(&[][..], Vec::as_slice);
+            let parts = score.map_or_else(Vec::new, |s| s.shares.largest(index));
             let raised = state == AlarmState::Unacknowledged;
             let limit = if raised { limits.0 } else { limits.1 };
-            let (at, contributions) = (windows.end[index], parts.to_vec());
+            let (at, contributions) =
+                (windows.end[index], parts.into_iter().map(|(n, v)| (n.to_owned(), v)).collect());
             let change = Change { at, value, limit, contributions };
             let record = Record::Alarm(self.record(asset, state, &change, around));
             effects.records.push(Outgoing { lane: Lane::Alarm, record });
