@@ -2,8 +2,7 @@
 //!
 //! `node` calls [`Inbox::next_batch`] in its loop. It promises that a tick closes at the first of: enough messages,
 //! enough bytes, enough receipts that the broker would otherwise stop sending, a silence with half of that there, or
-//! enough time; and that it
-//! returns in time for the engine's own wake-up. It does not decode.
+//! enough time; and that it returns in time for the engine's own wake-up. It does not decode.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
