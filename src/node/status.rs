@@ -69,6 +69,7 @@ pub(super) struct Sources {
     pub(super) runtime: String,
     pub(super) started: Timestamp,
     pub(super) pipelines: Vec<PipelineView>,
+    pub(super) commands: bool,
     pub(super) core: watch::Receiver<CoreView>,
     pub(super) ingest: (String, watch::Receiver<LinkStatus>),
     pub(super) uplink: Option<(String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>)>,
@@ -115,6 +116,7 @@ impl Sources {
             lanes,
             outages,
             pipelines,
+            commands: self.commands,
             beats: core.beats,
         }
     }

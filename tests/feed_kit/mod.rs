@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay::feed::command::{self, Orders};
 use forebay::feed::{Hub, HubHandle, LinkView, NodeStatus, PipelineView, http};
 use forebay::metrics::{LaneCounts, Metrics, PipelineCounts};
 use forebay::record::AlarmState::{Normal, Returned, Unacknowledged};
@@ -30,6 +31,10 @@ pub struct Site {
     pub status: watch::Sender<NodeStatus>,
     pub metrics: Arc<Metrics>,
     pub stop: CancellationToken,
+    /// What operators asked for, until somebody takes it to answer.
+    pub orders: Option<Orders>,
+    /// Rings when a command has come.
+    pub bell: Arc<tokio::sync::Notify>,
     pub served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     pub runtime: tokio::runtime::Runtime,
     published: u64,
@@ -66,15 +71,33 @@ impl Site {
         let (status, seen) = watch::channel(status);
         let metrics = Arc::new(Metrics::new("0.1.0", "tract"));
         let stop = CancellationToken::new();
+        let bell = Arc::new(tokio::sync::Notify::new());
+        let rung = Arc::clone(&bell);
+        let (operators, orders) =
+            command::open(move || rung.notify_one(), &["gateway.plant".to_owned()]);
+        let operators = status.borrow().commands.then_some(operators);
         let served = runtime.spawn(http::serve(
             listener,
             hub.clone(),
             Arc::clone(&metrics),
             seen,
+            operators,
             stop.clone(),
         ));
-        let served = Some(served);
-        Site { address, hub, handle, status, metrics, stop, served, runtime, published: 0 }
+        let (served, orders) = (Some(served), Some(orders));
+        Site {
+            address,
+            hub,
+            handle,
+            status,
+            metrics,
+            stop,
+            orders,
+            bell,
+            served,
+            runtime,
+            published: 0,
+        }
     }
 
     /// Publishes, and waits until the hub has it.
@@ -166,6 +189,7 @@ pub fn status() -> NodeStatus {
             stages: vec!["clean".into(), "window 60s".into(), "score anomaly".into()],
             account,
         }],
+        commands: true,
         beats: 1,
         ..Default::default()
     }
@@ -260,6 +284,9 @@ pub fn alarm(
         on: "anomaly".into(),
         value: Some(1.234),
         limit: 0.9,
+        by: None,
+        reason: None,
+        until: None,
         contributions: Vec::new(),
     })
 }
