@@ -292,7 +292,7 @@ proptest! {
         prop_assert_eq!(engine.checkpoint().unwrap(), straight.checkpoint().unwrap());
         let committed = store.ledger.finish_recovery().unwrap().committed;
         let waiting = store.outbox.peek(Lane::Alarm, committed, usize::MAX);
-        let lines = waiting.unwrap().map_or(Vec::new(), |parcel| {
+        let lines: Vec<Record> = waiting.unwrap().map_or(Vec::new(), |parcel| {
             parcel.records().map(|(_, line)| serde_json::from_slice(line).unwrap()).collect()
         });
         let sent: Vec<Record> = expected.records.into_iter().map(Record::Alarm).collect();
@@ -362,9 +362,8 @@ fn recover(
 fn at(value: f64) -> (PipelineSpec, Engine) {
     let spec = spec(PIPELINE);
     let mut engine = engine(&spec);
-    let readings: Vec<Reading> = (0..12)
-        .map(|n| Reading { asset: 0, signal: 0, ts: START + n * 500_000, value })
-        .collect();
+    let readings: Vec<Reading> =
+        (0..12).map(|n| Reading { asset: 0, signal: 0, ts: START + n * 500_000, value }).collect();
     engine.step(input(&spec, &readings), Timestamp(START + 6_000_000));
     (spec, engine)
 }

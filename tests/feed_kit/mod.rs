@@ -4,8 +4,11 @@
 #![allow(unreachable_pub, reason = "a module of two test binaries")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod works;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +149,30 @@ impl Site {
         ended.expect("the server stops").unwrap().unwrap();
         self.runtime.shutdown_timeout(Duration::from_secs(1));
     }
+}
+
+/// Posts JSON, byte by byte as these headers say; a header given here takes the place of the usual one.
+pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let (host, length) = (address.to_string(), body.len().to_string());
+    let mut all = BTreeMap::from([
+        ("host", host.as_str()),
+        ("content-type", "application/json"),
+        ("content-length", length.as_str()),
+        ("connection", "close"),
+    ]);
+    all.extend(headers.iter().copied());
+    let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
+    let mut lines = head.lines();
+    let code = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let fields = lines.filter_map(|line| line.split_once(": "));
+    let headers = fields.map(|(k, v)| (k.to_lowercase(), v.to_owned())).collect();
+    Reply { code, headers, body: body.to_owned() }
 }
 
 /// A node with everything up.
