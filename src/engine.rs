@@ -44,6 +44,9 @@ pub struct Pipeline {
     account: Account,
     /// Readings of assets beyond the limit.
     refused: u64,
+    /// Whether an asset beyond the limit has been named, and the one that is still to be.
+    named_refused: bool,
+    first_refused: Option<String>,
     windows: Vec<Windows>,
 }
 
@@ -62,6 +65,17 @@ pub struct Failure {
     pub pipeline: String,
     /// What happened.
     pub reason: String,
+}
+
+/// A pipeline that knows as many assets as it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// Its name.
+    pub pipeline: String,
+    /// The first asset that it refused.
+    pub asset: String,
+    /// How many it may know.
+    pub limit: usize,
 }
 
 /// Why a checkpoint cannot be used at all.
@@ -98,6 +112,8 @@ impl Pipeline {
             assets: AssetTable::default(),
             account: Account::default(),
             refused: 0,
+            named_refused: false,
+            first_refused: None,
             windows: Vec::new(),
         }
     }
@@ -133,9 +149,13 @@ impl Pipeline {
                 continue;
             }
             for row in 0..readings.len() {
-                let Some(asset) = index[readings.asset[row] as usize] else {
+                let place = readings.asset[row] as usize;
+                let Some(asset) = index[place] else {
                     self.account.reject(Reason::TooManyAssets);
                     self.refused += 1;
+                    if !std::mem::replace(&mut self.named_refused, true) {
+                        self.first_refused = part.assets.get(place).map(|a| a.id.clone());
+                    }
                     continue;
                 };
                 let (signal, quality) = (readings.signal[row], readings.quality[row]);
@@ -154,25 +174,34 @@ impl Pipeline {
         judges.find_map(|judged| judged).unwrap_or_else(|| Err(no_alarm(command)))
     }
 
-    /// Carries out the tick's commands for this pipeline.
+    /// The tick's commands for this pipeline. They come before its readings, so an asset that only these bring is not
+    /// known yet; such a command is answered here.
+    fn orders<'a>(&self, input: &'a [Input], answers: &mut [Answer]) -> Vec<Order<'a>> {
+        let mut orders = Vec::new();
+        for (number, command) in input.iter().flat_map(|i| &i.commands).enumerate() {
+            if command.pipeline != self.name {
+                continue;
+            }
+            match self.assets.index(&command.asset) {
+                Some(asset) => orders.push(Order { command, number, asset }),
+                None => answers[number] = Err(no_asset(command)),
+            }
+        }
+        orders
+    }
+
+    /// Carries commands out.
     fn obey(
         &mut self,
-        input: &[Input],
-        assets: &AssetTable,
+        orders: &[Order<'_>],
         around: &Around<'_>,
         effects: &mut Effects,
         answers: &mut [Answer],
     ) {
-        let commands = input.iter().flat_map(|i| &i.commands).zip(answers).enumerate();
-        for (number, (command, answer)) in commands.filter(|(_, (c, _))| c.pipeline == self.name) {
-            let Some(asset) = assets.index(&command.asset) else {
-                *answer = Err(no_asset(command));
-                continue;
-            };
-            let order = Order { command, number, asset };
+        for order in orders {
             let mut stages = self.stages.iter_mut();
-            let obeyed = stages.find_map(|s| s.stage.obey(order, around, effects));
-            *answer = obeyed.unwrap_or_else(|| Err(no_alarm(command)));
+            let obeyed = stages.find_map(|s| s.stage.obey(*order, around, effects));
+            answers[order.number] = obeyed.unwrap_or_else(|| Err(no_alarm(order.command)));
         }
     }
 
@@ -204,6 +233,7 @@ impl Pipeline {
         ended: bool,
         answers: &mut [Answer],
     ) -> (Effects, Option<Failure>) {
+        let orders = self.orders(input, answers);
         let readings = self.admit(input);
         let count = readings.len() as u64;
         let mut effects = Effects::default();
@@ -212,7 +242,7 @@ impl Pipeline {
         let name = self.name.clone();
         let around = Around { node, pipeline: &name, assets: &assets.assets, tick, ended };
         let result = catch_unwind(AssertUnwindSafe(|| {
-            self.obey(input, &assets, &around, &mut effects, answers);
+            self.obey(&orders, &around, &mut effects, answers);
             self.run(readings, &around, &mut effects)
         }));
         self.assets = assets;
@@ -232,9 +262,8 @@ impl Pipeline {
         for planned in &mut self.stages {
             let _ = planned.stage.load(&[]); // empty state is always accepted
         }
-        let commands = input.iter().flat_map(|i| &i.commands).zip(answers);
-        for (_, answer) in commands.filter(|(command, _)| command.pipeline == name) {
-            *answer = Err(Refusal::Failed(name.clone()));
+        for order in orders {
+            answers[order.number] = Err(Refusal::Failed(name.clone()));
         }
         (Effects::default(), Some(Failure { pipeline: name, reason }))
     }
@@ -318,6 +347,15 @@ impl Engine {
     /// Failures since they were last asked for.
     pub fn take_failures(&mut self) -> Vec<Failure> {
         std::mem::take(&mut self.failures)
+    }
+
+    /// Pipelines that have refused an asset for the first time in this process.
+    pub fn take_full(&mut self) -> Vec<Full> {
+        let full = self.pipelines.iter_mut().filter_map(|p| {
+            let asset = p.first_refused.take()?;
+            Some(Full { pipeline: p.name.clone(), asset, limit: p.asset_limit })
+        });
+        full.collect()
     }
 
     /// Whether a command can be carried out in a tick at `now`; it changes nothing.

@@ -8,140 +8,18 @@
 mod edge;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use edge::{Mosquitto, PATIENCE, certificates, publish, unique, until};
-use forebay::config::{MqttConfig, MqttVersion, Secret, StoreConfig};
+use edge::door::{Door, Engine};
+use edge::{Mosquitto, PATIENCE, certificates, publish, until};
+use forebay::config::{MqttConfig, MqttVersion, Secret};
 use forebay::demo::broker::Broker;
-use forebay::ingest::{Acks, Closing, Delivery, Inbox, IngestCounts, Limits, MqttSource, open};
 use forebay::link::LinkStatus;
-use forebay::record::Step;
-use forebay::store::{Ledger, Receipts, Released, Store, StoreOptions};
-use forebay::time::{Span, Tick, Timestamp, monotonic};
+use forebay::time::{Span, monotonic};
 use rumqttc::QoS;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 const VERSIONS: [MqttVersion; 2] = [MqttVersion::V311, MqttVersion::V5];
-
-/// A node cut down to its door: a source, and an engine thread that makes every tick durable and releases it.
-struct Door {
-    config: MqttConfig,
-    status: watch::Receiver<LinkStatus>,
-    counts: Arc<IngestCounts>,
-    stop: CancellationToken,
-    source: tokio::task::JoinHandle<()>,
-    engine: Option<JoinHandle<()>>,
-    seen: Arc<std::sync::Mutex<Vec<Delivery>>>,
-}
-
-/// What the engine thread does with a tick.
-#[derive(Clone, Copy, PartialEq)]
-enum Engine {
-    Releases,
-    KeepsReceipts,
-    Sleeps,
-}
-
-/// A real store in a folder of its own.
-struct Durable {
-    ledger: Ledger,
-    seq: u64,
-    _dir: tempfile::TempDir,
-}
-
-impl Durable {
-    fn new() -> Durable {
-        let dir = tempfile::tempdir().unwrap();
-        let config = StoreConfig { path: dir.path().into(), ..StoreConfig::default() };
-        let mut store = Store::open(&StoreOptions::new(&config, "test", Timestamp(0))).unwrap();
-        store.ledger.finish_recovery().unwrap();
-        Durable { ledger: store.ledger, seq: 0, _dir: dir }
-    }
-
-    fn commit(&mut self, receipts: Receipts) -> Released {
-        self.seq += 1;
-        let tick = Tick { seq: self.seq, now: Timestamp(self.seq as i64) };
-        let step = Step { tick, input: Vec::new(), records: Vec::new() };
-        self.ledger.commit(&step, receipts).unwrap().1
-    }
-}
-
-fn engine_loop(
-    mut inbox: Inbox,
-    acks: &Acks,
-    what: Engine,
-    stop: &CancellationToken,
-    seen: &std::sync::Mutex<Vec<Delivery>>,
-) {
-    let mut durable = Durable::new();
-    while what == Engine::Sleeps && !stop.is_cancelled() {
-        std::thread::yield_now();
-    }
-    while let Some(batch) = inbox.next_batch(None) {
-        seen.lock().unwrap().extend(batch.deliveries);
-        if what == Engine::Releases {
-            acks.release(durable.commit(batch.receipts));
-        }
-    }
-}
-
-impl Door {
-    fn open(mut config: MqttConfig, filters: &[&str], what: Engine) -> Door {
-        config.client_id.get_or_insert_with(|| unique("door"));
-        let filters = filters.iter().map(|&f| f.to_owned()).collect();
-        let source = MqttSource::new(&config, "test", filters, ByteSize::mib(1)).unwrap();
-        let closing = Closing::new(Span::millis(20), 10_000, config.in_flight);
-        let opened = open(Limits::new(config.in_flight), closing);
-        let stop = CancellationToken::new();
-        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let engine = std::thread::spawn({
-            let (stop, seen, inbox, acks) = (stop.clone(), seen.clone(), opened.inbox, opened.acks);
-            move || engine_loop(inbox, &acks, what, &stop, &seen)
-        });
-        Door {
-            config,
-            status: opened.status,
-            counts: opened.counts,
-            source: tokio::spawn(source.run(opened.door, stop.clone())),
-            stop,
-            engine: Some(engine),
-            seen,
-        }
-    }
-
-    async fn up(&self) {
-        until("the door is up", || self.status.borrow().is_ready()).await;
-    }
-
-    fn payloads(&self) -> Vec<String> {
-        let seen = self.seen.lock().unwrap();
-        seen.iter().map(|d| String::from_utf8_lossy(&d.payload).into_owned()).collect()
-    }
-
-    fn distinct(&self) -> usize {
-        self.payloads().into_iter().collect::<BTreeSet<_>>().len()
-    }
-
-    /// Stops in the direction of the data, as a node does.
-    async fn close(mut self) -> Vec<String> {
-        self.stop.cancel();
-        let engine = self.engine.take().unwrap();
-        tokio::task::spawn_blocking(move || engine.join().unwrap()).await.unwrap();
-        tokio::time::timeout(PATIENCE, &mut self.source).await.unwrap().unwrap();
-        assert_eq!(*self.status.borrow(), LinkStatus::Stopped);
-        self.payloads()
-    }
-
-    /// Dies as a process does: no goodbye, nothing more acknowledged.
-    fn kill(&self) {
-        self.source.abort();
-    }
-}
 
 fn numbered(topic: &str, range: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
     range.map(|n| (topic.to_owned(), n.to_string().into_bytes())).collect()
@@ -459,17 +337,17 @@ async fn a_flood_of_qos_0_is_dropped_and_counted_and_qos_1_still_fits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_with_a_small_window_does_not_slow_ticks_down_to_their_time() {
-    let config =
-        "allow_anonymous true\npersistence false\nmax_queued_messages 0\nmax_inflight_messages 20";
-    let Some(broker) = Mosquitto::start(config) else { return };
-    // With a tick of 20 ms and a window of 20, waiting every tick out would take 5 s for 5,000 messages.
-    let door = Door::open(broker.client(MqttVersion::V311), &["plant/#"], Engine::Releases);
+    // rumqttd stops at 100 unacknowledged messages, whatever a client says. With ticks of 200 ms, waiting every one
+    // out would take 10 s for 5,000 messages.
+    let broker = Broker::start(None).unwrap();
+    let config = broker.client(MqttVersion::V5);
+    let door = Door::open_with(config, &["plant/#"], Engine::Releases, Span::millis(200));
     door.up().await;
     let started = monotonic();
-    publish(broker.port, QoS::AtLeastOnce, numbered("plant/a", 0..5000)).await;
+    publish(broker.ports().0, QoS::AtLeastOnce, numbered("plant/a", 0..5000)).await;
     until("all came", || door.seen.lock().unwrap().len() == 5000).await;
     let took = started.elapsed();
-    assert!(took < Duration::from_millis(3500), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     door.close().await;
 }
 

@@ -57,7 +57,6 @@ fn op() -> impl Strategy<Value = Op> {
 /// What the model knows of a record that left.
 #[derive(Clone, Copy, Debug)]
 struct Left {
-    seq: u64,
     /// Made durable since.
     flushed: bool,
     /// Everything before it had left too.
@@ -87,16 +86,14 @@ impl Model {
         for key in keys {
             let in_order =
                 self.queued[lane as usize].first_key_value().is_none_or(|(k, _)| k > key);
-            let left = Left { seq: key.seq, flushed: false, in_order };
+            let left = Left { flushed: false, in_order };
             self.left[lane as usize].insert(*key, left);
         }
     }
 
     /// Whether a record that left may wait again after a power cut.
     fn may_return(&self, key: Key) -> bool {
-        self.left[key.lane as usize]
-            .get(&key)
-            .is_some_and(|left| !left.flushed || (!left.in_order && left.seq > self.checkpoint))
+        self.left[key.lane as usize].get(&key).is_some_and(|left| !left.flushed && !left.in_order)
     }
 }
 
@@ -174,6 +171,7 @@ impl<'a> Bed<'a> {
         let mut notices = Vec::new();
         for (key, record) in &there[0] {
             let Record::Loss(loss) = record else { continue };
+            assert_ne!(loss.reason, "damaged", "nothing was damaged: {loss:?}");
             let new = self.model.queued[0].insert(*key, loss.id.clone()).is_none();
             notices.push(loss.clone());
             if new {
@@ -242,6 +240,9 @@ impl<'a> Bed<'a> {
             .collect();
         self.store().outbox.settle(parcel.acked_keys(chosen.iter().copied())).unwrap();
         self.model.leave(parcel.lane, &chosen);
+        if chosen.first() == keys.first() {
+            self.model.flushed();
+        }
         self.take_evictions(None);
     }
 
@@ -253,6 +254,7 @@ impl<'a> Bed<'a> {
         assert_eq!(kept[0].why, "400: no such field");
         let keys: Vec<Key> = parcel.records().map(|(key, _)| key).collect();
         self.model.leave(parcel.lane, &keys);
+        self.model.flushed();
     }
 
     fn checkpoint(&mut self) {
@@ -285,12 +287,6 @@ impl<'a> Bed<'a> {
         }
         self.take_back();
         self.take_evictions(None);
-        if seed.is_some() {
-            // Of what was not flushed, the mark may be lost and the removal kept, or the other way round.
-            for left in self.model.left.iter_mut().flat_map(BTreeMap::values_mut) {
-                left.in_order &= left.flushed;
-            }
-        }
         self.model.flushed();
     }
 

@@ -17,61 +17,17 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use edge::records::{alarm, score};
 use edge::{Mosquitto, PATIENCE, Proxy, free_port, subscribe, unique, until};
 use forebay::config::{HttpConfig, MqttConfig, MqttVersion, Secret, StoreConfig, UplinkMqttConfig};
 use forebay::demo::broker::Broker;
 use forebay::link::LinkStatus;
-use forebay::record::{
-    AlarmRecord, AlarmState, Lane, Outgoing, Record, ScoreRecord, Severity, Step,
-};
+use forebay::record::{Lane, Outgoing, Record, Step};
 use forebay::store::{Committed, Ledger, Meter, Outbox, Receipts, Store, StoreError, StoreOptions};
 use forebay::time::{Span, Tick, Timestamp, monotonic};
 use forebay::uplink::{HttpUplink, MqttUplink, Pace, Uplink, UplinkCounts, run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-fn score(n: u64) -> Outgoing {
-    let record = Record::Score(ScoreRecord {
-        id: format!("score-{n}"),
-        node: "gw".into(),
-        pipeline: "pumps".into(),
-        asset: format!("pump/{}", n % 3),
-        tags: BTreeMap::new(),
-        window_start: Timestamp(n as i64),
-        window_end: Timestamp(n as i64 + 1),
-        features: (0..8).map(|f| (format!("signal_{f}.mean"), Some(n as f64))).collect(),
-        scores: BTreeMap::from([("anomaly".into(), Some(0.5))]),
-        threshold: Some(0.9),
-        coverage: 1.0,
-        model: Some("pca".into()),
-        model_version: Some("1".into()),
-        models: Vec::new(),
-        contributions: Vec::new(),
-    });
-    Outgoing { lane: Lane::Score, record }
-}
-
-fn alarm(n: u64) -> Outgoing {
-    let record = Record::Alarm(AlarmRecord {
-        id: format!("alarm-{n}"),
-        node: "gw".into(),
-        pipeline: "pumps".into(),
-        asset: "pump-1".into(),
-        tags: BTreeMap::new(),
-        name: "anomaly".into(),
-        state: AlarmState::Unacknowledged,
-        severity: Severity::High,
-        at: Timestamp(n as i64),
-        on: "anomaly".into(),
-        value: Some(1.0),
-        limit: 0.9,
-        by: None,
-        reason: None,
-        until: None,
-        contributions: Vec::new(),
-    });
-    Outgoing { lane: Lane::Alarm, record }
-}
 
 /// A real store in a folder of its own, and the ids of all that was put into it.
 struct Feeding {
@@ -276,6 +232,26 @@ async fn http_delivers_each_record_once_whatever_the_far_side_answers() {
     assert!(running.counts.failures.load(Relaxed) >= 7);
     assert!(running.counts.outages.load(Relaxed) >= 3);
     assert!(running.status.borrow().is_ready());
+    running.end().await;
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parcel_whose_fate_is_unknown_goes_out_again_as_it_was() {
+    let (_dir, token) = token();
+    let far = Arc::new(FarSide::default());
+    let port = free_port();
+    let server = serve(port, &far).await;
+    far.script.lock().unwrap().extend([Answer::TakesAndHangsUp, Answer::Status(503)]);
+    let (mut feeding, outbox) = Feeding::new();
+    feeding.put((0..3).map(score).collect());
+    let running = Running::start(http(port, &token), outbox, &feeding, 64 * 1024);
+    until("the far side has taken it", || far.known().len() == 3).await;
+    // There is room for more in the parcel, but with them it would be another, and its records would count twice.
+    feeding.put((3..6).map(score).collect());
+    until("all are delivered", || running.left() == 6).await;
+    assert_eq!(far.known(), feeding.ids);
+    assert!(far.is_exactly_once());
     running.end().await;
     server.abort();
 }

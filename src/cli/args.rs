@@ -24,7 +24,14 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// How log lines are written to standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = LogFormat::Text,
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
     /// Which log lines are written: a level, or `module=level` separated by commas. Absent: `info` for
     /// `run`, `warn` for the others.
@@ -39,11 +46,14 @@ pub struct Cli {
 }
 
 impl Command {
-    /// The log filter where none is asked for.
+    /// The log filter where none is asked for. The MQTT libraries are left out of it: to them every connection that
+    /// ends is an error, and what matters of it is said by `link`, `ingest` and `demo`.
     pub fn usual_log(&self) -> &'static str {
         match self {
-            Command::Run(_) => "info",
-            _ => "warn",
+            Command::Run(_) => "info,rumqttc=off,rumqttd=off",
+            // Its link fails on purpose, and the live status says so.
+            Command::Demo(_) => "warn,forebay::uplink=error,rumqttc=off,rumqttd=off",
+            _ => "warn,rumqttc=off,rumqttd=off",
         }
     }
 }
@@ -146,15 +156,15 @@ pub struct ReplayArgs {
     /// How results are written. Absent: by the ending of `--out`, else NDJSON.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<ResultsFormat>,
-    /// How the recordings are written.
-    #[command(flatten)]
-    pub recording: RecordingArgs,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
     /// The ONNX Runtime library to use. Absent: the one that is found.
     #[arg(long, value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
 }
 
 /// How recordings are written, where pipeline file and header do not say it.
@@ -217,9 +227,6 @@ pub struct TrainArgs {
     /// Folder of asset schemas. Absent: found from the pipeline's folder.
     #[arg(long, value_name = "DIR")]
     pub schemas: Option<PathBuf>,
-    /// How the recordings are written.
-    #[command(flatten)]
-    pub recording: RecordingArgs,
     /// Use only the first so many rows of each recording.
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,
@@ -235,6 +242,9 @@ pub struct TrainArgs {
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
 }
 
 /// `forebay doctor`.

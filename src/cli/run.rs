@@ -5,14 +5,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
 use super::args::RunArgs;
+use crate::diagnose::render;
 use crate::node::Node;
 use crate::pipeline::load::load_all;
 
 /// Runs the node of a config until SIGINT or SIGTERM.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
-    let loaded = load_all(&args.config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    if !loaded.warnings.all.is_empty() {
-        tracing::warn!("{}", loaded.warnings);
+    let loaded = load_all(&args.config)?;
+    for flat in render::flat(&loaded.warnings) {
+        tracing::warn!(
+            file = flat.file,
+            line = flat.line,
+            found = flat.found,
+            expected = flat.expected,
+            "{}",
+            flat.message
+        );
     }
     if loaded.pipelines.is_empty() {
         let folder = loaded.config.pipelines.display();
@@ -22,7 +30,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     }
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
-        stop_on_signal(stop.clone())?;
+        stop_on_signal(stop.clone(), || tracing::info!("stopping; once more to stop at once"))?;
         let node = Node::start(loaded.config, loaded.pipelines, stop).await?;
         if let Some(address) = node.address {
             tracing::info!("open http://{address}/");
@@ -44,8 +52,11 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("the system gives no threads")
 }
 
-/// Stops in good order at the first signal; a second one ends the process as it is, which recovery can cope with.
-pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+/// Stops in good order at the first signal, and says so with `tell`; a second one ends the process as it is, which recovery can cope with.
+pub(super) fn stop_on_signal(
+    stop: CancellationToken,
+    tell: impl Fn() + Send + 'static,
+) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
@@ -59,7 +70,7 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
             if std::mem::replace(&mut told, true) {
                 std::process::exit(130);
             }
-            tracing::info!("stopping; once more to stop at once");
+            tell();
             stop.cancel();
         }
     });

@@ -1,6 +1,6 @@
 //! Which of the plant's faults the node has noticed, and how soon.
 //!
-//! `cli/demo` shows it alarm records (as they arrive at the far side or on the feed) and the pipeline's books. A fault of
+//! `cli/demo` shows it alarm records (as they arrive at the far side or on the feed) and one of the cleaner's counters. A fault of
 //! a pump counts as noticed by an alarm of that pump on a score, a stuck sensor by an alarm of that pump on that signal, a
 //! spike train by the readings that `clean` took out: it leaves nothing to raise an alarm on. All times are event times.
 
@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::fault::{Fault, FaultKind, FaultPlan};
 use super::plant::asset_id;
 use crate::record::{AlarmRecord, AlarmState};
-use crate::stage::{Account, Reason};
 use crate::time::{Span, Timestamp};
 
 /// An alarm so long after a fault is still about it: windows and delays reach back.
@@ -76,9 +75,9 @@ impl Detections {
         self.false_alarms += u64::from(!explained);
     }
 
-    /// Takes in the pipeline's books as they are when plant time is `now`: call it at least once a second.
-    pub fn account(&mut self, now: Timestamp, account: &Account) {
-        let taken_out = account.rejected[Reason::TooFast as usize];
+    /// Takes in how many readings `clean` has taken out as too fast (`too_fast` in the pipeline's books) when plant time
+    /// is `now`: call it from the start on, at least once in a few seconds of plant time.
+    pub fn taken_out(&mut self, now: Timestamp, taken_out: u64) {
         let at = now.since(self.start);
         for watched in &mut self.faults {
             if watched.fault.kind != FaultKind::SpikeTrain || at >= watched.fault.end {
@@ -97,9 +96,9 @@ impl Detections {
         self.false_alarms
     }
 
-    /// All faults that have begun by `now`, with what was noticed of them.
-    pub fn summary(&self, now: Timestamp) -> Vec<Detection> {
-        let begun = self.faults.iter().filter(|w| self.start.plus(w.fault.start) <= now);
+    /// All faults that have begun once the plant has run for `elapsed`, with what was noticed of them.
+    pub fn summary(&self, elapsed: Span) -> Vec<Detection> {
+        let begun = self.faults.iter().filter(|w| w.fault.start <= elapsed);
         let detection = |watched: &Watched| {
             let start = self.start.plus(watched.fault.start);
             Detection {
@@ -162,7 +161,7 @@ mod tests {
     }
 
     fn after(detections: &Detections) -> Vec<Option<f64>> {
-        let all = detections.summary(Timestamp::MAX);
+        let all = detections.summary(Span(i64::MAX));
         all.into_iter().map(|detection| detection.detected_after_s).collect()
     }
 
@@ -189,7 +188,7 @@ mod tests {
         detections.alarm(&alarm("pump-01", "anomaly", 160, raised));
         detections.alarm(&alarm("pump-02", "flow.std", 210, raised));
         assert_eq!(after(&detections), [Some(60.0), Some(110.0)]);
-        assert!(detections.summary(START).is_empty());
+        assert!(detections.summary(Span::ZERO).is_empty());
     }
 
     #[test]
@@ -197,10 +196,8 @@ mod tests {
         let plan =
             FaultPlan { faults: vec![fault(0, FaultKind::SpikeTrain, Some(Signal::MotorCurrent))] };
         let mut detections = Detections::new(&plan, START);
-        let mut account = Account::default();
         let mut at = |seconds: i64, too_fast: u64| {
-            account.rejected[Reason::TooFast as usize] = too_fast;
-            detections.account(START.plus(Span::seconds(seconds)), &account);
+            detections.taken_out(START.plus(Span::seconds(seconds)), too_fast);
             after(&detections)
         };
         assert_eq!(at(99, 7), [None]);

@@ -15,10 +15,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::LinkStatus;
+use crate::link::mqtt::Client;
 use crate::store::{Receipt, Released};
 use crate::time::Timestamp;
 
@@ -103,7 +104,7 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Door {
     deliveries: Arc<SyncSender<Vec<Delivery>>>,
-    released: mpsc::Receiver<Released>,
+    current: watch::Sender<Current>,
     status: watch::Sender<LinkStatus>,
     counts: Arc<IngestCounts>,
     waiting: Arc<Waiting>,
@@ -133,18 +134,17 @@ pub fn open(limits: Limits, closing: Closing) -> Opened {
     let slots = usize::from(limits.in_flight) + limits.unacknowledged_max;
     let (deliveries, receiver) = sync_channel(slots);
     let deliveries = Arc::new(deliveries);
-    // A release carries at least one receipt of a message that went through the queue: never full for long.
-    let (releases, released) = mpsc::channel(slots);
+    let (current, current_reader) = watch::channel(None);
     let (status, status_reader) = watch::channel(LinkStatus::Connecting);
     let counts = Arc::new(IngestCounts::default());
     let waiting = Arc::new(Waiting::default());
     Opened {
         inbox: Inbox::new(receiver, Arc::clone(&waiting), closing),
-        acks: Acks(releases),
+        acks: Acks { current: current_reader, counts: Arc::clone(&counts) },
         bell: Bell(Arc::downgrade(&deliveries)),
         status: status_reader,
         counts: Arc::clone(&counts),
-        door: Door { deliveries, released, status, counts, waiting, limits },
+        door: Door { deliveries, current, status, counts, waiting, limits },
     }
 }
 
@@ -162,17 +162,35 @@ impl Bell {
     }
 }
 
+/// The connection that acknowledgements go out on: its number, and its client.
+type Current = Option<(u64, Client)>;
+
 /// The way back: what may be acknowledged. Dropping it says that nothing more will be.
 #[derive(Debug)]
-pub struct Acks(mpsc::Sender<Released>);
+pub struct Acks {
+    current: watch::Receiver<Current>,
+    counts: Arc<IngestCounts>,
+}
 
 impl Acks {
-    /// Hands receipts back. Called from the engine thread, never from async code. Where the source has ended,
-    /// they are dropped: the broker sends the messages again.
-    pub fn release(&self, released: Released) {
-        if released.iter().next().is_some() {
-            drop(self.0.blocking_send(released));
+    /// Acknowledges what is durable, in the order of arrival. Never waits. Receipts of a connection that has ended
+    /// are dropped: the broker sends their messages again. Even a connection that ends just now cannot take
+    /// another's receipt, since each has a client of its own.
+    pub fn release(&self, released: &Released) {
+        let current = self.current.borrow().clone();
+        let (mut fresh, mut stale) = (0, 0);
+        for receipt in released.iter() {
+            let sent = match &current {
+                Some((connection, client)) if *connection == receipt.connection => {
+                    client.acknowledge(receipt.token as u16).is_ok()
+                }
+                _ => false,
+            };
+            fresh += u64::from(sent);
+            stale += u64::from(!sent);
         }
+        IngestCounts::add(&self.counts.acknowledged, fresh);
+        IngestCounts::add(&self.counts.stale, stale);
     }
 }
 

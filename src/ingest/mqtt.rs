@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MqttConfig;
 use crate::link::mqtt::{Client, Connection, Dial, Event, Lost, Message, Role};
 use crate::link::{Backoff, LinkStatus, SetupError};
-use crate::store::{Receipt, Released};
+use crate::store::Receipt;
 use crate::time::{Span, Timestamp, monotonic, now};
 
-use super::{Delivery, Door, Hand, IngestCounts};
+use super::{Current, Delivery, Door, Hand, IngestCounts};
 
 /// Filters in one SUBSCRIBE packet.
 const FILTERS_A_PACKET: usize = 64;
@@ -63,10 +63,7 @@ impl MqttSource {
     /// Takes messages until `stop`, then goes on acknowledging until [`super::Acks`] is dropped. Ends early where
     /// the engine thread has gone.
     pub async fn run(self, door: Door, stop: CancellationToken) {
-        let Door { deliveries, released, status, counts, waiting, limits } = door;
-        let (current, current_reader) = watch::channel(None);
-        let acknowledging =
-            tokio::spawn(acknowledge(released, current_reader, Arc::clone(&counts)));
+        let Door { deliveries, current, status, counts, waiting, limits } = door;
         let hand = Hand {
             deliveries,
             handful: Vec::new(),
@@ -86,44 +83,11 @@ impl MqttSource {
             subscribed: false,
             refused: Vec::new(),
             too_large: 0,
+            leaving: false,
         };
         session.keep_connected().await;
-        session.hand = None;
         session.current.send_replace(None);
-        // Ends when the engine has released its last receipt and dropped `Acks`.
-        drop(acknowledging.await);
         session.status.send_replace(LinkStatus::Stopped);
-    }
-}
-
-/// The connection that acknowledgements go out on: its number and its client.
-type Current = Option<(u64, Client)>;
-
-async fn acknowledge(
-    mut released: mpsc::Receiver<Released>,
-    current: watch::Receiver<Current>,
-    counts: Arc<IngestCounts>,
-) {
-    while let Some(released) = released.recv().await {
-        let client = current.borrow().clone();
-        let (mut fresh, mut stale) = (0, 0);
-        for receipt in released.iter() {
-            // Each connection has its own client, so even one that ends just now cannot take a wrong receipt.
-            let sent = match &client {
-                Some((connection, client)) if *connection == receipt.connection => {
-                    client.acknowledge(receipt.token as u16).await.is_ok()
-                }
-                _ => false,
-            };
-            fresh += u64::from(sent);
-            stale += u64::from(!sent);
-        }
-        IngestCounts::add(&counts.acknowledged, fresh);
-        IngestCounts::add(&counts.stale, stale);
-    }
-    let client = current.borrow().clone();
-    if let Some((_, client)) = client {
-        client.disconnect().await;
     }
 }
 
@@ -147,6 +111,8 @@ struct Session {
     subscribed: bool,
     refused: Vec<(String, String)>,
     too_large: u32,
+    /// Whether the goodbye is on its way.
+    leaving: bool,
 }
 
 /// Where a connection stands with its subscriptions.
@@ -240,6 +206,12 @@ impl Session {
         if let Some((since, retries)) = down {
             let away = now().since(*since);
             tracing::info!(broker = self.source.dial.url(), %away, retries, session_present, "connected again");
+        } else if self.connection == 1 {
+            tracing::info!(
+                broker = self.source.dial.url(),
+                session_present,
+                "connected to the broker"
+            );
         }
         let up_since = now();
         if subscribing.ask(&client).await.is_err() {
@@ -283,6 +255,11 @@ impl Session {
                 biased;
                 event = &mut poll => return event.map_err(ended),
                 () = self.stop.cancelled(), if !stopping => self.hand = None,
+                // Nothing more will be acknowledged; what was, goes out before the goodbye.
+                () = self.current.closed(), if stopping && !self.leaving => {
+                    self.leaving = true;
+                    client.disconnect().await;
+                }
                 () = until(subscribing.due) => {
                     if subscribing.asked > 0 {
                         return Err(End::Failed("the broker did not answer a subscription".into()));

@@ -18,6 +18,9 @@ use super::{SetupError, secret, tls, v4, v5};
 /// Longest wait for a connection, and for a packet to get into the socket.
 pub(super) const NETWORK_TIMEOUT_SECONDS: u64 = 30;
 
+/// Packet ids have 16 bits: no more acknowledgements than this can wait. The queue grows only as it fills.
+pub(super) const ACKNOWLEDGEMENTS_MAX: usize = 1 << 16;
+
 /// What a client needs to connect, checked once.
 #[derive(Clone, Debug)]
 pub struct Dial {
@@ -256,14 +259,15 @@ impl Dial {
 }
 
 impl Client {
-    /// Acknowledges the message of this packet id.
+    /// Acknowledges the message of this packet id, without waiting: a subscriber's queue holds one for every packet
+    /// id there is.
     ///
     /// # Errors
     /// The connection has ended.
-    pub async fn acknowledge(&self, id: u16) -> Result<(), Gone> {
+    pub fn acknowledge(&self, id: u16) -> Result<(), Gone> {
         match self {
-            Client::V4(client) => v4::acknowledge(client, id).await,
-            Client::V5(client) => v5::acknowledge(client, id).await,
+            Client::V4(client) => v4::acknowledge(client, id),
+            Client::V5(client) => v5::acknowledge(client, id),
         }
     }
 

@@ -9,7 +9,8 @@ use rumqttc::{
 };
 
 use super::mqtt::{
-    Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS, Options, Qos, Role,
+    ACKNOWLEDGEMENTS_MAX, Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS,
+    Options, Qos, Role,
 };
 
 pub(super) fn open(options: Options) -> (Client, Connection) {
@@ -27,7 +28,7 @@ pub(super) fn open(options: Options) -> (Client, Connection) {
             settings.set_manual_acks(true);
             settings.set_max_packet_size(packet_max as usize, 1 << 20);
             settings.set_inflight(16);
-            usize::from(options.in_flight)
+            ACKNOWLEDGEMENTS_MAX
         }
         Role::Publisher { window } => {
             settings.set_clean_session(true);
@@ -51,11 +52,11 @@ pub(super) fn qos(qos: Qos) -> QoS {
     }
 }
 
-pub(super) async fn acknowledge(client: &AsyncClient, id: u16) -> Result<(), Gone> {
+pub(super) fn acknowledge(client: &AsyncClient, id: u16) -> Result<(), Gone> {
     // The packet id is all that an acknowledgement carries.
     let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
     publish.pkid = id;
-    client.ack(&publish).await.map_err(|_| Gone)
+    client.try_ack(&publish).map_err(|_| Gone)
 }
 
 pub(super) async fn subscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {

@@ -12,8 +12,8 @@ use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 
 use super::mqtt::{
-    Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS, Options, Qos, Refusal,
-    Role,
+    ACKNOWLEDGEMENTS_MAX, Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS,
+    Options, Qos, Refusal, Role,
 };
 use super::v4;
 
@@ -37,7 +37,7 @@ pub(super) fn open(options: Options) -> (Client, Connection) {
             properties.max_packet_size = Some(packet_max);
             let seconds = options.session_expiry.as_seconds().min(f64::from(u32::MAX));
             properties.session_expiry_interval = Some(seconds as u32);
-            usize::from(options.in_flight)
+            ACKNOWLEDGEMENTS_MAX
         }
         Role::Publisher { window } => {
             settings.set_clean_start(true);
@@ -62,11 +62,11 @@ pub(super) fn qos(qos: Qos) -> QoS {
     }
 }
 
-pub(super) async fn acknowledge(client: &AsyncClient, id: u16) -> Result<(), Gone> {
+pub(super) fn acknowledge(client: &AsyncClient, id: u16) -> Result<(), Gone> {
     // The packet id is all that an acknowledgement carries.
     let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new(), None);
     publish.pkid = id;
-    client.ack(&publish).await.map_err(|_| Gone)
+    client.try_ack(&publish).map_err(|_| Gone)
 }
 
 pub(super) async fn subscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::NodeError;
+use super::refusals::Refusals;
 use super::status::{CoreView, view};
 use crate::command::Command;
 use crate::decode::{Decoder, Rows};
@@ -47,6 +48,7 @@ pub(super) struct Core {
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
     pub(super) messages: Messages,
+    pub(super) refusals: Refusals,
 }
 
 /// Messages at the door.
@@ -65,6 +67,9 @@ pub struct Messages {
 impl Core {
     /// Runs until the source has ended.
     pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
+        // Dashboards start empty; what is on since before the start is not shown as over.
+        let standing = self.engine.standing().into_iter().map(|s| Record::Alarm(s.record));
+        self.hub.publish(standing.collect());
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -115,9 +120,26 @@ impl Core {
         self.metrics.step_seconds.observe((stepped - started).as_secs_f64());
         self.metrics.commit_seconds.observe(stepped.elapsed().as_secs_f64());
         self.metrics.tick_readings.observe(readings as f64);
-        self.acks.release(released);
+        self.acks.release(&released);
         self.committed.send_replace(committed);
         self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());
+        self.warn();
+        for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
+            tell_operator(order, answer);
+        }
+        Ok(())
+    }
+
+    /// Says what an operator has to know of the tick.
+    fn warn(&mut self) {
+        for full in self.engine.take_full() {
+            tracing::warn!(
+                pipeline = full.pipeline,
+                asset = full.asset,
+                limit = full.limit,
+                "a new asset is over `limits.assets`; it is refused, and so are all others that are new"
+            );
+        }
         for failure in self.engine.take_failures() {
             tracing::error!(
                 pipeline = failure.pipeline,
@@ -125,10 +147,6 @@ impl Core {
                 "a pipeline lost this tick's readings and what it remembered; the others go on"
             );
         }
-        for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
-            tell_operator(order, answer);
-        }
-        Ok(())
     }
 
     /// The operators' commands for this tick. What cannot be done is answered at once: it costs no tick and no write.
@@ -173,6 +191,7 @@ impl Core {
                     if let Some(fault) = decoded.fault {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
+                        self.refusals.tell(fault.name(), topic, &why, delivery.received);
                         self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
                     }
                 }
@@ -194,7 +213,7 @@ impl Core {
     ) -> Result<(), NodeError> {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
-        tracing::debug!(topic = delivery.topic, why, "a message was rejected");
+        self.refusals.tell(name, &delivery.topic, why, delivery.received);
         self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 mod core;
 mod recovery;
+mod refusals;
 mod status;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::core::Messages;
 use self::core::{Core, Route};
 use self::recovery::Ready;
+use self::refusals::Refusals;
 pub use self::status::{CoreView, counts};
 use crate::config::{Config, TargetConfig};
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
@@ -191,6 +193,7 @@ impl Node {
             checkpoint_every: config.store.checkpoint_every,
             rejected_kept: config.limits.rejected_kept,
             messages: Messages::default(),
+            refusals: Refusals::default(),
         };
         start_core(core, core_end, stop.clone())?;
         let mut tasks = Tasks::new(core_ended, stop);
@@ -353,12 +356,14 @@ impl Tasks {
     }
 
     fn feeds(&mut self, keeper: Keeper, mqtt: Option<MqttFeed>, hub: &Hub) {
+        // Before the keeper goes: the first thing it has are the alarms that are on.
+        let events = hub.subscribe();
         self.spawn("feed", async move {
             keeper.run().await;
             Ok(())
         });
         if let Some(feed) = mqtt {
-            let (events, stop) = (hub.subscribe(), self.stop_feed.clone());
+            let stop = self.stop_feed.clone();
             let (status, _) = watch::channel(LinkStatus::Connecting);
             self.spawn("MQTT feed", async move {
                 feed.run(events, |event| &event.record, status, stop).await;

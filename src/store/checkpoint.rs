@@ -26,10 +26,18 @@ const KEPT: usize = 2;
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     tick: Tick,
-    /// Records that waited on each lane: what is lost if the outbox is.
-    queued: [u64; 4],
+    lanes: [LaneBooks; 4],
     /// Bytes of the state once unpacked.
     unpacked: u64,
+}
+
+/// How far a lane was at a checkpoint: what is found missing after a start is told by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LaneBooks {
+    /// The number up to which its records had left.
+    pub(super) floor: u64,
+    /// The number of the last record it had.
+    pub(super) last: u64,
 }
 
 /// The checkpoint files of one store.
@@ -42,8 +50,8 @@ pub(super) struct Checkpoints {
 /// A checkpoint as read.
 pub(super) struct Loaded {
     pub(super) checkpoint: Checkpoint,
-    /// Records that waited on each lane when it was written.
-    pub(super) queued: [u64; 4],
+    /// How far the lanes were.
+    pub(super) lanes: [LaneBooks; 4],
 }
 
 impl Checkpoints {
@@ -87,10 +95,10 @@ impl Checkpoints {
     pub(super) fn write(
         &mut self,
         checkpoint: &Checkpoint,
-        queued: [u64; 4],
+        lanes: [LaneBooks; 4],
     ) -> Result<u64, StoreError> {
         let seq = checkpoint.tick.seq;
-        let bytes = encode(checkpoint, queued).map_err(|reason| StoreError::Encode {
+        let bytes = encode(checkpoint, lanes).map_err(|reason| StoreError::Encode {
             what: "the checkpoint",
             seq,
             reason,
@@ -142,9 +150,9 @@ impl Checkpoints {
     }
 }
 
-fn encode(checkpoint: &Checkpoint, queued: [u64; 4]) -> Result<Vec<u8>, String> {
+fn encode(checkpoint: &Checkpoint, lanes: [LaneBooks; 4]) -> Result<Vec<u8>, String> {
     let packed = zstd::bulk::compress(&checkpoint.state, LEVEL).map_err(|e| e.to_string())?;
-    let head = Head { tick: checkpoint.tick, queued, unpacked: checkpoint.state.len() as u64 };
+    let head = Head { tick: checkpoint.tick, lanes, unpacked: checkpoint.state.len() as u64 };
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
@@ -172,5 +180,5 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Option<Loaded>, StoreError> {
 fn unpack(rest: &[u8]) -> Option<Loaded> {
     let (head, packed) = postcard::take_from_bytes::<Head>(rest).ok()?;
     let state = zstd::bulk::decompress(packed, usize::try_from(head.unpacked).ok()?).ok()?;
-    Some(Loaded { checkpoint: Checkpoint { tick: head.tick, state }, queued: head.queued })
+    Some(Loaded { checkpoint: Checkpoint { tick: head.tick, state }, lanes: head.lanes })
 }

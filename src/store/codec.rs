@@ -7,7 +7,8 @@
 //!
 //! A block is `crc u32 | head | lines`, the head in postcard, the lines zstd-compressed where that helps. Its key is
 //! `'o' | lane u8 | tick u64 | ordinal u32 | part u16`, big-endian, so keys sort in order of sending. The ordinal is
-//! that of its first record.
+//! that of its first record. Every record also has a number, counted up for each lane over its whole life: a gap in
+//! the numbers is how lost records are noticed that the storage engine says nothing about.
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,8 @@ pub(super) struct Entry {
 struct Head {
     parts: u16,
     compressed: bool,
+    /// The number of the first record among all that its lane ever had; the others follow.
+    first: u64,
     entries: Vec<Entry>,
 }
 
@@ -118,6 +121,17 @@ impl Block {
         (parts > 0).then_some(parts)
     }
 
+    /// Reads the head alone, from a block's first part and without its checksum: enough to count what is dropped.
+    pub(super) fn glance(first: &[u8]) -> Option<Block> {
+        let (head, _) = postcard::take_from_bytes::<Head>(first.get(4..)?).ok()?;
+        Some(Block { head, body: Vec::new() })
+    }
+
+    /// Numbers of its records among all that the lane ever had: the first, and the first after.
+    pub(super) fn numbers(&self) -> std::ops::Range<u64> {
+        self.head.first..self.head.first + self.head.entries.len() as u64
+    }
+
     /// Its records, in order.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.head.entries
@@ -128,11 +142,13 @@ impl Block {
         self.head.entries.iter().filter(|entry| !entry.settled).count() as u64
     }
 
-    /// Marks the records that `is_settled` names as settled.
-    pub(super) fn settle(&mut self, mut is_settled: impl FnMut(u32) -> bool) {
-        for entry in &mut self.head.entries {
-            entry.settled |= is_settled(entry.ordinal);
+    /// Marks the records that `is_settled` says, by number and ordinal; says how many of them waited.
+    pub(super) fn settle(&mut self, mut is_settled: impl FnMut(u64, u32) -> bool) -> u64 {
+        let before = self.waiting();
+        for (number, entry) in (self.head.first..).zip(&mut self.head.entries) {
+            entry.settled |= is_settled(number, entry.ordinal);
         }
+        before - self.waiting()
     }
 
     /// The lines, one an entry.
@@ -199,18 +215,21 @@ impl Packer {
         Ok(Packer { zstd: zstd::bulk::Compressor::new(LEVEL)?, aim: [4 * VALUE_AIM; 4] })
     }
 
-    /// Packs the records of one tick and lane: their ordinals and lines, in order.
+    /// Packs records of one tick and lane: their ordinals and lines, in order. `number` is that of the first one
+    /// among all that the lane ever had.
     pub(super) fn pack(
         &mut self,
         lane: Lane,
         seq: u64,
+        mut number: u64,
         mut records: &[(u32, Vec<u8>)],
     ) -> Result<Vec<Packed>, StoreError> {
         let mut blocks = Vec::new();
         while let Some((first, _)) = records.first() {
             let key = Key { lane, seq, ordinal: *first };
-            let (taken, values) = self.pack_one(lane, seq, records)?;
+            let (taken, values) = self.pack_one(lane, seq, number, records)?;
             blocks.push(Packed { key, records: taken as u64, values });
+            number += taken as u64;
             records = records.get(taken..).unwrap_or_default();
         }
         Ok(blocks)
@@ -221,6 +240,7 @@ impl Packer {
         &mut self,
         lane: Lane,
         seq: u64,
+        number: u64,
         records: &[(u32, Vec<u8>)],
     ) -> Result<(usize, Vec<Vec<u8>>), StoreError> {
         let aim = self.aim.get(lane as usize).copied().unwrap_or(VALUE_AIM);
@@ -232,7 +252,7 @@ impl Packer {
         let mut take = within.count().max(1);
         loop {
             let some = records.get(..take).unwrap_or(records);
-            let bytes = self.encode(seq, some)?;
+            let bytes = self.encode(seq, number, some)?;
             let raw: usize = some.iter().map(|(_, line)| line.len()).sum();
             if bytes.len() <= VALUE_MAX || take == 1 {
                 // Only a block that had to stop says how much fits into the next one.
@@ -252,7 +272,12 @@ impl Packer {
         }
     }
 
-    fn encode(&mut self, seq: u64, records: &[(u32, Vec<u8>)]) -> Result<Vec<u8>, StoreError> {
+    fn encode(
+        &mut self,
+        seq: u64,
+        first: u64,
+        records: &[(u32, Vec<u8>)],
+    ) -> Result<Vec<u8>, StoreError> {
         const WHAT: &str = "a record";
         let mut lines = Vec::new();
         let mut entries = Vec::with_capacity(records.len());
@@ -271,7 +296,7 @@ impl Packer {
         let compressed = smaller.len() < lines.len();
         let body = if compressed { smaller } else { lines };
         // The number of parts is written before the size is known; two bytes more do not change it often.
-        let mut block = Block { head: Head { parts: 1, compressed, entries }, body };
+        let mut block = Block { head: Head { parts: 1, compressed, first, entries }, body };
         loop {
             let bytes = block.to_bytes().map_err(|e| failed(e.to_string()))?;
             let parts = u16::try_from(bytes.len().div_ceil(VALUE_MAX))

@@ -171,7 +171,8 @@ mod tests {
 
         #[test]
         fn what_is_packed_comes_back_bit_for_bit(readings in readings()) {
-            let input = Input { route: "r".into(), assets: vec![Asset::default()], readings };
+            let (route, assets) = ("r".into(), vec![Asset::default()]);
+            let input = Input { route, assets, readings, ..Input::default() };
             let bytes = postcard::to_stdvec(&pack(&input)).unwrap();
             let back = unpack(postcard::from_bytes(&bytes).unwrap()).unwrap();
             let bits = |r: &Readings| r.value.iter().map(|v| v.to_bits()).collect::<Vec<_>>();

@@ -71,7 +71,7 @@ pub(super) fn needs(
 
 /// What goes from one lane.
 pub(super) struct Plan {
-    /// The mark that says so.
+    /// The mark that says so; its notice has no number yet.
     pub(super) mark: Evicted,
     /// The blocks: key and number of parts.
     blocks: Vec<(Key, u16)>,
@@ -84,7 +84,7 @@ pub(super) fn plan(kv: &dyn Kv, need: Need, step: &Step) -> Result<Option<Plan>,
     let mut freed = 0;
     let mut count = 0;
     let mut blocks: Vec<(Key, u16)> = Vec::new();
-    let mut upto = None;
+    let mut upto = 0;
     for pair in kv.scan(&from, &to) {
         let (bytes, value) = pair?;
         let Some((key, part)) = Key::parse(&bytes) else { continue };
@@ -92,27 +92,28 @@ pub(super) fn plan(kv: &dyn Kv, need: Need, step: &Step) -> Result<Option<Plan>,
             if freed >= need.bytes {
                 break;
             }
-            let parts = Block::parts(&value).unwrap_or(1);
-            let block = if parts == 1 { Block::parse(&value).ok() } else { None };
-            count += block.as_ref().map_or(1, Block::waiting);
-            let last = block.and_then(|block| block.entries().last().map(|entry| entry.ordinal));
-            upto = Some(Key { ordinal: last.unwrap_or(key.ordinal), ..key });
-            blocks.push((key, parts));
+            let Some(block) = Block::glance(&value) else { continue };
+            count += block.waiting();
+            upto = block.numbers().end - 1;
+            blocks.push((key, Block::parts(&value).unwrap_or(1)));
         }
         freed += codec::stored(value.len(), 1);
     }
-    let (Some(upto), Some((first, _))) = (upto, blocks.first()) else { return Ok(None) };
+    let (Some((first, _)), Some((last, _))) = (blocks.first(), blocks.last()) else {
+        return Ok(None);
+    };
     let loss = Loss {
         said_at: step.tick.seq,
         ordinal: LOSS_ORDINAL + lane as u32,
+        number: 0,
         lane,
         count,
         first_tick: first.seq,
-        last_tick: upto.seq,
+        last_tick: last.seq,
         reason: need.reason.to_owned(),
         at: step.tick.now,
     };
-    Ok(Some(Plan { mark: Evicted { upto, loss }, blocks }))
+    Ok(Some(Plan { mark: Evicted { lane, upto, loss }, blocks }))
 }
 
 /// Removes what a plan chose, after its mark and its notice are durable. What the uplink settled meanwhile is gone
@@ -124,7 +125,7 @@ pub(super) fn carry_out(kv: &dyn Kv, meter: &Meter, plan: &Plan) -> Result<(), S
         for part in 1..*parts {
             bytes += kv.remove(&key.bytes(part))?.map_or(0, |value| value.len());
         }
-        let waiting = if *parts == 1 { Block::parse(&first).map_or(1, |b| b.waiting()) } else { 1 };
+        let waiting = Block::glance(&first).map_or(0, |block| block.waiting());
         meter.gone(key.lane, Gone::Evicted, waiting, codec::stored(bytes, usize::from(*parts)));
     }
     Ok(())

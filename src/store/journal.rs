@@ -28,9 +28,10 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 /// zstd's level for readings: every one of them passes here.
 const LEVEL: i32 = 1;
 
-/// What a tick made on one lane: how many records, and a checksum over their ids.
+/// What a tick made on one lane: the number of its first record, how many, and a checksum over their ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Made {
+    pub(super) first: u64,
     pub(super) count: u32,
     pub(super) crc: u32,
 }

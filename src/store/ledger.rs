@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::record::{Checkpoint, Lane, Outgoing, Step};
 
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, LaneBooks};
 use super::codec::{Block, Key, Packed, Packer};
 use super::error::StoreError;
 use super::evict::{self, Plan};
@@ -24,6 +24,7 @@ use super::meter::{Meter, StoreStats};
 use super::open::StoreOptions;
 use super::quarantine::{Quarantined, Shelf};
 use super::receipt::{Receipts, Released};
+use super::survey;
 
 /// Rejected messages kept a tick: a flood of them must not become a flood of writes.
 const QUARANTINED_A_TICK: u32 = 16;
@@ -57,8 +58,10 @@ type Lines = Vec<(u32, Vec<u8>)>;
 pub struct Ledger {
     pub(super) kv: Arc<dyn Kv>,
     pub(super) journal: Journal,
-    /// How far each lane had left when the store was opened.
-    pub(super) floors: [Option<Key>; 4],
+    /// The number of each lane's last record.
+    pub(super) last: [u64; 4],
+    /// Up to which number each lane had left when the store was opened.
+    pub(super) floors: [u64; 4],
     checkpoints: Checkpoints,
     packer: Packer,
     meter: Meter,
@@ -90,6 +93,9 @@ pub(super) struct Parts {
     pub(super) meter: Meter,
     /// What the journal promises for the ticks to be replayed.
     pub(super) promised: BTreeMap<u64, [Made; 4]>,
+    /// By lane: the number of the last record, and that up to which all have left.
+    pub(super) last: [u64; 4],
+    pub(super) floors: [u64; 4],
 }
 
 impl Ledger {
@@ -98,10 +104,6 @@ impl Ledger {
         options: &StoreOptions,
         lock: Arc<File>,
     ) -> Result<Ledger, StoreError> {
-        let mut floors = [None; 4];
-        for (floor, lane) in floors.iter_mut().zip(Lane::ALL) {
-            *floor = marks::floor(&*parts.kv, lane)?;
-        }
         Ok(Ledger {
             packer: Packer::new().map_err(StoreError::on("prepare", &options.path))?,
             rejected: Shelf::open(Arc::clone(&parts.kv), b'q')?,
@@ -116,7 +118,8 @@ impl Ledger {
             checkpoints: parts.checkpoints,
             meter: parts.meter,
             promised: parts.promised,
-            floors,
+            last: parts.last,
+            floors: parts.floors,
             put_back: 0,
             changed: 0,
             rejected_this_tick: 0,
@@ -138,16 +141,18 @@ impl Ledger {
 
     fn write(&mut self, step: &Step) -> Result<(), StoreError> {
         let lines = encode(step)?;
-        let written = self.journal.append(step, made(step))?;
+        let made = made(step, self.last);
+        let written = self.journal.append(step, made)?;
         self.meter.wrote(written);
         self.meter.journal(self.journal.bytes());
         self.rejected_this_tick = 0;
-        let blocks = self.pack(step.tick.seq, &lines)?;
-        let plans = self.plan_evictions(step, &blocks)?;
+        let blocks = self.pack(step.tick.seq, made, &lines)?;
+        let mut plans = self.plan_evictions(step, &blocks)?;
         for block in &blocks {
             self.put(block)?;
         }
-        for plan in &plans {
+        for plan in &mut plans {
+            plan.mark.loss.number = self.next_number(Lane::Alarm);
             self.say(&plan.mark.loss)?;
             marks::put_evicted(&*self.kv, &plan.mark)?;
         }
@@ -158,12 +163,25 @@ impl Ledger {
         plans.iter().try_for_each(|plan| evict::carry_out(&*self.kv, &self.meter, plan))
     }
 
-    fn pack(&mut self, seq: u64, lines: &[Lines; 4]) -> Result<Vec<Packed>, StoreError> {
+    /// Packs all lanes and takes up the numbers of their records.
+    fn pack(
+        &mut self,
+        seq: u64,
+        made: [Made; 4],
+        lines: &[Lines; 4],
+    ) -> Result<Vec<Packed>, StoreError> {
         let mut blocks = Vec::new();
-        for (lane, lines) in Lane::ALL.into_iter().zip(lines) {
-            blocks.extend(self.packer.pack(lane, seq, lines)?);
+        for ((lane, made), lines) in Lane::ALL.into_iter().zip(made).zip(lines) {
+            blocks.extend(self.packer.pack(lane, seq, made.first, lines)?);
+            self.last[lane as usize] += u64::from(made.count);
         }
         Ok(blocks)
+    }
+
+    /// The number of a lane's next record, taken up.
+    pub(super) fn next_number(&mut self, lane: Lane) -> u64 {
+        self.last[lane as usize] += 1;
+        self.last[lane as usize]
     }
 
     fn plan_evictions(&self, step: &Step, blocks: &[Packed]) -> Result<Vec<Plan>, StoreError> {
@@ -176,7 +194,9 @@ impl Ledger {
             incoming[block.key.lane as usize] += block.stored();
         }
         let full = self.disk_free()? < self.settings.free_floor;
-        let needs = evict::needs(queued, incoming, self.settings.lane_limits, full);
+        let mut needs = evict::needs(queued, incoming, self.settings.lane_limits, full);
+        // In the order of their notices' keys, so that these are numbered in order.
+        needs.sort_by_key(|need| need.lane);
         let plans = needs.into_iter().map(|need| evict::plan(&*self.kv, need, step));
         Ok(plans.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
@@ -201,7 +221,7 @@ impl Ledger {
     pub(super) fn say(&mut self, loss: &marks::Loss) -> Result<(), StoreError> {
         let seq = loss.said_at;
         let line = line(&loss.notice(&self.settings.node), seq)?;
-        for block in self.packer.pack(Lane::Alarm, seq, &[(loss.ordinal, line)])? {
+        for block in self.packer.pack(Lane::Alarm, seq, loss.number, &[(loss.ordinal, line)])? {
             self.put(&block)?;
         }
         Ok(())
@@ -211,44 +231,49 @@ impl Ledger {
     /// the engine made of the entry again.
     pub fn reconcile(&mut self, step: &Step) -> Result<(), StoreError> {
         self.guarded(|ledger| {
-            let promised = ledger.promised.remove(&step.tick.seq);
-            if promised.is_some_and(|promised| promised != made(step)) {
+            let seq = step.tick.seq;
+            let Some(promised) = ledger.promised.remove(&seq) else { return Ok(()) };
+            if promised != made(step, promised.map(|made| made.first - 1)) {
                 ledger.changed += 1;
             }
             let lines = encode(step)?;
-            for (lane, lines) in Lane::ALL.into_iter().zip(lines) {
+            for ((lane, promised), lines) in Lane::ALL.into_iter().zip(promised).zip(lines) {
+                // More than was promised would take the numbers of the next tick.
+                let lines = lines.get(..promised.count as usize).unwrap_or(&lines);
                 if !lines.is_empty() {
-                    ledger.put_back(lane, step.tick.seq, &lines)?;
+                    ledger.put_back(lane, seq, promised.first, lines)?;
                 }
             }
             Ok(())
         })
     }
 
-    fn put_back(&mut self, lane: Lane, seq: u64, lines: &Lines) -> Result<(), StoreError> {
-        let floor = self.floors.get(lane as usize).copied().flatten();
+    fn put_back(
+        &mut self,
+        lane: Lane,
+        seq: u64,
+        first: u64,
+        lines: &[(u32, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let floor = self.floors[lane as usize];
         let (from, to) = Key::range(lane, seq, seq);
         let mut there = BTreeSet::new();
         for pair in self.kv.scan(&from, &to) {
             let (bytes, value) = pair?;
-            let Some((key, 0)) = Key::parse(&bytes) else { continue };
-            match Block::parse(&value) {
-                Ok(block) => there.extend(block.entries().iter().map(|entry| entry.ordinal)),
-                // A block of several parts holds one record, so its key says all.
-                Err(_) => there.extend([key.ordinal]),
-            }
+            let Some((_, 0)) = Key::parse(&bytes) else { continue };
+            there.extend(Block::glance(&value).into_iter().flat_map(|block| block.numbers()));
         }
-        let lacks = |ordinal: u32| {
-            let key = Key { lane, seq, ordinal };
-            floor.is_none_or(|floor| key > floor) && !there.contains(&ordinal)
-        };
-        // Runs without a gap: a block must not reach over another, or the lane would be out of order.
-        for run in lines.chunk_by(|(a, _), (b, _)| lacks(*a) == lacks(*b)) {
-            if run.first().is_some_and(|(ordinal, _)| lacks(*ordinal)) {
-                self.put_back += run.len() as u64;
-                for block in self.packer.pack(lane, seq, run)? {
-                    self.put(&block)?;
-                }
+        let lacks = |number: u64| number > floor && !there.contains(&number);
+        let numbered: Vec<(u64, &(u32, Vec<u8>))> = (first..).zip(lines).collect();
+        // Runs without a gap: a block's records have consecutive numbers.
+        for run in numbered.chunk_by(|(a, _), (b, _)| lacks(*a) == lacks(*b)) {
+            let Some((number, _)) = run.first().filter(|(number, _)| lacks(*number)) else {
+                continue;
+            };
+            let lines: Lines = run.iter().map(|(_, line)| (*line).clone()).collect();
+            self.put_back += lines.len() as u64;
+            for block in self.packer.pack(lane, seq, *number, &lines)? {
+                self.put(&block)?;
             }
         }
         Ok(())
@@ -258,6 +283,8 @@ impl Ledger {
     /// uplink may read. The next tick is one more than that.
     pub fn finish_recovery(&mut self) -> Result<Resumed, StoreError> {
         self.guarded(|ledger| {
+            let alarm = ledger.last[Lane::Alarm as usize];
+            survey::accept_gaps(&*ledger.kv, Lane::Alarm, alarm)?;
             ledger.kv.flush()?;
             ledger.promised.clear();
             Ok(Resumed {
@@ -272,8 +299,11 @@ impl Ledger {
     /// are kept, and the journal reaches back to the older.
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         self.guarded(|ledger| {
-            let queued = ledger.meter.read().lanes.map(|lane| lane.queued);
-            let written = ledger.checkpoints.write(checkpoint, queued)?;
+            let mut lanes = [LaneBooks::default(); 4];
+            for ((books, lane), last) in lanes.iter_mut().zip(Lane::ALL).zip(ledger.last) {
+                *books = LaneBooks { floor: marks::floor(&*ledger.kv, lane)?, last };
+            }
+            let written = ledger.checkpoints.write(checkpoint, lanes)?;
             ledger.journal.raise(checkpoint.tick.seq);
             ledger.journal.trim(ledger.checkpoints.journal_needed_after())?;
             ledger.meter.wrote(written);
@@ -344,9 +374,9 @@ fn line(outgoing: &Outgoing, seq: u64) -> Result<Vec<u8>, StoreError> {
     })
 }
 
-/// What the journal says that a step made.
-fn made(step: &Step) -> [Made; 4] {
-    let mut made = [Made::default(); 4];
+/// What the journal says that a step made, after records of these numbers.
+fn made(step: &Step, last: [u64; 4]) -> [Made; 4] {
+    let mut made = last.map(|last| Made { first: last + 1, ..Made::default() });
     for outgoing in &step.records {
         let made = &mut made[outgoing.lane as usize];
         made.count += 1;

@@ -1,9 +1,10 @@
 //! How far each lane was sent and how far it was evicted: what must not come back after a start.
 //!
 //! `outbox` raises the settled mark, `ledger` the evicted one, each in a key of its own, so that neither overwrites
-//! the other's. Both only rise. The higher of the two is the lane's floor: a record at or below it that is still
-//! found at a start was on its way out. The evicted mark carries the notice of loss that belongs to it, in the same
-//! key: so a power cut cannot keep the eviction and lose the notice.
+//! the other's. Both are numbers of records, both only rise, and both are durable before a record is removed because
+//! of them. The higher of the two is the lane's floor: what is still found at or below it at a start was on its way
+//! out, and what is missing above it was lost. The evicted mark carries the notice of loss that belongs to it, in the
+//! same key: so a power cut cannot keep the eviction and lose the notice.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,9 @@ pub(super) const LOSS_ORDINAL: u32 = 0xFFFF_FF00;
 pub(super) struct Loss {
     /// The tick whose commit says it.
     pub(super) said_at: u64,
+    /// Place and number of the notice on the alarm lane.
     pub(super) ordinal: u32,
+    pub(super) number: u64,
     pub(super) lane: Lane,
     pub(super) count: u64,
     pub(super) first_tick: u64,
@@ -40,7 +43,7 @@ impl Loss {
     /// Its notice. The id is made of what the loss is, so it is the same however often it is written.
     pub(super) fn notice(&self, node: &str) -> Outgoing {
         let lane = self.lane.name();
-        let id = format!("{node}:loss:{lane}:{}:{}:{}", self.said_at, self.ordinal, self.at.0);
+        let id = format!("{node}:loss:{lane}:{}:{}:{}", self.said_at, self.number, self.at.0);
         let record = Record::Loss(LossRecord {
             id,
             node: node.to_owned(),
@@ -55,40 +58,68 @@ impl Loss {
     }
 }
 
-/// Up to where a lane was evicted, and what was said about it last.
+/// Up to which number a lane was evicted, and what was said about it last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Evicted {
-    pub(super) upto: Key,
+    pub(super) lane: Lane,
+    pub(super) upto: u64,
     pub(super) loss: Loss,
 }
 
-/// Writes how far a lane was settled.
-pub(super) fn put_settled(kv: &dyn Kv, upto: Key) -> Result<(), StoreError> {
-    let bytes = codec::seal(&upto).map_err(|e| unsealable(upto.seq, &e))?;
-    kv.put(&[b'u', upto.lane as u8], &bytes)
+/// Numbers that are known to be missing: from, to.
+pub(super) type Gap = (u64, u64);
+
+/// Gaps remembered a lane; more damage than that is reported again at the next start.
+const GAPS_MAX: usize = 200;
+
+/// Writes up to which number a lane was settled.
+pub(super) fn put_settled(kv: &dyn Kv, lane: Lane, upto: u64) -> Result<(), StoreError> {
+    put(kv, b'u', lane, &upto)
 }
 
-/// How far a lane was settled. A damaged mark is none: it costs repeats, nothing else.
-pub(super) fn settled(kv: &dyn Kv, lane: Lane) -> Result<Option<Key>, StoreError> {
-    Ok(kv.get(&[b'u', lane as u8])?.and_then(|bytes| codec::unseal(&bytes)))
+/// Up to which number a lane was settled; 0: not at all. A damaged mark is none.
+pub(super) fn settled(kv: &dyn Kv, lane: Lane) -> Result<u64, StoreError> {
+    Ok(get(kv, b'u', lane)?.unwrap_or(0))
 }
 
 /// Writes how far a lane was evicted.
 pub(super) fn put_evicted(kv: &dyn Kv, mark: &Evicted) -> Result<(), StoreError> {
-    let bytes = codec::seal(mark).map_err(|e| unsealable(mark.upto.seq, &e))?;
-    kv.put(&[b'e', mark.upto.lane as u8], &bytes)
+    put(kv, b'e', mark.lane, mark)
 }
 
 /// How far a lane was evicted.
 pub(super) fn evicted(kv: &dyn Kv, lane: Lane) -> Result<Option<Evicted>, StoreError> {
-    Ok(kv.get(&[b'e', lane as u8])?.and_then(|bytes| codec::unseal(&bytes)))
+    get(kv, b'e', lane)
 }
 
-/// The higher of a lane's marks.
-pub(super) fn floor(kv: &dyn Kv, lane: Lane) -> Result<Option<Key>, StoreError> {
-    Ok(settled(kv, lane)?.max(evicted(kv, lane)?.map(|mark| mark.upto)))
+/// The number up to which every record of the lane has left.
+pub(super) fn floor(kv: &dyn Kv, lane: Lane) -> Result<u64, StoreError> {
+    Ok(settled(kv, lane)?.max(evicted(kv, lane)?.map_or(0, |mark| mark.upto)))
 }
 
-fn unsealable(seq: u64, error: &postcard::Error) -> StoreError {
-    StoreError::Encode { what: "a mark", seq, reason: error.to_string() }
+/// Writes which numbers of a lane are missing and were reported.
+pub(super) fn put_gaps(kv: &dyn Kv, lane: Lane, gaps: &[Gap]) -> Result<(), StoreError> {
+    put(kv, b'd', lane, &gaps.get(..GAPS_MAX).unwrap_or(gaps))
+}
+
+/// Which numbers of a lane are missing and were reported.
+pub(super) fn gaps(kv: &dyn Kv, lane: Lane) -> Result<Vec<Gap>, StoreError> {
+    Ok(get(kv, b'd', lane)?.unwrap_or_default())
+}
+
+fn put<T: Serialize>(kv: &dyn Kv, space: u8, lane: Lane, mark: &T) -> Result<(), StoreError> {
+    let bytes = codec::seal(mark).map_err(|e| StoreError::Encode {
+        what: "a mark",
+        seq: 0,
+        reason: e.to_string(),
+    })?;
+    kv.put(&[space, lane as u8], &bytes)
+}
+
+fn get<T: for<'de> Deserialize<'de>>(
+    kv: &dyn Kv,
+    space: u8,
+    lane: Lane,
+) -> Result<Option<T>, StoreError> {
+    Ok(kv.get(&[space, lane as u8])?.and_then(|bytes| codec::unseal(&bytes)))
 }

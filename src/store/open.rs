@@ -13,7 +13,7 @@ use crate::config::StoreConfig;
 use crate::record::{Checkpoint, Lane};
 use crate::time::Timestamp;
 
-use super::checkpoint::{Checkpoints, Loaded};
+use super::checkpoint::{Checkpoints, LaneBooks, Loaded};
 use super::codec::Key;
 use super::error::StoreError;
 use super::journal::{Journal, Made};
@@ -22,7 +22,7 @@ use super::ledger::{Ledger, Parts};
 use super::marks::{self, LOSS_ORDINAL, Loss};
 use super::meter::Meter;
 use super::outbox::Outbox;
-use super::survey::{self, Damage};
+use super::survey::{self, Damage, Found};
 use super::survey_journal::{Entries, Surveyed};
 
 /// Ordinals of notices of damage start here, above those of evictions.
@@ -90,11 +90,9 @@ impl Store {
         let aside = aside(options);
         let mut notes = Vec::new();
         let path = options.path.join("outbox");
-        let mut lost_outbox = false;
         let kv = match SledKv::open(&path)? {
             Opened::Good(kv) => kv,
             Opened::Damaged(reason) => {
-                lost_outbox = true;
                 fs::create_dir_all(&aside).map_err(StoreError::on("create", &aside))?;
                 let kept = aside.join("outbox");
                 fs::rename(&path, &kept).map_err(StoreError::on("move", &path))?;
@@ -108,13 +106,13 @@ impl Store {
                 }
             }
         };
-        open(Arc::new(kv), options, lock, notes, lost_outbox)
+        open(Arc::new(kv), options, lock, notes)
     }
 
     /// Opens the store with another storage engine for its records; journal and checkpoints stay files.
     pub fn open_on(kv: Arc<dyn Kv>, options: &StoreOptions) -> Result<Store, StoreError> {
         let lock = lock(&options.path)?;
-        open(kv, options, lock, Vec::new(), false)
+        open(kv, options, lock, Vec::new())
     }
 }
 
@@ -123,7 +121,6 @@ fn open(
     options: &StoreOptions,
     lock: Arc<File>,
     mut notes: Vec<String>,
-    lost_outbox: bool,
 ) -> Result<Store, StoreError> {
     let aside = aside(options);
     let folder = |name: &str| options.path.join(name);
@@ -132,23 +129,29 @@ fn open(
     notes.append(&mut surveyed.notes);
     let after = loaded.as_ref().map_or(0, |loaded| loaded.checkpoint.tick.seq);
     notes.extend(missing_state(&surveyed, after));
-    let promised = promised(&surveyed, after);
     let meter = Meter::default();
-    let found = survey::survey(&*kv, &meter, &|seq| promised.contains_key(&seq))?;
-    journal.raise(found.last.max(after).max(surveyed.lost.last().map_or(0, |head| head.tick.seq)));
+    let found = survey_lanes(&*kv, &meter, loaded.as_ref(), &surveyed)?;
+    let highest = found.iter().map(|lane| lane.last_tick).max().unwrap_or(0);
+    let lost = surveyed.lost.last().map_or(0, |head| head.tick.seq);
+    journal.raise(highest.max(after).max(lost));
     meter.journal(journal.bytes());
-    let parts = Parts { kv: Arc::clone(&kv), journal, checkpoints, meter: meter.clone(), promised };
-    let mut ledger = Ledger::new(parts, options, Arc::clone(&lock))?;
+    // Before the floors are read: it raises the marks over what had left out of order.
+    let outbox = Outbox::open(Arc::clone(&kv), meter.clone(), Arc::clone(&lock))?;
+    let parts = Parts {
+        promised: promised(&surveyed, after),
+        last: last_numbers(&found, &surveyed),
+        floors: floors(&*kv, &found)?,
+        kv: Arc::clone(&kv),
+        meter,
+        journal,
+        checkpoints,
+    };
+    let mut ledger = Ledger::new(parts, options, lock)?;
     say_again(&mut ledger)?;
-    let mut damage = found.damage;
+    let mut damage: Vec<Damage> = found.iter().filter_map(|lane| lane.damage.clone()).collect();
     damage.extend(damaged_journal(&surveyed));
-    if lost_outbox {
-        damage.extend(lost_records(loaded.as_ref()));
-    }
     say_damage(&mut ledger, &damage, options.now)?;
-    for key in &found.condemned {
-        kv.remove(key)?;
-    }
+    found.iter().try_for_each(|lane| lane.remember(&*kv))?;
     notes.extend(damage.iter().map(Damage::to_string));
     prune(&options.path)?;
     Ok(Store {
@@ -159,7 +162,7 @@ fn open(
             notes,
         },
         ledger,
-        outbox: Outbox::open(kv, meter, lock)?,
+        outbox,
     })
 }
 
@@ -193,6 +196,51 @@ fn aside(options: &StoreOptions) -> PathBuf {
     options.path.join(format!("quarantine-{:020}", options.now.0))
 }
 
+/// Surveys all lanes. Which records must be there is known from the checkpoint, or else from the first entry of the
+/// journal; what was made later is made again by the replay.
+fn survey_lanes(
+    kv: &dyn Kv,
+    meter: &Meter,
+    loaded: Option<&Loaded>,
+    surveyed: &Surveyed,
+) -> Result<[Found; 4], StoreError> {
+    let first = surveyed.heads.first();
+    let (upto, books) = match (loaded, first) {
+        (Some(loaded), _) => (loaded.checkpoint.tick.seq, loaded.lanes),
+        (None, Some(head)) => {
+            (head.tick.seq - 1, head.made.map(|made| LaneBooks { floor: 0, last: made.first - 1 }))
+        }
+        (None, None) => (u64::MAX, [LaneBooks::default(); 4]),
+    };
+    let [alarm, score, feature, raw] = books;
+    Ok([
+        survey::survey(kv, meter, Lane::Alarm, alarm, upto)?,
+        survey::survey(kv, meter, Lane::Score, score, upto)?,
+        survey::survey(kv, meter, Lane::Feature, feature, upto)?,
+        survey::survey(kv, meter, Lane::Raw, raw, upto)?,
+    ])
+}
+
+/// The number up to which each lane has left.
+fn floors(kv: &dyn Kv, found: &[Found; 4]) -> Result<[u64; 4], StoreError> {
+    let mut floors = found.each_ref().map(|lane| lane.floor);
+    for (floor, lane) in floors.iter_mut().zip(Lane::ALL) {
+        *floor = marks::floor(kv, lane)?.max(*floor);
+    }
+    Ok(floors)
+}
+
+/// The number of each lane's last record: the highest that anything speaks of.
+fn last_numbers(found: &[Found; 4], surveyed: &Surveyed) -> [u64; 4] {
+    let mut last = found.each_ref().map(|lane| lane.last);
+    for head in surveyed.heads.iter().chain(&surveyed.lost) {
+        for (last, made) in last.iter_mut().zip(head.made) {
+            *last = (*last).max(made.first + u64::from(made.count) - 1);
+        }
+    }
+    last
+}
+
 /// What each tick to be replayed made.
 fn promised(surveyed: &Surveyed, after: u64) -> BTreeMap<u64, [Made; 4]> {
     let behind = surveyed.heads.iter().filter(|head| head.tick.seq > after);
@@ -203,9 +251,9 @@ fn promised(surveyed: &Surveyed, after: u64) -> BTreeMap<u64, [Made; 4]> {
 fn say_again(ledger: &mut Ledger) -> Result<(), StoreError> {
     for lane in Lane::ALL {
         let Some(mark) = marks::evicted(&*ledger.kv, lane)? else { continue };
+        ledger.last[0] = ledger.last[0].max(mark.loss.number);
         let key = mark.loss.key();
-        let [floor, ..] = ledger.floors;
-        if floor.is_none_or(|floor| floor < key) && ledger.kv.get(&key.bytes(0))?.is_none() {
+        if mark.loss.number > ledger.floors[0] && ledger.kv.get(&key.bytes(0))?.is_none() {
             ledger.say(&mark.loss)?;
         }
     }
@@ -223,29 +271,22 @@ fn damaged_journal(surveyed: &Surveyed) -> Option<Damage> {
     })
 }
 
-/// Records that waited at the last checkpoint, in an outbox that is gone. Some of them may have been sent since.
-fn lost_records(loaded: Option<&Loaded>) -> Vec<Damage> {
-    let Some(loaded) = loaded else { return Vec::new() };
-    let last_tick = loaded.checkpoint.tick.seq;
-    let lost = Lane::ALL.into_iter().zip(loaded.queued).filter(|(_, count)| *count > 0);
-    lost.map(|(lane, count)| Damage { lane, count, first_tick: 0, last_tick }).collect()
-}
-
 /// Makes notices of damage durable, before anything that is damaged is removed.
 fn say_damage(ledger: &mut Ledger, damage: &[Damage], now: Timestamp) -> Result<(), StoreError> {
     let seq = ledger.journal.last();
     let mut ordinal = DAMAGE_ORDINAL;
-    let [floor, ..] = ledger.floors;
-    if let Some(floor) = floor.filter(|floor| floor.seq == seq) {
-        ordinal = ordinal.max(floor.ordinal.saturating_add(1));
+    let (from, to) = Key::range(Lane::Alarm, seq, seq);
+    for pair in ledger.kv.scan(&from, &to) {
+        let (bytes, _) = pair?;
+        let taken = Key::parse(&bytes).map_or(0, |(key, _)| key.ordinal.saturating_add(1));
+        ordinal = ordinal.max(taken);
     }
     for damage in damage {
-        while ledger.kv.get(&Key { lane: Lane::Alarm, seq, ordinal }.bytes(0))?.is_some() {
-            ordinal += 1;
-        }
+        let number = ledger.next_number(Lane::Alarm);
         ledger.say(&Loss {
             said_at: seq,
             ordinal,
+            number,
             lane: damage.lane,
             count: damage.count,
             first_tick: damage.first_tick,
@@ -253,6 +294,7 @@ fn say_damage(ledger: &mut Ledger, damage: &[Damage], now: Timestamp) -> Result<
             reason: "damaged".to_owned(),
             at: now,
         })?;
+        ordinal = ordinal.saturating_add(1);
     }
     if !damage.is_empty() {
         ledger.kv.flush()?;

@@ -1,9 +1,9 @@
 //! The outbox: the half of the store that hands records out until the far side has them.
 //!
 //! The uplink's task owns it. [`Outbox::next`] gives the oldest records of the most urgent lane that has any, never
-//! past what is committed; [`Outbox::settle`] removes what was acknowledged. Removals are made durable by the next
-//! commit, or by themselves when many have come together: losing one costs a repeat, which the far side knows by its
-//! id. Calls may wait for the disk: from async code, make them where that is allowed.
+//! past what is committed; [`Outbox::settle`] makes durable how far the far side has them, then removes them. What was
+//! acknowledged out of order is only marked, which a power cut may undo: that costs a repeat, which the far side knows
+//! by its id. Calls wait for the disk: from async code, make them where that is allowed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::record::Lane;
 
-use super::codec::{self, Block, Key};
+use super::codec::{self, Block, Entry, Key};
 use super::error::StoreError;
 use super::kv::Kv;
 use super::ledger::Committed;
@@ -19,9 +19,6 @@ use super::marks;
 use super::meter::{Gone, Meter, StoreStats};
 use super::parcel::{Acked, Parcel, Refused, Waiting};
 use super::quarantine::{Quarantined, Shelf};
-
-/// Bytes of settled records after which their removal is made durable without a commit.
-const UNFLUSHED_MAX: u64 = 1 << 20;
 
 /// Refused records kept to look into.
 const REFUSED_MAX: usize = 1000;
@@ -31,7 +28,6 @@ pub struct Outbox {
     kv: Arc<dyn Kv>,
     meter: Meter,
     refused: Shelf,
-    unflushed: u64,
     /// Held as long as anything of the store is.
     _lock: Arc<File>,
 }
@@ -43,7 +39,11 @@ impl Outbox {
         lock: Arc<File>,
     ) -> Result<Outbox, StoreError> {
         let refused = Shelf::open(Arc::clone(&kv), b'r')?;
-        Ok(Outbox { kv, meter, refused, unflushed: 0, _lock: lock })
+        let outbox = Outbox { kv, meter, refused, _lock: lock };
+        for lane in Lane::ALL {
+            outbox.pass(lane, marks::floor(&*outbox.kv, lane)?, Gone::Delivered)?;
+        }
+        Ok(outbox)
     }
 
     /// The next records to send: of the first lane that has any, oldest first, with at most `budget_bytes` of lines
@@ -113,8 +113,7 @@ impl Outbox {
 
     /// Removes what the far side has.
     pub fn settle(&mut self, acked: Acked) -> Result<(), StoreError> {
-        let Acked { lane, records, upto } = acked;
-        self.leave(lane, &records, upto, Gone::Delivered)
+        self.leave(&acked, Gone::Delivered)
     }
 
     /// Moves what the far side will never take to the quarantine.
@@ -126,89 +125,116 @@ impl Outbox {
             let name = format!("{}/{seq}/{ordinal}", lane.name());
             self.refused.add(&why, &name, &record.line, REFUSED_MAX)?;
         }
-        let Acked { lane, records, upto } = parcel.acked();
-        self.leave(lane, &records, upto, Gone::Refused)
+        self.leave(&parcel.acked(), Gone::Refused)
     }
 
-    fn leave(
-        &mut self,
-        lane: Lane,
-        records: &[(Key, u32)],
-        upto: Option<Key>,
-        how: Gone,
-    ) -> Result<(), StoreError> {
-        for block in records.chunk_by(|(a, x), (b, y)| a.seq == b.seq && x == y) {
+    fn leave(&mut self, acked: &Acked, how: Gone) -> Result<(), StoreError> {
+        for block in acked.rest.chunk_by(|(a, x), (b, y)| a.seq == b.seq && x == y) {
             let Some((key, first)) = block.first() else { continue };
             let start = Key { ordinal: *first, ..*key };
             let ordinals: BTreeSet<u32> = block.iter().map(|(key, _)| key.ordinal).collect();
-            self.leave_block(start, &ordinals, how)?;
+            // Absent: the ledger evicted it, and counted it so.
+            if let Some(first) = self.kv.get(&start.bytes(0))? {
+                self.mark(start, &first, how, |_, ordinal| ordinals.contains(&ordinal))?;
+            }
         }
-        if let Some(upto) = upto
-            && marks::settled(&*self.kv, lane)?.is_none_or(|before| before < upto)
-        {
-            marks::put_settled(&*self.kv, upto)?;
+        acked.upto.map_or(Ok(()), |number| self.pass(acked.lane, number, how))
+    }
+
+    /// Raises a lane's mark to a record that left with all before it, and on over what had left out of order; then
+    /// removes all that.
+    fn pass(&self, lane: Lane, number: u64, how: Gone) -> Result<(), StoreError> {
+        let mut reached = number;
+        for block in self.blocks(lane) {
+            let (_, _, block) = block?;
+            // Not over a gap: what is missing there may be about to be made again.
+            if block.numbers().start > reached + 1 {
+                break;
+            }
+            let waits = |(each, entry): &(u64, &Entry)| !entry.settled && *each > reached;
+            let waiting = block.numbers().zip(block.entries()).find(waits);
+            reached = reached.max(waiting.map_or(block.numbers().end, |(each, _)| each) - 1);
+            if waiting.is_some() {
+                break;
+            }
         }
-        if self.unflushed > UNFLUSHED_MAX {
-            self.flush()?;
+        if marks::settled(&*self.kv, lane)? < reached {
+            marks::put_settled(&*self.kv, lane, reached)?;
+            self.kv.flush()?;
+        }
+        for block in self.blocks(lane) {
+            let (start, first, block) = block?;
+            if block.numbers().start > reached {
+                break;
+            }
+            if block.numbers().end <= reached + 1 {
+                self.remove(start, &block, how)?;
+            } else {
+                self.mark(start, &first, how, |each, _| each <= reached)?;
+            }
         }
         Ok(())
     }
 
-    /// Takes records out of one block, and the block away with its last one.
-    fn leave_block(
-        &mut self,
+    /// A lane's blocks: key, first part, head.
+    fn blocks(
+        &self,
+        lane: Lane,
+    ) -> impl Iterator<Item = Result<(Key, Vec<u8>, Block), StoreError>> + '_ {
+        let (from, to) = Key::range(lane, 0, u64::MAX);
+        self.kv.scan(&from, &to).filter_map(|pair| match pair {
+            Ok((bytes, first)) => match (Key::parse(&bytes), Block::glance(&first)) {
+                (Some((key, 0)), Some(block)) => Some(Ok((key, first, block))),
+                _ => None,
+            },
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// Marks records of a block that others keep.
+    fn mark(
+        &self,
         start: Key,
-        ordinals: &BTreeSet<u32>,
+        first: &[u8],
         how: Gone,
+        is_settled: impl FnMut(u64, u32) -> bool,
     ) -> Result<(), StoreError> {
-        // Gone already: the ledger evicted it, and counted it so.
-        let Some(first) = self.kv.get(&start.bytes(0))? else { return Ok(()) };
-        let parts = Block::parts(&first).unwrap_or(1);
-        if parts > 1 {
-            return self.remove(start, parts, 1, how);
+        let parts = Block::parts(first).unwrap_or(1);
+        let mut joined = first.to_vec();
+        for part in 1..parts {
+            joined.extend(self.kv.get(&start.bytes(part))?.unwrap_or_default());
         }
-        let mut block = Block::parse(&first).map_err(|reason| damaged(start, reason))?;
-        let before = block.waiting();
-        block.settle(|ordinal| ordinals.contains(&ordinal));
-        let left = before - block.waiting();
-        if block.waiting() == 0 {
-            return self.remove(start, 1, left, how);
-        }
+        // Unreadable: its other parts are gone already, with the ledger that is evicting it.
+        let Ok(mut block) = Block::parse(&joined) else { return Ok(()) };
+        let left = block.settle(is_settled);
         let bytes = block.to_bytes().map_err(|e| StoreError::Encode {
             what: "a record",
             seq: start.seq,
             reason: e.to_string(),
         })?;
-        // Settling changes one byte a record, so the block takes the same space as before.
-        if self.kv.swap(&start.bytes(0), &first, &bytes)? {
+        // A mark changes one byte a record and the checksum, all in the first part and none longer than before.
+        let bytes = bytes.get(..first.len()).unwrap_or(&bytes);
+        if left > 0 && self.kv.swap(&start.bytes(0), first, bytes)? {
             self.meter.gone(start.lane, how, left, 0);
             self.meter.wrote(bytes.len() as u64);
         }
         Ok(())
     }
 
-    fn remove(
-        &mut self,
-        start: Key,
-        parts: u16,
-        records: u64,
-        how: Gone,
-    ) -> Result<(), StoreError> {
+    fn remove(&self, start: Key, block: &Block, how: Gone) -> Result<(), StoreError> {
         // Whoever gets the first part counts it: the ledger may be evicting it now.
         let Some(first) = self.kv.remove(&start.bytes(0))? else { return Ok(()) };
+        let parts = Block::parts(&first).unwrap_or(1);
         let mut bytes = first.len();
         for part in 1..parts {
             bytes += self.kv.remove(&start.bytes(part))?.map_or(0, |value| value.len());
         }
-        let stored = codec::stored(bytes, usize::from(parts));
-        self.meter.gone(start.lane, how, records, stored);
-        self.unflushed += stored;
+        self.meter.gone(start.lane, how, block.waiting(), codec::stored(bytes, usize::from(parts)));
         Ok(())
     }
 
-    /// Makes what was settled durable now: at the end of a long drain, so that nothing is sent twice.
+    /// Makes what was acknowledged out of order durable too: at the end of a drain, so that it is not sent again.
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        self.unflushed = 0;
         self.kv.flush()
     }
 
@@ -230,10 +256,12 @@ impl Outbox {
 
 fn waiting_in(key: Key, block: &Block) -> Result<Vec<Waiting>, StoreError> {
     let lines = block.lines().map_err(|reason| damaged(key, reason))?;
-    let records = block.entries().iter().zip(lines).filter(|(entry, _)| !entry.settled);
+    let records = block.numbers().zip(block.entries()).zip(lines);
     Ok(records
-        .map(|(entry, line)| Waiting {
+        .filter(|((_, entry), _)| !entry.settled)
+        .map(|((number, entry), line)| Waiting {
             key: Key { ordinal: entry.ordinal, ..key },
+            number,
             block: key.ordinal,
             line,
         })

@@ -15,6 +15,8 @@ use super::codec::Key;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
     pub(super) key: Key,
+    /// Its number among all records of its lane.
+    pub(super) number: u64,
     /// Ordinal of the first record of its block.
     pub(super) block: u32,
     pub(super) line: Vec<u8>,
@@ -83,10 +85,13 @@ impl Parcel {
     pub fn acked_keys(&self, keys: impl IntoIterator<Item = Key>) -> Acked {
         let keys: BTreeSet<Key> = keys.into_iter().collect();
         let has = |record: &&Waiting| keys.contains(&record.key);
+        let in_order = self.records.iter().take_while(has).count();
+        let (front, rest) = self.records.split_at(in_order);
         Acked {
             lane: self.lane,
-            records: self.records.iter().filter(has).map(|r| (r.key, r.block)).collect(),
-            upto: self.records.iter().take_while(has).last().map(|record| record.key),
+            upto: front.last().map(|record| record.number),
+            front: front.len(),
+            rest: rest.iter().filter(has).map(|record| (record.key, record.block)).collect(),
         }
     }
 
@@ -104,21 +109,23 @@ impl Parcel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acked {
     pub(super) lane: Lane,
-    /// Their keys and their blocks, in order.
-    pub(super) records: Vec<(Key, u32)>,
-    /// Every record of the lane up to here has left.
-    pub(super) upto: Option<Key>,
+    /// Every record of the lane up to this number has left.
+    pub(super) upto: Option<u64>,
+    /// How many of the parcel's records those are.
+    front: usize,
+    /// Those further on, with records before them that still wait: keys and blocks, in order.
+    pub(super) rest: Vec<(Key, u32)>,
 }
 
 impl Acked {
     /// How many records.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.front + self.rest.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 }
 

@@ -6,6 +6,9 @@
     reason = "a test fails by panicking and says what it skips"
 )]
 
+pub mod door;
+pub mod records;
+
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

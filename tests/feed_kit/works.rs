@@ -52,7 +52,7 @@ impl Works {
 
     /// The machine is at `value` for five seconds.
     pub fn run(&mut self, value: f64) {
-        let reading = |n| Reading { asset: 0, signal: 0, ts: self.at.0 + 500_000 * n, value };
+        let reading = |n: i64| Reading { asset: 0, signal: 0, ts: self.at.0 + 500_000 * n, value };
         let readings: Vec<Reading> = (0..10).map(reading).collect();
         self.at = self.at.plus(Span::seconds(5));
         let input = input(&self.spec, &readings);

@@ -7,20 +7,17 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::demo::fault::{Fault, FaultKind, FaultPlan};
+use crate::demo::detect::{Detection, Detections};
+use crate::demo::fault::FaultPlan;
 use crate::demo::link::LinkState;
-use crate::demo::plant::asset_id;
-use crate::demo::publisher::{Pace, Published};
+use crate::demo::publisher::Published;
 use crate::demo::receiver::Received;
-use crate::metrics::{LaneCounts, PipelineCounts};
+use crate::demo::telemetry::Totals;
+use crate::metrics::LaneCounts;
 use crate::node::{CoreView, Report};
-use crate::record::{AlarmRecord, AlarmState};
-use crate::time::{Span, Timestamp, now};
-
-/// So many more readings rejected or marked for its reason show that the cleaner has noticed a faulty sensor.
-const NOTICED: u64 = 5;
-/// An alarm counts for a fault until this long after it: the last windows that hold it, and the alarm's delay.
-const AFTER: Span = Span::seconds(90);
+use crate::record::AlarmRecord;
+use crate::stage::Reason;
+use crate::time::Timestamp;
 
 /// The one JSON object that `--json` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -54,18 +51,9 @@ pub(super) struct Summary {
     /// Messages that the plant had to send again because its connection broke.
     resent: u64,
     runtime: String,
-    faults: Vec<FaultFound>,
-}
-
-/// A planned fault, and when it was found.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct FaultFound {
-    asset: String,
-    kind: &'static str,
-    start: Timestamp,
-    /// Plant seconds from its start to the first alarm, or (for a faulty sensor) to the cleaner's notice; null if it was
-    /// missed.
-    detected_after_s: Option<f64>,
+    /// Alarms raised on pumps with which nothing was wrong.
+    false_alarms: u64,
+    faults: Vec<Detection>,
 }
 
 impl Summary {
@@ -75,7 +63,7 @@ impl Summary {
         report: &Report,
         far: &Received,
         link: &LinkState,
-        faults: Vec<FaultFound>,
+        noticed: &Detections,
     ) -> Summary {
         let messages = report.core.messages;
         let books = report.core.pipelines.first().map(|p| p.1.clone()).unwrap_or_default();
@@ -106,7 +94,8 @@ impl Summary {
             outages: link.outages,
             resent: published.resent,
             runtime: runtime.to_owned(),
-            faults,
+            false_alarms: noticed.false_alarms(),
+            faults: noticed.summary(published.totals.elapsed),
         }
     }
 
@@ -122,9 +111,11 @@ impl Summary {
     /// For people.
     pub(super) fn told(&self) -> String {
         let mut text = format!(
-            "readings  {} published, {} received = {} used + {} rejected + {} duplicates + {} late + {} waiting\n\
+            "readings  {} published, {} received\n\
+             \x20         = {} used + {} rejected + {} duplicates + {} late + {} waiting\n\
              windows   {} closed, {} scores, {} alarms raised, {} cleared ({})\n\
-             records   {} made = {} delivered + {} queued + {} evicted; {} lost, over {} outages\n",
+             records   {} made = {} delivered + {} queued + {} evicted\n\
+             \x20         {} lost over {} outages\n",
             self.published,
             self.received,
             self.used,
@@ -145,95 +136,57 @@ impl Summary {
             self.outages,
         );
         for fault in &self.faults {
-            let found = fault
-                .detected_after_s
-                .map_or_else(|| "missed".into(), |after| format!("found after {after:.0} s"));
+            let found = fault.detected_after_s.map_or_else(
+                || "missed".into(),
+                |after| format!("found after {after:.0} s of plant time"),
+            );
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind);
+            let _ =
+                writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind.name());
         }
         text.push_str(if self.closes() { "the books close\n" } else { "THE BOOKS DO NOT CLOSE\n" });
         text
     }
 }
 
-/// Notes when the cleaner notices a faulty sensor, from the node's books over time.
-pub(super) struct Watcher {
-    task: JoinHandle<Vec<(usize, Span)>>,
-    faults: FaultPlan,
-    pace: Pace,
-}
+/// Follows what the node notices of the plant's faults while it runs.
+pub(super) struct Watcher(JoinHandle<Detections>);
 
 impl Watcher {
     /// Watches until the node has ended.
-    pub(super) fn start(core: watch::Receiver<CoreView>, faults: FaultPlan, pace: Pace) -> Watcher {
-        let task = tokio::spawn(watch_sensors(core, faults.clone(), pace));
-        Watcher { task, faults, pace }
+    pub(super) fn start(
+        core: watch::Receiver<CoreView>,
+        totals: watch::Receiver<Totals>,
+        faults: &FaultPlan,
+        start: Timestamp,
+    ) -> Watcher {
+        let noticed = Detections::new(faults, start);
+        Watcher(tokio::spawn(watch_cleaner(core, totals, noticed, start)))
     }
 
-    /// Every fault that had begun by now, with the time it took to find it.
-    pub(super) async fn finish(self, alarms: &[AlarmRecord]) -> Vec<FaultFound> {
-        let noticed = self.task.await.unwrap_or_default();
-        let until = now();
-        let found = |(index, fault): (usize, &Fault)| {
-            let start = self.pace.start.plus(fault.start);
-            let by_cleaner = noticed.iter().find(|n| n.0 == index).map(|n| n.1.as_seconds());
-            let after = by_cleaner.or_else(|| first_alarm(fault, self.pace, alarms));
-            FaultFound {
-                asset: asset_id(fault.pump),
-                kind: fault.kind.name(),
-                start,
-                detected_after_s: after,
-            }
-        };
-        let begun = |fault: &(usize, &Fault)| self.pace.start.plus(fault.1.start) < until;
-        self.faults.faults.iter().enumerate().filter(begun).map(found).collect()
-    }
-}
-
-/// Plant seconds from a fault's start to the first alarm of its asset.
-fn first_alarm(fault: &Fault, pace: Pace, alarms: &[AlarmRecord]) -> Option<f64> {
-    let (start, end) = (pace.start.plus(fault.start), pace.start.plus(fault.end).plus(AFTER));
-    let asset = asset_id(fault.pump);
-    let of_it = |a: &&AlarmRecord| {
-        a.asset == asset && a.state == AlarmState::Unacknowledged && a.at > start && a.at <= end
-    };
-    alarms.iter().filter(of_it).map(|a| a.at.since(start).as_seconds()).min_by(f64::total_cmp)
-}
-
-/// The reason for which `clean` rejects or marks the readings of a faulty sensor.
-fn reason(kind: FaultKind) -> Option<&'static str> {
-    match kind {
-        FaultKind::StuckSensor => Some("stuck"),
-        FaultKind::SpikeTrain => Some("spike"),
-        _ => None,
-    }
-}
-
-async fn watch_sensors(
-    mut core: watch::Receiver<CoreView>,
-    faults: FaultPlan,
-    pace: Pace,
-) -> Vec<(usize, Span)> {
-    let began = now();
-    let mut before: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut noticed: Vec<(usize, Span)> = Vec::new();
-    while core.changed().await.is_ok() {
-        let books: PipelineCounts =
-            core.borrow_and_update().pipelines.first().map(|p| p.1.clone()).unwrap_or_default();
-        let plant_time = Span((now().since(began).0 as f64 * pace.speed) as i64);
-        for (index, fault) in faults.faults.iter().enumerate() {
-            let Some(reason) = reason(fault.kind).filter(|_| fault.active(plant_time)) else {
-                continue;
-            };
-            let count = [&books.rejected, &books.marked]
-                .map(|by_reason| by_reason.get(reason).copied().unwrap_or(0))
-                .iter()
-                .sum();
-            let start = *before.entry(index).or_insert(count);
-            if count >= start + NOTICED && !noticed.iter().any(|n| n.0 == index) {
-                noticed.push((index, Span(plant_time.0 - fault.start.0)));
-            }
+    /// What was noticed, with the alarms that reached the far side.
+    pub(super) async fn finish(self, alarms: &[AlarmRecord]) -> anyhow::Result<Detections> {
+        let mut noticed = self.0.await?;
+        for alarm in alarms {
+            noticed.alarm(alarm);
         }
+        Ok(noticed)
+    }
+}
+
+async fn watch_cleaner(
+    mut core: watch::Receiver<CoreView>,
+    totals: watch::Receiver<Totals>,
+    mut noticed: Detections,
+    start: Timestamp,
+) -> Detections {
+    while core.changed().await.is_ok() {
+        let too_fast = {
+            let core = core.borrow_and_update();
+            core.pipelines.first().and_then(|p| p.1.rejected.get(Reason::TooFast.name()).copied())
+        };
+        let plant_time = totals.borrow().elapsed;
+        noticed.taken_out(start.plus(plant_time), too_fast.unwrap_or(0));
     }
     noticed
 }
