@@ -10,6 +10,7 @@ mod edge;
 mod node_kit;
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -375,7 +376,7 @@ fn recording() -> (Site, String) {
         let text = start.plus(Span::seconds(second)).to_string();
         let time = text.trim_end_matches('Z').replace('T', " ");
         let flow = 32.0 + (second % 7) as f64 / 10.0;
-        csv.push_str(&format!("{time};0.026;0.040;1.33;0.05;79.3;26.0;233.06;{flow}\n"));
+        writeln!(csv, "{time};0.026;0.040;1.33;0.05;79.3;26.0;233.06;{flow}").unwrap();
     }
     (site, csv)
 }

@@ -252,13 +252,12 @@ async fn a_broker_that_restarts_in_the_middle_costs_nothing() {
         let (first, rest) = shift.messages.split_at(shift.messages.len() / 2);
         send(&mut sender, first).await;
         for part in rest.chunks(rest.len() / 2 + 1) {
-            let (sent, ()) = tokio::join!(send(&mut sender, part), async {
+            let ((), ()) = tokio::join!(send(&mut sender, part), async {
                 local.stop();
                 node.ready(503).await;
                 local.go();
                 node.ready(200).await;
             });
-            sent
         }
         assert_same(&far.records(replay.records.len(), &node).await, &replay);
         until("the books close", || node.count("readings_used") == replay.account.used).await;

@@ -111,11 +111,11 @@ impl Alarm {
                 self.assets.resize(asset + 1, Condition::default());
             }
             let Some(state) = self.next(asset, value, limits, windows.end[index]) else { continue };
-            let parts = score.map_or_else(Vec::new, |s| s.shares.largest(index));
+            let parts = score.map_or_else(Vec::new, |s| s.shares.largest(index)).into_iter();
             let raised = state == AlarmState::Unacknowledged;
             let limit = if raised { limits.0 } else { limits.1 };
             let (at, contributions) =
-                (windows.end[index], parts.into_iter().map(|(n, v)| (n.to_owned(), v)).collect());
+                (windows.end[index], parts.map(|(name, share)| (name.to_owned(), share)).collect());
             let change = Change { at, value, limit, contributions };
             let record = Record::Alarm(self.record(asset, state, &change, around));
             effects.records.push(Outgoing { lane: Lane::Alarm, record });

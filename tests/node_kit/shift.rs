@@ -102,7 +102,7 @@ pub async fn send(sender: &mut Sender, messages: &[Message]) {
         let payload = Bytes::from(message.payload.clone());
         sender.send(message.topic.clone(), payload).await.unwrap();
     }
-    tokio::time::timeout(Duration::from_secs(60), sender.drain()).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_mins(1), sender.drain()).await.unwrap().unwrap();
 }
 
 /// Fails unless the far side got exactly what the replay made: the same ids, each once, with the same numbers.
