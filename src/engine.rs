@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{Asset, Input, Readings, Windows};
-use crate::record::{Checkpoint, Step};
+use crate::record::{Checkpoint, Record, Step};
 use crate::stage::{Account, Around, AssetTable, Effects, Flow, Reason, Stage, StageError};
 use crate::time::{Tick, Timestamp};
 
@@ -37,6 +37,9 @@ pub struct Pipeline {
     account: Account,
     /// Readings of assets beyond the limit.
     refused: u64,
+    /// Whether an asset beyond the limit has been named, and the one that is still to be.
+    named_refused: bool,
+    first_refused: Option<String>,
     windows: Vec<Windows>,
 }
 
@@ -55,6 +58,17 @@ pub struct Failure {
     pub pipeline: String,
     /// What happened.
     pub reason: String,
+}
+
+/// A pipeline that knows as many assets as it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// Its name.
+    pub pipeline: String,
+    /// The first asset that it refused.
+    pub asset: String,
+    /// How many it may know.
+    pub limit: usize,
 }
 
 /// Why a checkpoint cannot be used at all.
@@ -91,6 +105,8 @@ impl Pipeline {
             assets: AssetTable::default(),
             account: Account::default(),
             refused: 0,
+            named_refused: false,
+            first_refused: None,
             windows: Vec::new(),
         }
     }
@@ -126,9 +142,13 @@ impl Pipeline {
                 continue;
             }
             for row in 0..readings.len() {
-                let Some(asset) = index[readings.asset[row] as usize] else {
+                let place = readings.asset[row] as usize;
+                let Some(asset) = index[place] else {
                     self.account.reject(Reason::TooManyAssets);
                     self.refused += 1;
+                    if !std::mem::replace(&mut self.named_refused, true) {
+                        self.first_refused = part.assets.get(place).map(|a| a.id.clone());
+                    }
                     continue;
                 };
                 let (signal, quality) = (readings.signal[row], readings.quality[row]);
@@ -254,6 +274,25 @@ impl Engine {
     /// Failures since they were last asked for.
     pub fn take_failures(&mut self) -> Vec<Failure> {
         std::mem::take(&mut self.failures)
+    }
+
+    /// Pipelines that have refused an asset for the first time in this process.
+    pub fn take_full(&mut self) -> Vec<Full> {
+        let full = self.pipelines.iter_mut().filter_map(|p| {
+            let asset = p.first_refused.take()?;
+            Some(Full { pipeline: p.name.clone(), asset, limit: p.asset_limit })
+        });
+        full.collect()
+    }
+
+    /// The last change of every alarm that is on: for those who were not there when it happened.
+    pub fn standing_alarms(&self) -> Vec<Record> {
+        let on = self.pipelines.iter().flat_map(|p| {
+            let (node, pipeline, assets) = (&self.node, &p.name, &p.assets.assets);
+            let around = Around { node, pipeline, assets, tick: self.tick, ended: false };
+            p.stages.iter().flat_map(|s| s.stage.standing(&around)).collect::<Vec<_>>()
+        });
+        on.collect()
     }
 
     /// Windows since they were last asked for, of pipelines that keep them; `asset` points into the pipeline's assets.

@@ -24,7 +24,14 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// How log lines are written to standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = LogFormat::Text,
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
     /// Which log lines are written: a level, or `module=level` separated by commas. Absent: `info` for
     /// `run`, `warn` for the others.
@@ -39,11 +46,14 @@ pub struct Cli {
 }
 
 impl Command {
-    /// The log filter where none is asked for.
+    /// The log filter where none is asked for. The MQTT libraries are left out of it: to them every connection that
+    /// ends is an error, and what matters of it is said by `link`, `ingest` and `demo`.
     pub fn usual_log(&self) -> &'static str {
         match self {
-            Command::Run(_) => "info",
-            _ => "warn",
+            Command::Run(_) => "info,rumqttc=off,rumqttd=off",
+            // Its link fails on purpose, and the live status says so.
+            Command::Demo(_) => "warn,forebay::uplink=error,rumqttc=off,rumqttd=off",
+            _ => "warn,rumqttc=off,rumqttd=off",
         }
     }
 }
@@ -146,15 +156,15 @@ pub struct ReplayArgs {
     /// How results are written. Absent: by the ending of `--out`, else NDJSON.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<ResultsFormat>,
-    /// How the recordings are written.
-    #[command(flatten)]
-    pub recording: RecordingArgs,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
     /// The ONNX Runtime library to use. Absent: the one that is found.
     #[arg(long, value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
 }
 
 /// How recordings are written, where pipeline file and header do not say it.
@@ -217,9 +227,6 @@ pub struct TrainArgs {
     /// Folder of asset schemas. Absent: found from the pipeline's folder.
     #[arg(long, value_name = "DIR")]
     pub schemas: Option<PathBuf>,
-    /// How the recordings are written.
-    #[command(flatten)]
-    pub recording: RecordingArgs,
     /// Use only the first so many rows of each recording.
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,
@@ -235,6 +242,9 @@ pub struct TrainArgs {
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
 }
 
 /// `forebay doctor`.
@@ -287,10 +297,9 @@ pub struct CompletionArgs {
 }
 
 /// The broker of a bench.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchBroker {
     /// In this process.
-    #[default]
     Rumqttd,
     /// The installed `mosquitto`, started on a free port.
     Mosquitto,
@@ -298,23 +307,33 @@ pub enum BenchBroker {
 
 /// `forebay bench`.
 #[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Each broker is measured three times: the barest subscriber there can be, the whole node on the same load, \
+and the node at a fixed rate for its latency."
+)]
 pub struct BenchArgs {
-    /// How long to measure.
+    /// How long each measurement takes.
     #[arg(long, default_value = "20s", value_name = "TIME")]
     pub duration: Span,
-    /// Messages a second, each with eight signals. Absent: as many as go through.
-    #[arg(long, value_name = "N")]
-    pub rate: Option<u32>,
+    /// Messages a second, each with eight signals, at which latency is measured.
+    #[arg(long, default_value_t = 1250, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
     /// How many assets send them.
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub assets: u32,
-    /// The broker.
-    #[arg(long, value_enum, default_value_t = BenchBroker::Rumqttd)]
-    pub broker: BenchBroker,
+    /// The broker. Absent: each that is there.
+    #[arg(long, value_enum)]
+    pub broker: Option<BenchBroker>,
     /// How many messages may be under way without acknowledgement.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub in_flight: u16,
     /// Print one JSON object to standard output.
     #[arg(long)]
     pub json: bool,
+    /// Where the node keeps its store meanwhile; it should be a disk. Absent: a folder for temporary files.
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// The bare subscriber, which a bench starts as a process of its own: counts what comes from this broker.
+    #[arg(long, hide = true, value_name = "URL")]
+    pub count: Option<String>,
 }

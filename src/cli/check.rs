@@ -69,6 +69,7 @@ fn file(loader: &mut Loader, path: &Path, kind: Kind) {
         Kind::Unknown if path.is_dir() => {
             loader.stranger(path, "this folder holds no TOML file", "a file, or a folder of files");
         }
+        Kind::Unknown if path.extension().is_some_and(|e| e == "onnx") => loader.model(path),
         Kind::Unknown if !path.is_file() => loader.pipeline(path, None, Models::Check),
         Kind::Unknown => loader.unknown(path),
     }

@@ -11,6 +11,7 @@ pub mod results;
 mod table;
 mod train;
 mod run;
+mod screen;
 pub mod doctor;
 mod schema;
 
@@ -22,6 +23,7 @@ use anyhow::Context;
 use args::{Cli, Command};
 
 pub use schema::json_schemas;
+pub use screen::Screen;
 
 /// What a subcommand came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +44,16 @@ impl From<Outcome> for ExitCode {
 }
 
 /// Obeys the command line.
-pub fn obey(cli: Cli) -> anyhow::Result<Outcome> {
+pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Check(args) => check::check(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completion(args) => completion::completion(&args),
-        Command::Demo(args) => demo::demo(&args),
+        Command::Demo(args) => demo::demo(&args, screen),
         Command::Run(args) => run::run(&args),
-        Command::Replay(args) => replay::replay(&args),
-        Command::Train(args) => train::train(&args),
+        Command::Replay(args) => replay::replay(&args, screen),
+        Command::Train(args) => train::train(&args, screen),
         Command::Bench(args) => bench::bench(&args),
     }
 }
@@ -66,7 +68,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// Whether colours may be used on this stream: a terminal, and no wish against it.
-fn colours(terminal: bool) -> bool {
+pub fn colours(terminal: bool) -> bool {
     let wish = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     let dumb = std::env::var("TERM").is_ok_and(|t| t == "dumb");
     terminal && !wish("NO_COLOR") && !dumb

@@ -1,13 +1,13 @@
 //! Recordings on the command line: what `replay` and `train` share. Opens files, shows progress, hands on batches.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::args::RecordingArgs;
+use super::screen::{Screen, look};
 use crate::frame::Input;
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::pipeline::load::LoadedPipeline;
@@ -25,6 +25,8 @@ pub(super) struct Recordings<'a> {
     /// Only the first so many rows of each.
     pub(super) rows_max: Option<usize>,
     pub(super) quiet: bool,
+    /// Where progress is shown.
+    pub(super) screen: &'a Screen,
 }
 
 impl Recordings<'_> {
@@ -59,7 +61,7 @@ impl Recordings<'_> {
             }
             let warnings = recording.warnings();
             for sentence in warnings.sentences() {
-                bar.suspend(|| tracing::warn!(file = %path.display(), "{sentence}"));
+                tracing::warn!(file = %path.display(), "{sentence}");
             }
         }
         bar.finish_and_clear();
@@ -92,13 +94,12 @@ impl Recordings<'_> {
     }
 
     fn bar(&self) -> ProgressBar {
-        if self.quiet || !std::io::stderr().is_terminal() {
+        if self.quiet {
             return ProgressBar::hidden();
         }
         let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
-        let bar = ProgressBar::new(self.files.iter().map(size).sum());
-        let style = "{prefix} {wide_bar} {bytes}/{total_bytes} {msg}, {eta} left";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+        let bar = self.screen.line(ProgressBar::new(self.files.iter().map(size).sum()));
+        bar.set_style(look("{prefix} {wide_bar} {bytes}/{total_bytes} {msg}, {eta} left"));
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
     }

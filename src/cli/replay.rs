@@ -9,6 +9,7 @@ use super::Outcome;
 use super::args::ReplayArgs;
 use super::recordings::Recordings;
 use super::results::{Results, ResultsError, ResultsFormat};
+use super::screen::Screen;
 use crate::engine::Engine;
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::plan::{OtherModel, PlanOptions, plan};
@@ -17,9 +18,8 @@ use crate::stage::{Account, Reason};
 use crate::time::{Timestamp, monotonic};
 
 /// Puts recordings through a pipeline and writes what it makes of them.
-pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())
-        .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outcome> {
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
     let options = PlanOptions {
         base: args.pipeline.parent().unwrap_or(Path::new("")),
@@ -40,23 +40,30 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Outcome> {
         args: &args.recording,
         rows_max: None,
         quiet: args.quiet,
+        screen,
     };
     let started = monotonic();
     let rows = recordings.each(|input| {
         let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
         keep(&mut results, &engine.step(vec![input], now).records)
     });
-    let rows = match rows {
+    let written = rows.and_then(|rows| {
+        keep(&mut results, &engine.finish().records)?;
+        Ok((rows, results.finish()?))
+    });
+    let (rows, written) = match written {
         // Whoever reads our output has seen enough (`| head`).
         Err(error) if error.downcast_ref().is_some_and(ResultsError::is_broken_pipe) => {
             return Ok(Outcome::Fine);
         }
         other => other?,
     };
-    keep(&mut results, &engine.finish().records)?;
-    let written = results.finish()?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
-    tell(rows, written, &account, started.elapsed().as_secs_f64());
+    let seconds = started.elapsed().as_secs_f64();
+    tell(rows, written, &account, seconds);
+    if !args.quiet {
+        screen.note(&summary(rows, written, &account, seconds, target));
+    }
     if let Some(failure) = engine.take_failures().first() {
         anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
     }
@@ -101,4 +108,41 @@ fn tell(rows: u64, records: u64, account: &Account, seconds: f64) {
         rows_per_s = (rows as f64 / seconds.max(1e-6)) as u64,
         "replayed"
     );
+    if records == 0 {
+        tracing::warn!(
+            rows,
+            used = account.used,
+            windows = account.windows,
+            sparse = account.sparse,
+            "no record came of it: the recording is shorter than a window, or too much of it is missing"
+        );
+    }
+}
+
+/// For the person who waits for it.
+fn summary(rows: u64, records: u64, account: &Account, seconds: f64, target: &str) -> String {
+    let reasons: Vec<String> = Reason::ALL
+        .iter()
+        .zip(account.rejected)
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{count} {}", reason.name()))
+        .collect();
+    let reasons =
+        if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let target = if target == "-" { "standard output" } else { target };
+    format!(
+        "{rows} rows in {seconds:.1} s: {} readings = {} used + {} rejected{reasons} + {} duplicates + {} late\n\
+         {} windows, {} of them too sparse; {} scores, {} alarms raised, {} cleared\n\
+         {records} records to {target}",
+        account.received,
+        account.used,
+        account.rejected(),
+        account.duplicates,
+        account.late,
+        account.windows,
+        account.sparse,
+        account.scores,
+        account.alarms_raised,
+        account.alarms_cleared,
+    )
 }

@@ -227,5 +227,6 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 fn failed(target: &str, source: io::Error) -> ResultsError {
+    let target = if target == "-" { "standard output" } else { target };
     ResultsError::Write { target: target.to_owned(), source }
 }

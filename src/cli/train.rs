@@ -11,6 +11,7 @@ use anyhow::Context;
 
 use super::args::TrainArgs;
 use super::recordings::Recordings;
+use super::screen::Screen;
 use super::{Outcome, print};
 use crate::engine::Engine;
 use crate::model::pca::{self, PcaOptions, TrainReport};
@@ -21,11 +22,10 @@ use crate::pipeline::spec::StageSpec;
 use crate::time::Timestamp;
 
 /// Trains and writes a model.
-pub(super) fn train(args: &TrainArgs) -> anyhow::Result<Outcome> {
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())
-        .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome> {
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let mut set = training_set(&pipeline, &args.out);
-    collect(args, &pipeline, &mut set)?;
+    collect(args, &pipeline, &mut set, screen)?;
     let options = PcaOptions {
         explained: args.variance,
         holdout: args.holdout,
@@ -70,6 +70,7 @@ fn collect(
     args: &TrainArgs,
     pipeline: &LoadedPipeline,
     set: &mut TrainingSet,
+    screen: &Screen,
 ) -> anyhow::Result<()> {
     let options = PlanOptions {
         base: args.pipeline.parent().unwrap_or(Path::new("")),
@@ -87,6 +88,7 @@ fn collect(
         args: &args.recording,
         rows_max: args.rows,
         quiet: args.quiet,
+        screen,
     };
     let rows = recordings.each(|input| {
         let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
@@ -107,6 +109,14 @@ fn collect(
         windows = account.windows,
         sparse = account.sparse,
         "read"
+    );
+    anyhow::ensure!(
+        account.windows > account.sparse,
+        "there is nothing to learn from: {rows} rows gave {} windows, {} of them too sparse; \
+         give a longer recording, or look at `length`, `min_coverage` and `max_gap` of {}",
+        account.windows,
+        account.sparse,
+        args.pipeline.display()
     );
     Ok(())
 }

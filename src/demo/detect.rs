@@ -96,9 +96,9 @@ impl Detections {
         self.false_alarms
     }
 
-    /// All faults that have begun by `now`, with what was noticed of them.
-    pub fn summary(&self, now: Timestamp) -> Vec<Detection> {
-        let begun = self.faults.iter().filter(|w| self.start.plus(w.fault.start) <= now);
+    /// All faults that have begun once the plant has run for `elapsed`, with what was noticed of them.
+    pub fn summary(&self, elapsed: Span) -> Vec<Detection> {
+        let begun = self.faults.iter().filter(|w| w.fault.start <= elapsed);
         let detection = |watched: &Watched| {
             let start = self.start.plus(watched.fault.start);
             Detection {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn after(detections: &Detections) -> Vec<Option<f64>> {
-        let all = detections.summary(Timestamp::MAX);
+        let all = detections.summary(Span(i64::MAX));
         all.into_iter().map(|detection| detection.detected_after_s).collect()
     }
 
@@ -185,7 +185,7 @@ mod tests {
         detections.alarm(&alarm("pump-01", "anomaly", 160, raised));
         detections.alarm(&alarm("pump-02", "flow.std", 210, raised));
         assert_eq!(after(&detections), [Some(60.0), Some(110.0)]);
-        assert!(detections.summary(START).is_empty());
+        assert!(detections.summary(Span::ZERO).is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! `cli/demo` and tests start it. It speaks what `uplink/http` sends: POST of NDJSON, zstd or plain, with an
 //! idempotency key. It promises to answer 200 only once a parcel's records are counted, and to count a record that
-//! comes again as a repeat, however it comes. It keeps ids and alarms, not the records.
+//! comes again as a repeat, however it comes. It keeps ids and alarms, and the records only if asked to.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::Read;
@@ -63,6 +63,8 @@ enum Letter {
     Parcel(Parcel, oneshot::Sender<Answer>),
     Refuse(u32, StatusCode, Option<u64>),
     Alarms(oneshot::Sender<Vec<AlarmRecord>>),
+    Keep(usize),
+    Records(oneshot::Sender<Vec<Record>>),
 }
 
 struct Parcel {
@@ -130,6 +132,20 @@ impl Receiver {
         }
         rx.await.unwrap_or_default()
     }
+
+    /// Keeps the different records that come from now on, up to `count` of them.
+    pub async fn keep(&self, count: usize) {
+        let _ = self.desk.send(Letter::Keep(count)).await;
+    }
+
+    /// The records kept so far, each once, in order of arrival.
+    pub async fn records(&self) -> Vec<Record> {
+        let (tx, rx) = oneshot::channel();
+        if self.desk.send(Letter::Records(tx)).await.is_err() {
+            return Vec::new();
+        }
+        rx.await.unwrap_or_default()
+    }
 }
 
 async fn post(
@@ -192,6 +208,8 @@ struct Desk {
     seen: Recent,
     keys: Recent,
     alarms: VecDeque<AlarmRecord>,
+    kept_max: usize,
+    kept: Vec<Record>,
     refusals: VecDeque<(StatusCode, Option<u64>)>,
 }
 
@@ -234,6 +252,10 @@ impl Desk {
                 Letter::Alarms(reply) => {
                     let _ = reply.send(self.alarms.iter().cloned().collect());
                 }
+                Letter::Keep(count) => self.kept_max = count,
+                Letter::Records(reply) => {
+                    let _ = reply.send(self.kept.clone());
+                }
             }
         }
     }
@@ -274,6 +296,9 @@ impl Desk {
             Record::Raw(_) => Lane::Raw,
         };
         self.counts.by_lane[lane as usize] += 1;
+        if self.kept.len() < self.kept_max {
+            self.kept.push(record.clone());
+        }
         match record {
             Record::Alarm(alarm) => {
                 if self.alarms.len() == MAX_ALARMS {

@@ -91,6 +91,9 @@ pub struct Totals {
     pub out_of_order: u64,
     /// Readings that the plant made but that were not sent (or only in a malformed message).
     pub missing: u64,
+    /// How far plant time has come. A broker or a machine that is too slow holds the plant back, so the clock does not
+    /// tell.
+    pub elapsed: Span,
 }
 
 /// What is special about a message.
@@ -183,6 +186,7 @@ impl Telemetry {
         }
         self.samples = samples;
         let now = self.plant.elapsed();
+        self.totals.elapsed = now;
         while self.delayed.front().is_some_and(|(due, _)| *due <= now) {
             self.give_delayed(out);
         }

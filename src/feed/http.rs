@@ -76,7 +76,7 @@ pub async fn serve(
         stop: stop.clone(),
     };
     let door = Door { listener, room: Arc::new(Semaphore::new(CONNECTIONS)), idle: IDLE };
-    tracing::info!(address = %door.local_addr()?, "dashboards are served");
+    tracing::debug!(address = %door.local_addr()?, "dashboards are served");
     let pulse = app.pulse.clone();
     let followed = app.status.clone();
     let follow = async move {

@@ -206,6 +206,12 @@ impl Session {
         if let Some((since, retries)) = down {
             let away = now().since(*since);
             tracing::info!(broker = self.source.dial.url(), %away, retries, session_present, "connected again");
+        } else if self.connection == 1 {
+            tracing::info!(
+                broker = self.source.dial.url(),
+                session_present,
+                "connected to the broker"
+            );
         }
         let up_since = now();
         if subscribing.ask(&client).await.is_err() {

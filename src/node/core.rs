@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::NodeError;
+use super::refusals::Refusals;
 use super::status::{CoreView, view};
-use crate::decode::{Decoder, Rows};
+use crate::decode::{DecodeError, Decoder, Rows};
 use crate::engine::Engine;
 use crate::feed::HubHandle;
 use crate::frame::Input;
@@ -43,7 +44,9 @@ pub(super) struct Core {
     pub(super) status: watch::Sender<CoreView>,
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
+    pub(super) message_max: usize,
     pub(super) messages: Messages,
+    pub(super) refusals: Refusals,
 }
 
 /// Messages at the door.
@@ -62,6 +65,8 @@ pub struct Messages {
 impl Core {
     /// Runs until the source has ended.
     pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
+        // Dashboards start empty; what is on since before the start is not shown as over.
+        self.hub.publish(self.engine.standing_alarms());
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -88,7 +93,7 @@ impl Core {
     }
 
     fn tick(&mut self, batch: Batch) -> Result<(), NodeError> {
-        let at = now();
+        let (at, closed) = (now(), monotonic());
         let Batch { deliveries, receipts, .. } = batch;
         for delivery in &deliveries {
             self.decode(delivery)?;
@@ -109,7 +114,25 @@ impl Core {
         self.metrics.tick_readings.observe(readings as f64);
         self.acks.release(&released);
         self.committed.send_replace(committed);
+        let made = !step.records.is_empty();
         self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());
+        if made {
+            self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
+        }
+        self.warn();
+        Ok(())
+    }
+
+    /// Says what an operator has to know of the tick.
+    fn warn(&mut self) {
+        for full in self.engine.take_full() {
+            tracing::warn!(
+                pipeline = full.pipeline,
+                asset = full.asset,
+                limit = full.limit,
+                "a new asset is over `limits.assets`; it is refused, and so are all others that are new"
+            );
+        }
         for failure in self.engine.take_failures() {
             tracing::error!(
                 pipeline = failure.pipeline,
@@ -117,7 +140,6 @@ impl Core {
                 "a pipeline lost this tick's readings and what it remembered; the others go on"
             );
         }
-        Ok(())
     }
 
     /// Adds a message's readings to the rows of every route that it is for.
@@ -125,17 +147,19 @@ impl Core {
         self.messages.received += 1;
         self.metrics.message_received(1);
         if let Some(size) = delivery.oversize {
-            return self.reject(delivery, "too_large", &format!("{size} bytes"));
+            let (topic, limit) = (delivery.topic.clone(), self.message_max);
+            let error = DecodeError::TooLarge { topic, size, limit };
+            return self.reject(delivery, error.name(), &error.to_string());
         }
         let mut taken = false;
         for index in 0..self.routes.len() {
             let route = &mut self.routes[index];
-            if !route.decoder.matches(&delivery.topic) {
-                continue;
-            }
-            taken = true;
             let (topic, payload) = (&delivery.topic, &delivery.payload);
-            let result = route.decoder.decode(topic, payload, delivery.received, &mut route.rows);
+            let (decoder, rows) = (&route.decoder, &mut route.rows);
+            let Some(result) = decoder.decode_own(topic, payload, delivery.received, rows) else {
+                continue;
+            };
+            taken = true;
             for name in route.rows.unknown_signals() {
                 tracing::warn!(
                     topic,
@@ -150,6 +174,7 @@ impl Core {
                     if let Some(fault) = decoded.fault {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
+                        self.refusals.tell(fault.name(), topic, &why, delivery.received);
                         self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
                     }
                 }
@@ -171,7 +196,7 @@ impl Core {
     ) -> Result<(), NodeError> {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
-        tracing::debug!(topic = delivery.topic, why, "a message was rejected");
+        self.refusals.tell(name, &delivery.topic, why, delivery.received);
         self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
         Ok(())
     }

@@ -309,6 +309,21 @@ impl Loader {
         self.problems.push(Problem::error(place, message).expected(expected));
     }
 
+    /// Opens a model by itself: whether it fits is a question of the pipeline that uses it.
+    pub fn model(&mut self, path: &Path) {
+        if self.first_time(path)
+            && let Err(reason) = rules::model::open(path, self.library.as_deref())
+        {
+            let place = Place::whole(&Source::unread(path));
+            let problem = Problem::error(place, "this model cannot be used");
+            self.problems.push(
+                problem
+                    .found(format!("a file that {reason}"))
+                    .expected("an ONNX model that runs here"),
+            );
+        }
+    }
+
     /// A file that is not TOML, or in which nothing is known: its syntax is checked, and that is all.
     pub(crate) fn unknown(&mut self, path: &Path) {
         let before = self.problems.all.len();

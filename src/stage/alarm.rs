@@ -26,6 +26,17 @@ struct Condition {
     state: AlarmState,
     /// Since when the value has been asking for a change of state.
     asking_since: Option<Timestamp>,
+    /// The change that led to a state other than normal.
+    changed: Option<Change>,
+}
+
+/// What a change of state was about.
+#[derive(Clone, Serialize, Deserialize)]
+struct Change {
+    at: Timestamp,
+    value: f64,
+    limit: f64,
+    contributions: Vec<(String, f64)>,
 }
 
 impl Alarm {
@@ -100,35 +111,33 @@ impl Alarm {
                 self.assets.resize(asset + 1, Condition::default());
             }
             let Some(state) = self.next(asset, value, limits, windows.end[index]) else { continue };
-            let parts =
-                score.and_then(|s| s.contributions.get(index)).map_or(&[][..], Vec::as_slice);
-            let limit = if state == AlarmState::Unacknowledged { limits.0 } else { limits.1 };
-            self.record(state, windows, index, value, limit, parts, around, effects);
+            let parts = score.map_or_else(Vec::new, |s| s.shares.largest(index)).into_iter();
+            let raised = state == AlarmState::Unacknowledged;
+            let limit = if raised { limits.0 } else { limits.1 };
+            let (at, contributions) =
+                (windows.end[index], parts.map(|(name, share)| (name.to_owned(), share)).collect());
+            let change = Change { at, value, limit, contributions };
+            let record = Record::Alarm(self.record(asset, state, &change, around));
+            effects.records.push(Outgoing { lane: Lane::Alarm, record });
+            effects.account.alarms_raised += u64::from(raised);
+            effects.account.alarms_cleared += u64::from(!raised);
+            self.assets[asset].changed = (state != AlarmState::Normal).then_some(change);
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one record, from four owners")]
     fn record(
         &self,
+        asset: usize,
         state: AlarmState,
-        windows: &Windows,
-        index: usize,
-        value: f64,
-        limit: f64,
-        parts: &[(String, f64)],
+        change: &Change,
         around: &Around<'_>,
-        effects: &mut Effects,
-    ) {
-        let (at, asset) = (windows.end[index], &around.assets[windows.asset[index] as usize]);
-        if state == AlarmState::Unacknowledged {
-            effects.account.alarms_raised += 1;
-        } else {
-            effects.account.alarms_cleared += 1;
-        }
+    ) -> AlarmRecord {
+        let (at, asset) = (change.at, &around.assets[asset]);
+        let parts = change.contributions.iter();
         let contributions =
-            parts.iter().map(|(name, value)| Contribution { name: name.clone(), value: *value });
-        let record = AlarmRecord {
+            parts.map(|(name, value)| Contribution { name: name.clone(), value: *value });
+        AlarmRecord {
             id: format!(
                 "{}/{}/{}/alarm/{}/{}",
                 around.node, around.pipeline, asset.id, self.spec.name, at.0
@@ -142,11 +151,10 @@ impl Alarm {
             severity: self.spec.severity,
             at,
             on: self.spec.on.clone(),
-            value: Some(value),
-            limit,
+            value: Some(change.value),
+            limit: change.limit,
             contributions: contributions.collect(),
-        };
-        effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Alarm(record) });
+        }
     }
 }
 
@@ -166,6 +174,14 @@ impl Stage for Alarm {
         };
         self.watch(&windows, around, effects)?;
         Ok(Flow::Windows(windows))
+    }
+
+    fn standing(&self, around: &Around<'_>) -> Vec<Record> {
+        let on = self.assets.iter().enumerate().filter_map(|(asset, condition)| {
+            let change = condition.changed.as_ref()?;
+            Some(Record::Alarm(self.record(asset, condition.state, change, around)))
+        });
+        on.collect()
     }
 
     fn save(&self) -> Result<Vec<u8>, StageError> {

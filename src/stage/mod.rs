@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{Asset, Grid, Readings, Windows};
-use crate::record::Outgoing;
+use crate::record::{Outgoing, Record};
 use crate::time::{Tick, Timestamp};
 
 /// What flows between stages.
@@ -68,6 +68,11 @@ pub trait Stage: Send {
     /// The next moment at which it must be called even if no reading comes.
     fn wake_at(&self) -> Option<Timestamp> {
         None
+    }
+
+    /// The last change of every alarm that is on, for those who did not see it happen.
+    fn standing(&self, _around: &Around<'_>) -> Vec<Record> {
+        Vec::new()
     }
 }
 

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::summary::{Summary, Watcher};
 use super::args::DemoArgs;
-use super::run::{runtime, stop_on_signal};
-use super::{Outcome, print};
+use super::run::{on_edges, stop_on_signal};
+use super::{Outcome, Screen, print};
 use crate::config::{Config, HttpConfig, MqttVersion, TargetConfig, UplinkConfig};
 use crate::demo::broker::Broker;
 use crate::demo::fault::FaultPlan;
@@ -35,16 +35,16 @@ use crate::time::{Span, Timestamp, now};
 const CATCH_UP: Duration = Duration::from_secs(20);
 
 /// Runs the demo, or makes its models.
-pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<Outcome> {
+pub(super) fn demo(args: &DemoArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     if let Some(folder) = &args.make_models {
-        return models::make(folder, args.onnxruntime.as_deref());
+        return models::make(folder, args.onnxruntime.as_deref(), screen);
     }
     let folder = tempfile::Builder::new().prefix("forebay-demo-").tempdir();
     let folder = folder.context("no temporary folder can be made")?;
     let path = site::lay_out(folder.path()).context("the demo's files cannot be written")?;
-    let pipeline = load_pipeline(&path, None).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let pipeline = load_pipeline(&path, None)?;
     let store = args.store.clone().unwrap_or_else(|| folder.path().join("store"));
-    let summary = runtime()?.block_on(run(args, pipeline, store))?;
+    let summary = on_edges(run(args, screen, pipeline, store))?;
     if args.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?;
     } else {
@@ -64,13 +64,18 @@ struct World {
 
 async fn run(
     args: &DemoArgs,
+    screen: &Screen,
     pipeline: LoadedPipeline,
     store: std::path::PathBuf,
 ) -> anyhow::Result<Summary> {
     let world = World::start(args.duration).await?;
     let config = config(args, &world, store);
     let (stop_plant, stop_node) = (CancellationToken::new(), CancellationToken::new());
-    stop_on_signal(stop_plant.clone())?;
+    let notes = screen.clone();
+    let stopping = move || {
+        notes.note("stopping: what has come in is worked off and sent; once more to stop at once")
+    };
+    stop_on_signal(stop_plant.clone(), stopping)?;
     let node = Node::start(config, vec![pipeline], stop_node.clone()).await?;
 
     let pace = Pace::of_demo(args.duration, now());
@@ -78,10 +83,12 @@ async fn run(
     let faults = FaultPlan::schedule(shown(&pace), pumps, args.seed);
     let plant = Plant::new(PlantOptions { seed: args.seed, pumps, faults: faults.clone() });
     let telemetry = Telemetry::new(plant, pumps, pace.start, Dirt::default(), args.seed);
-    announce(args, &node, &faults, &pace);
-    let watcher = Watcher::start(node.core.clone(), &faults, pace);
+    announce(args, screen, &node, &faults, &pace);
     let (totals, totals_reader) = watch::channel(Totals::default());
-    let view = (!args.headless).then(|| live::show(&node, &world.link, totals_reader.clone()));
+    let core = node.core.clone();
+    let watcher = Watcher::start(core, totals_reader.clone(), &faults, pace.start);
+    let view = (!args.headless)
+        .then(|| live::show(screen, &node, &world.link, &pace, totals_reader.clone()));
 
     let sender = SenderOptions {
         url: world.broker.url(MqttVersion::V5),
@@ -97,9 +104,7 @@ async fn run(
     stop_node.cancel();
     let runtime = node.runtime.name();
     let report: Report = node.join().await?;
-    if let Some(view) = view {
-        view.abort();
-    }
+    drop(view);
     let alarms = world.receiver.alarms().await;
     let received = world.receiver.counts();
     let link = world.link.state();
@@ -169,24 +174,37 @@ async fn catch_up(node: &Node, published: &Published) {
     let _ = tokio::time::timeout(CATCH_UP, taken).await; // the summary tells what is missing
 }
 
-fn announce(args: &DemoArgs, node: &Node, faults: &FaultPlan, pace: &Pace) {
+/// Faults that are told before the start; an endless demo has many more.
+const TOLD: usize = 5;
+
+fn announce(args: &DemoArgs, screen: &Screen, node: &Node, faults: &FaultPlan, pace: &Pace) {
+    let speed = if pace.speed > 1.0 {
+        format!(", {:.0} times faster than real time", pace.speed)
+    } else {
+        String::new()
+    };
+    screen.note(&format!(
+        "A plant of {} pumps sends to a broker{speed}.\n\
+         A node scores it on {}, raises alarms, and keeps its records\n\
+         while the link to the far side is down. Ctrl-C ends it.",
+        args.pumps,
+        node.runtime.name(),
+    ));
     if let Some(address) = node.address {
-        tracing::info!("open http://{address}/");
+        screen.note(&format!("\n  open http://{address}/\n"));
     }
-    tracing::info!(
-        pumps = args.pumps,
-        speed = pace.speed,
-        runtime = node.runtime.name(),
-        "the plant runs"
-    );
-    for fault in &faults.faults {
-        let at = |span: Span| Timestamp(pace.start.0 + span.0);
-        tracing::info!(
-            asset = asset_id(fault.pump),
-            kind = fault.kind.name(),
-            start = %at(fault.start),
-            end = %at(fault.end),
-            "planned fault"
-        );
+    screen.note("What will go wrong, in the plant's time:");
+    let at = |span: Span| {
+        let text = Timestamp(pace.start.0 + span.0).to_string();
+        text.get(11..19).unwrap_or_default().to_owned()
+    };
+    for fault in faults.faults.iter().take(TOLD) {
+        let (start, end) = (at(fault.start), at(fault.end));
+        let (asset, kind) = (asset_id(fault.pump), fault.kind.name().replace('_', " "));
+        screen.note(&format!("  {start} to {end}  {asset}  {kind}"));
     }
+    if faults.faults.len() > TOLD {
+        screen.note("  and so on");
+    }
+    screen.note("");
 }

@@ -4,19 +4,23 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::super::{Outcome, print};
+use super::super::{Outcome, Screen, print};
 use crate::demo::site;
 use crate::demo::train::{Effort, make_models};
 use crate::model::Runtime;
 use crate::pipeline::load::load_pipeline;
 
 /// Makes both models, writes them, and prints how good they are on what they have not seen.
-pub(super) fn make(folder: &Path, library: Option<&Path>) -> anyhow::Result<Outcome> {
+pub(super) fn make(
+    folder: &Path,
+    library: Option<&Path>,
+    screen: &Screen,
+) -> anyhow::Result<Outcome> {
     let site = tempfile::tempdir().context("no temporary folder can be made")?;
     let path = site::lay_out(site.path()).context("the demo's files cannot be written")?;
-    let pipeline = load_pipeline(&path, None).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let pipeline = load_pipeline(&path, None)?;
     let runtime = Runtime::find(library)?;
-    tracing::info!("simulating; this takes a minute or two");
+    screen.note("simulating pumps, healthy and faulty; this takes a minute or two");
     let made = make_models(&pipeline.spec, &pipeline.schema, runtime, Effort::FULL)?;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("`{}` cannot be made", folder.display()))?;

@@ -10,13 +10,14 @@ use tokio::task::JoinHandle;
 use crate::demo::detect::{Detection, Detections};
 use crate::demo::fault::FaultPlan;
 use crate::demo::link::LinkState;
-use crate::demo::publisher::{Pace, Published};
+use crate::demo::publisher::Published;
 use crate::demo::receiver::Received;
+use crate::demo::telemetry::Totals;
 use crate::metrics::LaneCounts;
 use crate::node::{CoreView, Report};
 use crate::record::AlarmRecord;
 use crate::stage::Reason;
-use crate::time::{Span, now};
+use crate::time::Timestamp;
 
 /// The one JSON object that `--json` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -94,7 +95,7 @@ impl Summary {
             resent: published.resent,
             runtime: runtime.to_owned(),
             false_alarms: noticed.false_alarms(),
-            faults: noticed.summary(now()),
+            faults: noticed.summary(published.totals.elapsed),
         }
     }
 
@@ -110,9 +111,11 @@ impl Summary {
     /// For people.
     pub(super) fn told(&self) -> String {
         let mut text = format!(
-            "readings  {} published, {} received = {} used + {} rejected + {} duplicates + {} late + {} waiting\n\
+            "readings  {} published, {} received\n\
+             \x20         = {} used + {} rejected + {} duplicates + {} late + {} waiting\n\
              windows   {} closed, {} scores, {} alarms raised, {} cleared ({})\n\
-             records   {} made = {} delivered + {} queued + {} evicted; {} lost, over {} outages\n",
+             records   {} made = {} delivered + {} queued + {} evicted\n\
+             \x20         {} lost over {} outages\n",
             self.published,
             self.received,
             self.used,
@@ -133,9 +136,10 @@ impl Summary {
             self.outages,
         );
         for fault in &self.faults {
-            let found = fault
-                .detected_after_s
-                .map_or_else(|| "missed".into(), |after| format!("found after {after:.0} s"));
+            let found = fault.detected_after_s.map_or_else(
+                || "missed".into(),
+                |after| format!("found after {after:.0} s of plant time"),
+            );
             // Writing to a String cannot fail.
             let _ =
                 writeln!(text, "fault     {:<9} {:<15} {found}", fault.asset, fault.kind.name());
@@ -152,11 +156,12 @@ impl Watcher {
     /// Watches until the node has ended.
     pub(super) fn start(
         core: watch::Receiver<CoreView>,
+        totals: watch::Receiver<Totals>,
         faults: &FaultPlan,
-        pace: Pace,
+        start: Timestamp,
     ) -> Watcher {
-        let noticed = Detections::new(faults, pace.start);
-        Watcher(tokio::spawn(watch_cleaner(core, noticed, pace)))
+        let noticed = Detections::new(faults, start);
+        Watcher(tokio::spawn(watch_cleaner(core, totals, noticed, start)))
     }
 
     /// What was noticed, with the alarms that reached the far side.
@@ -171,17 +176,17 @@ impl Watcher {
 
 async fn watch_cleaner(
     mut core: watch::Receiver<CoreView>,
+    totals: watch::Receiver<Totals>,
     mut noticed: Detections,
-    pace: Pace,
+    start: Timestamp,
 ) -> Detections {
-    let began = now();
     while core.changed().await.is_ok() {
         let too_fast = {
             let core = core.borrow_and_update();
             core.pipelines.first().and_then(|p| p.1.rejected.get(Reason::TooFast.name()).copied())
         };
-        let plant_time = Span((now().since(began).0 as f64 * pace.speed) as i64);
-        noticed.taken_out(pace.start.plus(plant_time), too_fast.unwrap_or(0));
+        let plant_time = totals.borrow().elapsed;
+        noticed.taken_out(start.plus(plant_time), too_fast.unwrap_or(0));
     }
     noticed
 }

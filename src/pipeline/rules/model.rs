@@ -63,6 +63,13 @@ fn beside(path: &Path) -> Vec<String> {
     names.filter(|n| Path::new(n).extension().is_some_and(|e| e == "onnx")).collect()
 }
 
+/// Opens a model; why it cannot be, without its name.
+pub(in crate::pipeline) fn open(path: &Path, library: Option<&Path>) -> Result<Model, String> {
+    let runtime = Runtime::find(library).map_err(|e| e.to_string())?;
+    let prefix = format!("model {} ", path.display());
+    Model::open(runtime, path).map_err(|e| e.to_string().replacen(&prefix, "", 1))
+}
+
 /// Opens the model and compares what it takes with what it is given: the same code that a node starts with.
 fn fits(
     look: &mut Look<'_>,
@@ -72,11 +79,11 @@ fn fits(
     library: Option<&Path>,
 ) {
     let Some(given) = Fed::of(look) else { return };
-    let opened = Runtime::find(library).map_err(|e| e.to_string()).and_then(|runtime| {
-        let prefix = format!("model {} ", path.display());
-        Model::open(runtime, path).map_err(|e| e.to_string().replacen(&prefix, "", 1))
-    });
-    let model = match opened {
+    // A library that cannot be used is a problem of the config, and told there.
+    if Runtime::find(library).is_err() {
+        return;
+    }
+    let model = match open(path, library) {
         Ok(model) => model,
         Err(reason) => {
             let problem = Problem::error(
