@@ -49,5 +49,10 @@ pub(crate) fn tick(loaded: &LoadedPipeline, step: i64) -> Input {
         }
     }
     let asset = |n| Asset { id: format!("pump-{n:02}"), ..Asset::default() };
-    Input { route: route(&loaded.spec), assets: (0..ASSETS).map(asset).collect(), readings }
+    Input {
+        route: route(&loaded.spec),
+        assets: (0..ASSETS).map(asset).collect(),
+        readings,
+        commands: Vec::new(),
+    }
 }
