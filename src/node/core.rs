@@ -248,7 +248,7 @@ fn tell_operator(order: Order, answer: Answer) {
     match &answer {
         Ok(_) => tracing::info!(pipeline, asset, alarm, action, by, "an operator's command"),
         Err(why) => {
-            tracing::debug!(pipeline, asset, alarm, action, by, %why, "a command was refused")
+            tracing::debug!(pipeline, asset, alarm, action, by, %why, "a command was refused");
         }
     }
     drop(to.send(answer));
