@@ -5,6 +5,7 @@
 //! polars comes in where the columns are long: a window's samples (`stage/features`) and files (`ingest/replay`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -161,8 +162,51 @@ pub struct Scored {
     pub threshold: Option<f64>,
     /// One value a window; `None` where an input was missing or the model failed on it.
     pub values: Vec<Option<f64>>,
-    /// For each window, how much of the score each named part explains; empty where the model gives none.
-    pub contributions: Vec<Vec<(String, f64)>>,
+    /// How much of each window's score each part of it explains; nothing where the model does not say.
+    pub shares: Shares,
+}
+
+/// Most parts of a score that are told.
+const PARTS: usize = 5;
+
+/// Shares that the parts of a window (features, or channels) have in its score, as a model gave them. Looked into only
+/// for what is told: a record, an alarm.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shares {
+    /// The parts' names.
+    pub parts: Arc<[String]>,
+    /// Numbers a window: one a part, or one a part of each sample of a sequence.
+    pub width: usize,
+    /// The numbers, window after window; NaN where a window has no score.
+    pub values: Vec<f32>,
+}
+
+impl Shares {
+    /// The largest positive shares of window `index`, by name, largest first; those of a sequence's samples are added
+    /// up for each channel.
+    pub fn largest(&self, index: usize) -> Vec<(&str, f64)> {
+        let row = index * self.width..(index + 1) * self.width;
+        let Some(row) = self.values.get(row).filter(|row| !row.is_empty()) else {
+            return Vec::new();
+        };
+        let mut sums = vec![0.0; self.parts.len()];
+        for sample in row.chunks_exact(self.parts.len().max(1)) {
+            sums.iter_mut().zip(sample).for_each(|(sum, share)| *sum += share);
+        }
+        let mut top: Vec<(usize, f32)> = Vec::with_capacity(PARTS + 1);
+        for (part, &share) in sums.iter().enumerate() {
+            let least = if top.len() < PARTS { 0.0 } else { top.last().map_or(0.0, |t| t.1) };
+            // Also false for NaN.
+            if share > least && share.is_finite() {
+                let place = top.partition_point(|(_, other)| *other >= share);
+                top.insert(place, (part, share));
+                top.truncate(PARTS);
+            }
+        }
+        let name =
+            |(part, share): (usize, f32)| Some((self.parts.get(part)?.as_str(), f64::from(share)));
+        top.into_iter().filter_map(name).collect()
+    }
 }
 
 /// Closed windows and what is known of them so far. All columns have one length.

@@ -57,7 +57,8 @@ pub struct PipelineCounts {
     pub failures: u64,
 }
 
-/// A lane's books as plain numbers. The law: `records = delivered + waiting + evicted`.
+/// A lane's books as plain numbers, since the process started. The law:
+/// `records = delivered + waiting + refused + evicted`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LaneCounts {
     /// Records made.
@@ -68,6 +69,8 @@ pub struct LaneCounts {
     pub waiting_bytes: u64,
     /// Records that the far side has.
     pub delivered: u64,
+    /// Records that the far side refused for good; they are set aside.
+    pub refused: u64,
     /// Records that a limit dropped.
     pub evicted: u64,
 }
@@ -82,6 +85,8 @@ pub struct Metrics {
     resident: Gauge,
     messages_received: Counter,
     messages_rejected: Family<Labels, Counter>,
+    messages_dropped: Counter,
+    sessions_dropped: Counter,
     pipelines: Pipelines,
     lanes: Lanes,
     alarms_active: Family<Labels, Gauge>,
@@ -89,6 +94,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Seconds that the engine took for one tick.
     pub step_seconds: Histogram,
+    /// Seconds from a tick's closing until its records are with the feeds, of ticks that made some.
+    pub publish_seconds: Histogram,
     /// Readings of one tick.
     pub tick_readings: Histogram,
     /// Seconds that one run of a model took.
@@ -99,6 +106,7 @@ pub struct Metrics {
     store_bytes_written: Counter,
     journal_bytes: Gauge,
     feed_skipped: Counter,
+    mqtt_feed_skipped: Counter,
 }
 
 #[derive(Default)]
@@ -123,6 +131,7 @@ struct Pipelines {
 struct Lanes {
     records: Family<Labels, Counter>,
     delivered: Family<Labels, Counter>,
+    refused: Family<Labels, Counter>,
     evicted: Family<Labels, Counter>,
     waiting: Family<Labels, Gauge>,
     waiting_bytes: Family<Labels, Gauge>,
@@ -144,11 +153,14 @@ impl Metrics {
             resident: Gauge::default(),
             messages_received: Counter::default(),
             messages_rejected: Family::default(),
+            messages_dropped: Counter::default(),
+            sessions_dropped: Counter::default(),
             pipelines: Pipelines::default(),
             lanes: Lanes::default(),
             alarms_active: Family::default(),
             commit_seconds: seconds(),
             step_seconds: seconds(),
+            publish_seconds: seconds(),
             tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
             score_seconds: seconds(),
             ingest_up: Gauge::default(),
@@ -157,6 +169,7 @@ impl Metrics {
             store_bytes_written: Counter::default(),
             journal_bytes: Gauge::default(),
             feed_skipped: Counter::default(),
+            mqtt_feed_skipped: Counter::default(),
         };
         let build = Info::new(vec![
             ("version".to_owned(), version.to_owned()),
@@ -181,6 +194,16 @@ impl Metrics {
             "Messages that no reading could be made of",
             self.messages_rejected.clone(),
         );
+        r.register(
+            "messages_dropped",
+            "QoS 0 messages dropped because the engine was behind",
+            self.messages_dropped.clone(),
+        );
+        r.register(
+            "sessions_dropped",
+            "Sessions at the broker given up because of a message too large to be read",
+            self.sessions_dropped.clone(),
+        );
         r.register("alarms_active", "Alarms that are on now", self.alarms_active.clone());
         let seconds = || Unit::Seconds;
         r.register_with_unit(
@@ -196,12 +219,23 @@ impl Metrics {
             self.step_seconds.clone(),
         );
         r.register_with_unit(
+            "publish",
+            "Time from a tick's closing until its records are with the feeds",
+            seconds(),
+            self.publish_seconds.clone(),
+        );
+        r.register_with_unit(
             "score",
             "Time of one run of a model",
             seconds(),
             self.score_seconds.clone(),
         );
         r.register("tick_readings", "Readings in one tick", self.tick_readings.clone());
+        self.register_edges();
+    }
+
+    fn register_edges(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "ingest_up",
             "Whether the session with the site's broker is up",
@@ -225,6 +259,11 @@ impl Metrics {
             "feed_skipped",
             "Records that dashboards could not be shown in time",
             self.feed_skipped.clone(),
+        );
+        r.register(
+            "mqtt_feed_skipped",
+            "Records that were not published on the site's broker, because it was away or slow",
+            self.mqtt_feed_skipped.clone(),
         );
         self.process.register(
             "process_resident_memory_bytes",
@@ -280,6 +319,7 @@ impl Metrics {
         for (family, n) in [
             (&books.records, counts.records),
             (&books.delivered, counts.delivered),
+            (&books.refused, counts.refused),
             (&books.evicted, counts.evicted),
         ] {
             family.get_or_create(&key).inner().store(n, Relaxed);
@@ -294,6 +334,17 @@ impl Metrics {
             let key = [("severity", format!("{severity:?}").to_lowercase())];
             self.alarms_active.get_or_create(&key).set(n as i64);
         }
+    }
+
+    /// Sets what was lost at the door: QoS 0 messages, and sessions with all that the broker held in them.
+    pub fn set_dropped(&self, messages: u64, sessions: u64) {
+        self.messages_dropped.inner().store(messages, Relaxed);
+        self.sessions_dropped.inner().store(sessions, Relaxed);
+    }
+
+    /// Sets how many records were not published on the site's broker.
+    pub fn set_mqtt_feed_skipped(&self, n: u64) {
+        self.mqtt_feed_skipped.inner().store(n, Relaxed);
     }
 
     /// Sets whether the session with the site's broker is up.
@@ -367,6 +418,11 @@ impl Lanes {
     fn register(&self, r: &mut Registry) {
         r.register("records", "Records made", self.records.clone());
         r.register("delivered_records", "Records that the far side has", self.delivered.clone());
+        r.register(
+            "refused_records",
+            "Records that the far side will not take",
+            self.refused.clone(),
+        );
         r.register("evicted", "Records that a limit dropped", self.evicted.clone());
         r.register("outbox_records", "Records that wait for the uplink", self.waiting.clone());
         r.register_with_unit(

@@ -407,6 +407,7 @@ async fn a_load_reaches_a_bare_subscriber_through_mosquitto_whole() {
                 signals: 8,
                 start: Timestamp(1_700_000_000_000_000),
                 every: Span::millis(100),
+                lead: None,
             };
             let load = load::publish(options, CancellationToken::new()).await.unwrap();
             assert_eq!((load.messages, load.readings, load.resent), (2_000, 16_000, 0));

@@ -297,10 +297,9 @@ pub struct CompletionArgs {
 }
 
 /// The broker of a bench.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchBroker {
     /// In this process.
-    #[default]
     Rumqttd,
     /// The installed `mosquitto`, started on a free port.
     Mosquitto,
@@ -308,23 +307,33 @@ pub enum BenchBroker {
 
 /// `forebay bench`.
 #[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Each broker is measured three times: the barest subscriber there can be, the whole node on the same load, \
+and the node at a fixed rate for its latency."
+)]
 pub struct BenchArgs {
-    /// How long to measure.
+    /// How long each measurement takes.
     #[arg(long, default_value = "20s", value_name = "TIME")]
     pub duration: Span,
-    /// Messages a second, each with eight signals. Absent: as many as go through.
-    #[arg(long, value_name = "N")]
-    pub rate: Option<u32>,
+    /// Messages a second, each with eight signals, at which latency is measured.
+    #[arg(long, default_value_t = 1250, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
     /// How many assets send them.
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub assets: u32,
-    /// The broker.
-    #[arg(long, value_enum, default_value_t = BenchBroker::Rumqttd)]
-    pub broker: BenchBroker,
+    /// The broker. Absent: each that is there.
+    #[arg(long, value_enum)]
+    pub broker: Option<BenchBroker>,
     /// How many messages may be under way without acknowledgement.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub in_flight: u16,
     /// Print one JSON object to standard output.
     #[arg(long)]
     pub json: bool,
+    /// Where the node keeps its store meanwhile; it should be a disk. Absent: a folder for temporary files.
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// The bare subscriber, which a bench starts as a process of its own: counts what comes from this broker.
+    #[arg(long, hide = true, value_name = "URL")]
+    pub count: Option<String>,
 }

@@ -108,6 +108,15 @@ fn tell(rows: u64, records: u64, account: &Account, seconds: f64) {
         rows_per_s = (rows as f64 / seconds.max(1e-6)) as u64,
         "replayed"
     );
+    if records == 0 {
+        tracing::warn!(
+            rows,
+            used = account.used,
+            windows = account.windows,
+            sparse = account.sparse,
+            "no record came of it: the recording is shorter than a window, or too much of it is missing"
+        );
+    }
 }
 
 /// For the person who waits for it.

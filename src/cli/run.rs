@@ -28,7 +28,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
             "there is no pipeline in `{folder}`: put a file there, or change `pipelines`"
         );
     }
-    runtime()?.block_on(async {
+    on_edges(async {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone(), || tracing::info!("stopping; once more to stop at once"))?;
         let node = Node::start(loaded.config, loaded.pipelines, stop).await?;
@@ -40,6 +40,15 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         tracing::info!(messages = report.core.messages.received, waiting, "stopped");
         Ok(Outcome::Fine)
     })
+}
+
+/// Runs `work` on the asynchronous edges, and does not wait for what it left behind: a send that the far side never
+/// answers would hold a stopped node up until its time-out. Its parcel is sent again at the next start.
+pub(super) fn on_edges<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The runtime of the asynchronous edges; the engine has a thread of its own.

@@ -11,7 +11,8 @@ use super::{
 use crate::diagnose::nearest::{list, nearest};
 use crate::diagnose::source::shown_path;
 use crate::diagnose::{Problem, Problems, Spot};
-use crate::model::runtime::TRACT;
+use crate::model::Runtime;
+use crate::model::runtime::{RuntimeError, TRACT};
 use crate::time::Span;
 
 /// Checks a config whose paths start at its folder.
@@ -31,7 +32,14 @@ pub(super) fn check(config: &Config, root: Spot<'_>, problems: &mut Problems) {
     rules.feed(root.key("feed"), &config.feed);
     let library = config.onnxruntime.library.as_ref().filter(|path| path.as_os_str() != TRACT);
     if let Some(library) = library {
-        rules.file(root.key("onnxruntime").key("library"), "the ONNX Runtime library", library);
+        let spot = root.key("onnxruntime").key("library");
+        rules.file(spot, "the ONNX Runtime library", library);
+        if let Err(RuntimeError::Library { reason, .. }) = Runtime::find(Some(library)) {
+            let problem = Problem::error(spot, format!("this library cannot be used: {reason}"))
+                .found(format!("`{}`", shown_path(library)))
+                .expected("a libonnxruntime of version 1.24 or newer, \"tract\", or no `library`");
+            rules.tell(problem);
+        }
     }
     let limits = root.key("limits");
     rules.at_least(limits.key("assets"), "`assets`", config.limits.assets as u64, 1);

@@ -142,14 +142,8 @@ impl Decoder {
         filters
     }
 
-    /// Whether a message on `topic` is for this decoder.
-    pub fn matches(&self, topic: &str) -> bool {
-        let mut captures = Vec::new();
-        self.patterns.iter().any(|pattern| pattern.matches(topic, &mut captures))
-    }
-
     /// Adds the readings of a message to `rows`, which must be this decoder's alone. `received` is the time of readings
-    /// that have none. On an error `rows` is as before.
+    /// that have none. On an error `rows` is as before. A topic that is not for this decoder is an error too.
     pub fn decode(
         &self,
         topic: &str,
@@ -157,13 +151,21 @@ impl Decoder {
         received: Timestamp,
         rows: &mut Rows,
     ) -> Result<Decoded, DecodeError> {
-        let Some(entry) = rows.topic(topic, || self.resolve(topic)) else {
+        self.decode_own(topic, payload, received, rows).unwrap_or_else(|| {
             let patterns: Vec<String> = self.patterns.iter().map(|p| format!("`{p}`")).collect();
-            return Err(DecodeError::NoRoute {
-                topic: topic.into(),
-                patterns: patterns.join(", "),
-            });
-        };
+            Err(DecodeError::NoRoute { topic: topic.into(), patterns: patterns.join(", ") })
+        })
+    }
+
+    /// As [`Decoder::decode`]; `None` where the topic is not for this decoder.
+    pub fn decode_own(
+        &self,
+        topic: &str,
+        payload: &[u8],
+        received: Timestamp,
+        rows: &mut Rows,
+    ) -> Option<Result<Decoded, DecodeError>> {
+        let entry = rows.topic(topic, || self.resolve(topic))?;
         let filled = rows.filled();
         let result = self.readable(topic, payload).and_then(|text| match &self.format {
             Format::Json(plan) => {
@@ -174,7 +176,7 @@ impl Decoder {
         if !matches!(&result, Ok(decoded) if decoded.readings > 0) {
             rows.roll_back(filled);
         }
-        result
+        Some(result)
     }
 
     /// The payload as text, if it is within the limit.

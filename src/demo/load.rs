@@ -40,6 +40,26 @@ pub struct LoadOptions {
     pub start: Timestamp,
     /// Event time between two messages of one asset.
     pub every: Span,
+    /// Never be further ahead of the subscriber than this; `None`: as far as the broker lets it.
+    pub lead: Option<Lead>,
+}
+
+/// How far the load may be ahead of who takes it: a broker's queue stays short, so that what is measured is the
+/// subscriber and not the queue.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    /// Messages.
+    pub most: u64,
+    /// How many the subscriber has taken, as far as is known.
+    pub taken: watch::Receiver<u64>,
+}
+
+impl Lead {
+    /// Waits until message `number` may go out. Ends too if nobody counts any more.
+    async fn wait(&mut self, number: u64) {
+        let most = self.most;
+        let _ = self.taken.wait_for(|taken| number < taken + most).await;
+    }
 }
 
 /// What was sent, and when.
@@ -65,6 +85,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// How many assets sent.
+    pub fn asset_count(&self) -> usize {
+        self.assets
+    }
+
     /// When the first message of `asset` (counted from 0) with an event time at or after `ts` was handed over: for a
     /// window, ask with its end plus lateness. `None` if there was none.
     pub fn sent_at(&self, asset: usize, ts: Timestamp) -> Option<Instant> {
@@ -76,7 +101,7 @@ impl Load {
 }
 
 /// Sends a load and waits for its last PUBACK.
-pub async fn publish(options: LoadOptions, stop: CancellationToken) -> Result<Load, DemoError> {
+pub async fn publish(mut options: LoadOptions, stop: CancellationToken) -> Result<Load, DemoError> {
     let shapes = shapes(options.signals.clamp(1, 8));
     let topics: Vec<String> = (0..options.assets.max(1)).map(topic).collect();
     let mut sender = Sender::connect(options.sender).await?;
@@ -103,9 +128,15 @@ pub async fn publish(options: LoadOptions, stop: CancellationToken) -> Result<Lo
                 tokio::time::sleep(wait).await;
             }
         }
+        if let Some(lead) = &mut options.lead {
+            tokio::select! {
+                () = lead.wait(number as u64) => {}
+                () = stop.cancelled() => break,
+            }
+        }
         let step = number / topics.len();
-        let ts = options.start.plus(Span(options.every.0 * step as i64)).0 / 1000;
-        let payload = format!("{{\"ts\":{ts}{}", shapes[number % SHAPES]);
+        let ts = options.start.plus(Span(options.every.0 * step as i64));
+        let payload = payload(ts, &shapes[number % SHAPES]);
         load.bytes += payload.len() as u64;
         load.sent.push(load.began.elapsed().as_micros() as u32);
         sender.send(topics[number % topics.len()].clone(), Bytes::from(payload)).await?;
@@ -117,6 +148,23 @@ pub async fn publish(options: LoadOptions, stop: CancellationToken) -> Result<Lo
     load.resent = sender.resent();
     sender.close().await?;
     Ok(load)
+}
+
+/// The messages of asset 0, one after the other, as [`publish`] sends them: to find out beforehand what they cause.
+pub fn messages(
+    signals: usize,
+    start: Timestamp,
+    every: Span,
+) -> impl Iterator<Item = (Timestamp, String)> {
+    let shapes = shapes(signals.clamp(1, 8));
+    (0..).map(move |step: i64| {
+        let ts = start.plus(Span(every.0 * step));
+        (ts, payload(ts, &shapes[step as usize % SHAPES]))
+    })
+}
+
+fn payload(ts: Timestamp, shape: &str) -> String {
+    format!("{{\"ts\":{}{shape}", ts.0 / 1000)
 }
 
 /// Topic of an asset of the load.

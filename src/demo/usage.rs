@@ -2,6 +2,7 @@
 //!
 //! `cli/bench` asks before and after a load. It does not see children.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What a process has used since it started.
@@ -47,6 +48,30 @@ impl Usage {
     }
 }
 
+/// Processor time of the threads of `process`, added up by name. Threads that have ended are not in it.
+pub fn threads(process: u32) -> std::io::Result<BTreeMap<String, Duration>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        // A thread may end between listing and reading.
+        let stat = std::fs::read_to_string(entry?.path().join("stat")).unwrap_or_default();
+        let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map(|n| n.0);
+        if let Some(name) = name {
+            *all.entry(name.to_owned()).or_default() += CLOCK_TICK * ticks(&stat);
+        }
+    }
+    Ok(all)
+}
+
+/// Processor time that the whole machine has spent on work since it started, all cores together.
+pub fn machine() -> std::io::Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let all = stat.lines().next().unwrap_or_default();
+    // user nice system idle iowait irq softirq steal: the fourth and fifth are waiting, the last is not ours.
+    let busy =
+        all.split_whitespace().skip(1).take(7).enumerate().filter(|(i, _)| ![3, 4].contains(i));
+    Ok(CLOCK_TICK * busy.filter_map(|(_, n)| n.parse::<u32>().ok()).sum())
+}
+
 /// The number behind `name` in a file of lines `name  number`.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -79,5 +104,8 @@ mod tests {
             sum = (0..1_000_000).fold(sum, |a, b: u64| std::hint::black_box(a ^ b));
         }
         assert!(Usage::of(Some(u32::MAX)).is_err());
+        let threads = threads(std::process::id()).unwrap();
+        assert!(threads.values().sum::<Duration>() >= Duration::from_millis(30), "{threads:?}");
+        assert!(machine().unwrap() >= Duration::from_millis(30));
     }
 }

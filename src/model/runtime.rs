@@ -23,7 +23,8 @@ use super::onnx::panic_text;
 pub const TRACT: &str = "tract";
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-static STARTING: Mutex<()> = Mutex::new(());
+/// Held while a runtime starts; the library that could not, and why.
+static STARTING: Mutex<Option<(PathBuf, String)>> = Mutex::new(None);
 
 /// Who computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +112,16 @@ impl Runtime {
     ///
     /// A `library` that cannot be used is an error; elsewhere it is a warning and the search goes on.
     pub fn find(library: Option<&Path>) -> Result<&'static Runtime, RuntimeError> {
-        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = RUNTIME.get() {
             return Ok(runtime);
         }
-        let runtime = start(library)?;
+        if let Some((path, reason)) = failed.clone() {
+            return Err(RuntimeError::Library { path, reason });
+        }
+        let runtime = start(library).inspect_err(|RuntimeError::Library { path, reason }| {
+            *failed = Some((path.clone(), reason.clone()));
+        })?;
         info!(runtime = %runtime, "ONNX models run on");
         Ok(RUNTIME.get_or_init(|| runtime))
     }
@@ -165,25 +171,60 @@ fn start(library: Option<&Path>) -> Result<Runtime, RuntimeError> {
         if path == Path::new(TRACT) {
             return Ok(tract(tried));
         }
-        return match start_library(path) {
+        return match plausible(path).and_then(|()| start_library(path)) {
             Ok(environment) => Ok(loaded(environment, Place::Config, path.to_owned(), tried)),
             Err(reason) => Err(RuntimeError::Library { path: path.to_owned(), reason }),
         };
     }
     for (place, path) in candidates() {
-        match start_library(&path) {
-            Ok(environment) => return Ok(loaded(environment, place, path, tried)),
-            Err(reason) => {
-                if place == Place::Environment {
-                    warn!(path = %path.display(), %reason, "ORT_DYLIB_PATH cannot be used");
-                } else {
-                    debug!(path = %path.display(), %reason, "ONNX Runtime passed over");
-                }
-                tried.push(Attempt { place, path, reason });
-            }
+        // The system's is only a name, and the last one.
+        let unlikely = if place == Place::System { None } else { plausible(&path).err() };
+        let was_loaded = unlikely.is_none();
+        let reason = match unlikely {
+            Some(reason) => reason,
+            None => match start_library(&path) {
+                Ok(environment) => return Ok(loaded(environment, place, path, tried)),
+                Err(reason) => reason,
+            },
+        };
+        if place == Place::Environment {
+            warn!(path = %path.display(), %reason, "ORT_DYLIB_PATH cannot be used");
+        } else {
+            debug!(path = %path.display(), %reason, "ONNX Runtime passed over");
+        }
+        tried.push(Attempt { place, path, reason });
+        if was_loaded {
+            break;
         }
     }
     Ok(tract(tried))
+}
+
+/// What can be said against a library without loading it. A process has one try: `ort` takes a library that failed to
+/// load for one that did, and computes with what is not there.
+fn plausible(path: &Path) -> Result<(), String> {
+    if path.components().count() < 2 && !path.exists() {
+        return Ok(()); // a name for the system's loader to find
+    }
+    if let [1, minor, ..] = numbers_in(path)[..]
+        && minor < ort::MINOR_VERSION
+    {
+        return Err(format!("version 1.{minor} is too old"));
+    }
+    let content = std::fs::read(path).map_err(|e| e.to_string())?;
+    let native: &[&[u8]] = match std::env::consts::DLL_SUFFIX {
+        ".so" => &[b"\x7fELF"],
+        ".dll" => &[b"MZ"],
+        _ => &[b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"],
+    };
+    if !native.iter().any(|magic| content.starts_with(magic)) {
+        return Err("it is not a library of this system".into());
+    }
+    let entry = b"OrtGetApiBase";
+    if !content.windows(entry.len()).any(|bytes| bytes == entry) {
+        return Err("it is a library, but not ONNX Runtime: it has no `OrtGetApiBase`".into());
+    }
+    Ok(())
 }
 
 fn loaded(environment: Environment, place: Place, path: PathBuf, tried: Vec<Attempt>) -> Runtime {
@@ -200,6 +241,9 @@ fn loaded(environment: Environment, place: Place, path: PathBuf, tried: Vec<Atte
 
 /// Loads the library and starts its environment. `ort` panics where a library is too broken to say so.
 fn start_library(path: &Path) -> Result<Environment, String> {
+    // A bare name would be looked for in the system's folders, even where such a file is here.
+    let here = path.exists().then(|| std::path::absolute(path).ok()).flatten();
+    let path = here.as_deref().unwrap_or(path);
     let started = catch_unwind(AssertUnwindSafe(|| -> Result<Environment, String> {
         let builder = ort::init_from(path).map_err(|e| e.to_string())?;
         let environment = builder
@@ -338,5 +382,27 @@ mod tests {
             .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
             .collect();
         assert_eq!(names, ["libonnxruntime.so.1.24.0", "libonnxruntime.so.1.9.0"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_onnx_runtime_is_told_without_loading_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let cases: [(&str, &[u8], &str); 4] = [
+            ("text.so", b"not a library", "not a library of this system"),
+            ("other.so", b"\x7fELF and so on", "not ONNX Runtime"),
+            ("old.so.1.9.0", b"\x7fELF OrtGetApiBase", "1.9 is too old"),
+            ("empty.so", b"", "not a library of this system"),
+        ];
+        for (name, content, told) in cases {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            let reason = plausible(&path).unwrap_err();
+            assert!(reason.contains(told), "{name}: {reason}");
+        }
+        let good = folder.path().join("good.so.1.24.0");
+        std::fs::write(&good, b"\x7fELF ... OrtGetApiBase ...").unwrap();
+        assert_eq!(plausible(&good), Ok(()));
+        assert!(plausible(&folder.path().join("none.so")).is_err());
     }
 }

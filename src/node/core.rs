@@ -11,7 +11,7 @@ use super::NodeError;
 use super::refusals::Refusals;
 use super::status::{CoreView, view};
 use crate::command::Command;
-use crate::decode::{Decoder, Rows};
+use crate::decode::{DecodeError, Decoder, Rows};
 use crate::engine::{Answer, Engine};
 use crate::feed::HubHandle;
 use crate::feed::command::{Order, Orders};
@@ -47,6 +47,7 @@ pub(super) struct Core {
     pub(super) status: watch::Sender<CoreView>,
     pub(super) checkpoint_every: Span,
     pub(super) rejected_kept: usize,
+    pub(super) message_max: usize,
     pub(super) messages: Messages,
     pub(super) refusals: Refusals,
 }
@@ -96,7 +97,7 @@ impl Core {
     }
 
     fn tick(&mut self, batch: Batch) -> Result<(), NodeError> {
-        let at = now();
+        let (at, closed) = (now(), monotonic());
         let Batch { deliveries, receipts, .. } = batch;
         for delivery in &deliveries {
             self.decode(delivery)?;
@@ -122,7 +123,11 @@ impl Core {
         self.metrics.tick_readings.observe(readings as f64);
         self.acks.release(&released);
         self.committed.send_replace(committed);
+        let made = !step.records.is_empty();
         self.hub.publish(step.records.into_iter().map(|o| o.record).filter(is_live).collect());
+        if made {
+            self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
+        }
         self.warn();
         for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
             tell_operator(order, answer);
@@ -166,17 +171,19 @@ impl Core {
         self.messages.received += 1;
         self.metrics.message_received(1);
         if let Some(size) = delivery.oversize {
-            return self.reject(delivery, "too_large", &format!("{size} bytes"));
+            let (topic, limit) = (delivery.topic.clone(), self.message_max);
+            let error = DecodeError::TooLarge { topic, size, limit };
+            return self.reject(delivery, error.name(), &error.to_string());
         }
         let mut taken = false;
         for index in 0..self.routes.len() {
             let route = &mut self.routes[index];
-            if !route.decoder.matches(&delivery.topic) {
-                continue;
-            }
-            taken = true;
             let (topic, payload) = (&delivery.topic, &delivery.payload);
-            let result = route.decoder.decode(topic, payload, delivery.received, &mut route.rows);
+            let (decoder, rows) = (&route.decoder, &mut route.rows);
+            let Some(result) = decoder.decode_own(topic, payload, delivery.received, rows) else {
+                continue;
+            };
+            taken = true;
             for name in route.rows.unknown_signals() {
                 tracing::warn!(
                     topic,

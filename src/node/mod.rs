@@ -134,6 +134,7 @@ struct Parts {
     source: MqttSource,
     uplink: Option<AnyUplink>,
     feed: Option<MqttFeed>,
+    feed_counts: Arc<FeedCounts>,
     listener: Option<TcpListener>,
 }
 
@@ -192,6 +193,7 @@ impl Node {
             status: core_status,
             checkpoint_every: config.store.checkpoint_every,
             rejected_kept: config.limits.rejected_kept,
+            message_max: message_max(config),
             messages: Messages::default(),
             refusals: Refusals::default(),
         };
@@ -209,6 +211,8 @@ impl Node {
             commands: operators.is_some(),
             core: core_reader.clone(),
             ingest: (config.mqtt.url.clone(), opened.status),
+            door: opened.counts,
+            mqtt_feed: parts.feed_counts,
             uplink: uplink.clone(),
             store: meter.clone(),
             hub: hub.clone(),
@@ -259,13 +263,14 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
         }
     });
     let uplink = uplink.transpose().map_err(setup("`uplink`"))?;
+    let feed_counts = Arc::new(FeedCounts::default());
     let feed = config.feed.mqtt.then(|| {
-        let counts = Arc::new(FeedCounts::default());
+        let counts = Arc::clone(&feed_counts);
         MqttFeed::new(&config.mqtt, &config.node, &config.feed.topic, counts)
     });
     let feed = feed.transpose().map_err(setup("`feed`"))?;
     let listener = if config.feed.http { Some(listen(&config.feed.listen).await?) } else { None };
-    Ok(Parts { runtime, engine, routes, source, uplink, feed, listener })
+    Ok(Parts { runtime, engine, routes, source, uplink, feed, feed_counts, listener })
 }
 
 fn plan_live(
@@ -287,18 +292,21 @@ fn plan_live(
 /// One decoder a route, however many pipelines take it.
 fn routes(pipelines: &[LoadedPipeline], config: &Config) -> Result<Vec<Route>, NodeError> {
     let mut routes: Vec<Route> = Vec::new();
-    let message_max = usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX);
     for LoadedPipeline { spec, schema, .. } in pipelines {
         let name = route(spec);
         if routes.iter().any(|r| r.decoder.route() == name) {
             continue;
         }
-        let options = DecodeOptions { message_max };
+        let options = DecodeOptions { message_max: message_max(config) };
         let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
             .map_err(|e| NodeError::Decode { pipeline: spec.name.clone(), source: Box::new(e) })?;
         routes.push(Route { decoder, rows: Rows::new(name) });
     }
     Ok(routes)
+}
+
+fn message_max(config: &Config) -> usize {
+    usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX)
 }
 
 async fn listen(address: &str) -> Result<TcpListener, NodeError> {

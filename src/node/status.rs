@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::Messages;
 use crate::engine::Engine;
+use crate::feed::mqtt::FeedCounts;
 use crate::feed::{Hub, LinkView, NodeStatus, PipelineView, StoreView};
+use crate::ingest::IngestCounts;
 use crate::link::LinkStatus;
 use crate::metrics::{LaneCounts, Metrics, PipelineCounts};
 use crate::pipeline::load::LoadedPipeline;
@@ -72,6 +74,8 @@ pub(super) struct Sources {
     pub(super) commands: bool,
     pub(super) core: watch::Receiver<CoreView>,
     pub(super) ingest: (String, watch::Receiver<LinkStatus>),
+    pub(super) door: Arc<IngestCounts>,
+    pub(super) mqtt_feed: Arc<FeedCounts>,
     pub(super) uplink: Option<(String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>)>,
     pub(super) store: Meter,
     pub(super) hub: Hub,
@@ -135,6 +139,9 @@ impl Sources {
         self.metrics.set_ingest_up(ingest.up);
         self.metrics.set_uplink_up(uplink.is_some_and(|u| u.up));
         self.metrics.set_outages(outages);
+        let door = &self.door;
+        self.metrics.set_dropped(door.dropped.load(Relaxed), door.sessions_dropped.load(Relaxed));
+        self.metrics.set_mqtt_feed_skipped(self.mqtt_feed.skipped.load(Relaxed));
         self.metrics.set_alarms_active(&self.hub.live().active_by_severity());
         self.metrics.set_feed_skipped(self.hub.skipped());
         self.metrics.set_store(stats.written_bytes, stats.journal_bytes);
@@ -150,6 +157,7 @@ pub(super) fn lanes(stats: &StoreStats) -> BTreeMap<Lane, LaneCounts> {
             waiting: lane_stats.queued,
             waiting_bytes: lane_stats.queued_bytes,
             delivered: lane_stats.delivered,
+            refused: lane_stats.refused,
             evicted: lane_stats.evicted,
         }
     };

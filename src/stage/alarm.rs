@@ -170,10 +170,9 @@ impl Alarm {
             }
         }
         if let Outcome::Says(state) = watched.condition.take(event, self.spec.latch) {
-            let parts = score.and_then(|s| s.contributions.get(index));
-            let part =
-                |(name, value): &(String, f64)| Contribution { name: name.clone(), value: *value };
-            change.contributions = parts.into_iter().flatten().map(part).collect();
+            let parts = score.map_or_else(Vec::new, |s| s.shares.largest(index)).into_iter();
+            let part = |(name, value): (&str, f64)| Contribution { name: name.to_owned(), value };
+            change.contributions = parts.map(part).collect();
             self.say(asset, state, change, around, effects);
         }
     }

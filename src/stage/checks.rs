@@ -15,6 +15,9 @@ use crate::time::{Span, Timestamp};
 /// Median absolute deviation to standard deviation, for normal noise: 1 / (the 0.75 quantile of the normal law).
 const MAD_TO_SIGMA: f64 = 1.482_602_218_505_602;
 
+/// A window of values up to this width is sorted on the stack.
+const ON_STACK: usize = 32;
+
 /// The checks on one signal, ready to run.
 pub(super) struct Checks {
     conversion: Option<Conversion>,
@@ -139,25 +142,74 @@ impl Checks {
         if history.values.len() < hampel.width {
             return false;
         }
-        let mut sorted: Vec<f64> = history.values.iter().copied().collect();
-        let median = median(&mut sorted);
-        for v in &mut sorted {
-            *v = (*v - median).abs();
-        }
-        let sigma = MAD_TO_SIGMA * self::median(&mut sorted);
+        let (first, second) = history.values.as_slices();
+        let mut buffer = [0.0; ON_STACK];
+        let mut long = Vec::new();
+        let sorted = match buffer.get_mut(..hampel.width) {
+            Some(sorted) => sorted,
+            None => {
+                long.resize(hampel.width, 0.0);
+                long.as_mut_slice()
+            }
+        };
+        sorted[..first.len()].copy_from_slice(first);
+        sorted[first.len()..].copy_from_slice(second);
+        sorted.sort_unstable_by(f64::total_cmp);
+        let median = median(sorted);
+        let sigma = MAD_TO_SIGMA * median_distance(sorted, median);
         // Noise below the resolution cannot be seen, so it is never taken for zero.
         let floor = self.resolution.max(median.abs() * 1e-9);
         (value - median).abs() > hampel.sigmas * sigma.max(floor)
     }
 }
 
-/// The median; sorts the values.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
+/// The median of sorted values.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match sorted.len() {
         0 => f64::NAN,
-        n if n % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
+        n if n % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+/// The median of the distances of sorted values from `middle`: they grow to both sides, so the smaller half of them is
+/// merged, and nothing is sorted again.
+fn median_distance(sorted: &[f64], middle: f64) -> f64 {
+    let mut right = sorted.partition_point(|value| *value < middle);
+    let mut left = right;
+    let (mut before, mut last) = (f64::NAN, f64::NAN);
+    for _ in 0..=sorted.len() / 2 {
+        let below = left.checked_sub(1).map_or(f64::INFINITY, |index| middle - sorted[index]);
+        let above = sorted.get(right).map_or(f64::INFINITY, |value| value - middle);
+        before = last;
+        if below < above {
+            (last, left) = (below, left - 1);
+        } else {
+            (last, right) = (above, right + 1);
+        }
+    }
+    if sorted.len() % 2 == 1 { last } else { f64::midpoint(before, last) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_median_distance_is_that_of_the_sorted_distances(
+            mut values in prop::collection::vec((-20_i32..20).prop_map(|n| f64::from(n) / 4.0), 1..40)
+        ) {
+            values.sort_unstable_by(f64::total_cmp);
+            let middle = median(&values);
+            let mut distances: Vec<f64> = values.iter().map(|v| (v - middle).abs()).collect();
+            distances.sort_unstable_by(f64::total_cmp);
+            prop_assert_eq!(median_distance(&values, middle), median(&distances));
+        }
     }
 }

@@ -135,8 +135,8 @@ fn models(scores: &[Scored]) -> Vec<ModelRef> {
 }
 
 fn contributions(score: &Scored, index: usize) -> Vec<Contribution> {
-    let parts = score.contributions.get(index).map_or(&[][..], Vec::as_slice);
-    parts.iter().map(|(name, value)| Contribution { name: name.clone(), value: *value }).collect()
+    let parts = score.shares.largest(index).into_iter();
+    parts.map(|(name, value)| Contribution { name: name.to_owned(), value }).collect()
 }
 
 impl Stage for Emit {

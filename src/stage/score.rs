@@ -5,16 +5,15 @@
 //! model that fails does not stop the frame: features and other scores go on, and the failure is told once.
 //! It has no memory that outlives a tick.
 
+use std::sync::Arc;
+
 use tracing::{error, info};
 
 use super::{Around, Effects, Flow, Stage, StageError};
-use crate::frame::{Scored, Windows};
+use crate::frame::{Scored, Shares, Windows};
 use crate::model::session::Output;
 use crate::model::{Given, Mismatch, Model, ModelError};
 use crate::pipeline::spec::{ModelInput, ScoreSpec};
-
-/// Most parts of a score that are told.
-const PARTS: usize = 5;
 
 /// Why a model cannot be used in a pipeline.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +45,7 @@ pub struct ScoreStage {
     /// Indices of the outputs that are read: the score, and the contributions where there are some.
     wanted: Vec<usize>,
     /// Names of what a score is divided among: features, or channels.
-    parts: Vec<String>,
+    parts: Arc<[String]>,
     /// Whether the last batch failed.
     failing: bool,
     batch: Vec<f32>,
@@ -85,7 +84,7 @@ impl ScoreStage {
             threshold: spec.threshold.or(model.metadata.threshold),
             shape: given.shape(1),
             wanted,
-            parts: parts.to_vec(),
+            parts: parts.into(),
             failing: false,
             batch: Vec::new(),
             rows: Vec::new(),
@@ -147,7 +146,8 @@ impl ScoreStage {
         for (index, row) in values.chunks_exact(width.max(1)).enumerate() {
             let before = self.batch.len();
             self.batch.extend(row.iter().map(|&value| value as f32));
-            if self.batch.iter().skip(before).all(|value| value.is_finite()) {
+            // Without an early end, so that several are looked at at once: nearly always all are fine.
+            if self.batch[before..].iter().fold(true, |all, value| all & value.is_finite()) {
                 self.rows.push(index);
             } else {
                 self.batch.truncate(before);
@@ -176,20 +176,26 @@ impl ScoreStage {
         ran.is_ok()
     }
 
-    fn scored(&self, windows: usize) -> Scored {
+    fn scored(&mut self, windows: usize) -> Scored {
         let mut values = vec![None; windows];
-        let mut contributions = vec![Vec::new(); windows];
-        let mut outputs = self.outputs.iter();
+        let mut shares = Shares::default();
+        let mut outputs = self.outputs.iter_mut();
         if let Some(scores) = outputs.next() {
             for (&row, &value) in self.rows.iter().zip(&scores.values) {
                 values[row] = value.is_finite().then_some(f64::from(value));
             }
         }
-        if let Some(parts) = outputs.next() {
-            for (&row, shares) in
-                self.rows.iter().zip(parts.values.chunks_exact(parts.width.max(1)))
-            {
-                contributions[row] = self.largest(shares);
+        if let Some(output) = outputs.next().filter(|_| !self.rows.is_empty()) {
+            shares.parts = Arc::clone(&self.parts);
+            shares.width = output.width;
+            if self.rows.len() == windows {
+                shares.values = std::mem::take(&mut output.values);
+            } else {
+                shares.values = vec![f32::NAN; windows * output.width];
+                let rows = output.values.chunks_exact(output.width.max(1));
+                for (&row, given) in self.rows.iter().zip(rows) {
+                    shares.values[row * output.width..][..output.width].copy_from_slice(given);
+                }
             }
         }
         Scored {
@@ -198,35 +204,8 @@ impl ScoreStage {
             version: self.version.clone(),
             threshold: self.threshold,
             values,
-            contributions,
+            shares,
         }
-    }
-
-    /// The largest positive shares, by name; shares of a sequence's samples are added up for each channel.
-    fn largest(&self, shares: &[f32]) -> Vec<(String, f64)> {
-        let mut sums = Vec::new();
-        let shares = if shares.len() == self.parts.len() {
-            shares
-        } else {
-            sums.resize(self.parts.len(), 0.0);
-            for sample in shares.chunks_exact(self.parts.len().max(1)) {
-                sums.iter_mut().zip(sample).for_each(|(sum, share)| *sum += share);
-            }
-            sums.as_slice()
-        };
-        let mut top: Vec<(usize, f32)> = Vec::with_capacity(PARTS + 1);
-        for (index, &share) in shares.iter().enumerate() {
-            let least = if top.len() < PARTS { 0.0 } else { top.last().map_or(0.0, |t| t.1) };
-            // Also false for NaN.
-            if share > least && share.is_finite() {
-                let place = top.partition_point(|(_, other)| *other >= share);
-                top.insert(place, (index, share));
-                top.truncate(PARTS);
-            }
-        }
-        let name =
-            |(index, share): (usize, f32)| Some((self.parts.get(index)?.clone(), f64::from(share)));
-        top.into_iter().filter_map(name).collect()
     }
 }
 

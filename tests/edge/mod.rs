@@ -81,6 +81,13 @@ impl Mosquitto {
         }
     }
 
+    /// Stops it in its tracks, with its connections open, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
     pub fn client(&self, version: MqttVersion) -> MqttConfig {
         MqttConfig {
             url: format!("mqtt://127.0.0.1:{}", self.port),

@@ -202,7 +202,7 @@ pub fn status() -> NodeStatus {
                     delivered: 9100,
                     waiting: 28,
                     waiting_bytes: 41_000,
-                    evicted: 0,
+                    ..Default::default()
                 },
             ),
         ]

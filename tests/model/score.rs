@@ -67,14 +67,10 @@ fn windows_with_a_missing_input_are_not_scored_and_counted() {
     assert_eq!((scored.output.as_str(), scored.model.as_str()), ("anomaly", "test"));
     assert_eq!(scored.threshold, Some(4.5));
     assert_eq!(scored.version.len(), 12);
-    let named = |name: &str, share: f64| (name.to_owned(), share);
-    assert_eq!(scored.contributions[0], [named("f2", 3.0), named("f1", 2.0), named("f0", 1.0)]);
-    assert_eq!(scored.contributions[1], []);
-    assert_eq!(
-        scored.contributions[2],
-        [named("f2", 1.0)],
-        "what lowers a score does not explain it"
-    );
+    assert_eq!(scored.shares.largest(0), [("f2", 3.0), ("f1", 2.0), ("f0", 1.0)]);
+    assert_eq!(scored.shares.largest(1), []);
+    let third = scored.shares.largest(2);
+    assert_eq!(third, [("f2", 1.0)], "what lowers a score does not explain it");
 }
 
 #[test]
@@ -131,8 +127,7 @@ fn sequences_are_scored_and_explained_by_channel() {
     let (out, effects) = apply(&mut stage, input);
     assert_eq!(out.scores[0].values, [Some(44.0), None]);
     assert_eq!(effects.account.unscored, 1);
-    let expected = [("heat".to_owned(), 40.0), ("load".to_owned(), 4.0)];
-    assert_eq!(out.scores[0].contributions[0], expected);
+    assert_eq!(out.scores[0].shares.largest(0), [("heat", 40.0), ("load", 4.0)]);
 }
 
 #[test]

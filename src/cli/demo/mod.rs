@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::summary::{Summary, Watcher};
 use super::args::DemoArgs;
-use super::run::{runtime, stop_on_signal};
+use super::run::{on_edges, stop_on_signal};
 use super::{Outcome, Screen, print};
 use crate::config::{Config, HttpConfig, MqttVersion, TargetConfig, UplinkConfig};
 use crate::demo::broker::Broker;
@@ -44,7 +44,7 @@ pub(super) fn demo(args: &DemoArgs, screen: &Screen) -> anyhow::Result<Outcome> 
     let path = site::lay_out(folder.path()).context("the demo's files cannot be written")?;
     let pipeline = load_pipeline(&path, None)?;
     let store = args.store.clone().unwrap_or_else(|| folder.path().join("store"));
-    let summary = runtime()?.block_on(run(args, screen, pipeline, store))?;
+    let summary = on_edges(run(args, screen, pipeline, store))?;
     if args.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?;
     } else {

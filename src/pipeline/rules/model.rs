@@ -79,6 +79,10 @@ fn fits(
     library: Option<&Path>,
 ) {
     let Some(given) = Fed::of(look) else { return };
+    // A library that cannot be used is a problem of the config, and told there.
+    if Runtime::find(library).is_err() {
+        return;
+    }
     let model = match open(path, library) {
         Ok(model) => model,
         Err(reason) => {

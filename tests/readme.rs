@@ -1,0 +1,211 @@
+//! The README against the product: every command in it is run, every file in it is used, every table in it is compared
+//! with what the program says of itself.
+//!
+//! Blocks: ```` ```toml PATH ```` is a file of the example site; ```` ```console ```` holds commands of `forebay`, run in
+//! that site one after the other; ```` ```sh ```` holds commands that are named but not run here (they build, or do not
+//! end), so only their words are checked. The site's recordings are made here.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod readme_kit;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use forebay::cli::json_schemas;
+use forebay::demo::broker::Broker;
+use forebay::stage::Reason;
+use readme_kit::{Block, Node, Site, backticked, blocks, readme, rows};
+use serde_json::Value;
+
+#[test]
+fn every_command_works_in_the_example_site() {
+    let site = Site::new();
+    let mut ran = 0;
+    for Block { kind, text, .. } in blocks() {
+        match kind.split_once(' ') {
+            Some(("toml", path)) => site.write(path, &text),
+            None if kind == "console" => {
+                for line in text.lines() {
+                    let command = line.strip_prefix("$ forebay ").unwrap_or_else(|| {
+                        panic!("a console block holds `$ forebay …` lines, not `{line}`")
+                    });
+                    let output = site.forebay(command).output().unwrap();
+                    assert!(
+                        output.status.success(),
+                        "`forebay {command}`: {}\n{}{}",
+                        output.status,
+                        String::from_utf8_lossy(&output.stdout),
+                        String::from_utf8_lossy(&output.stderr)
+                    );
+                    if command.contains("--json") {
+                        serde_json::from_slice::<Value>(&output.stdout).unwrap();
+                    }
+                    ran += 1;
+                }
+            }
+            _ => assert_eq!(kind, "sh", "a block of this kind is not checked by anything"),
+        }
+    }
+    assert!(ran >= 7, "only {ran} commands");
+    let results = std::fs::read_to_string(site.path("results.ndjson")).unwrap();
+    for name in ["unlike itself", "hot"] {
+        assert!(results.contains(&format!("\"name\":\"{name}\"")), "no alarm `{name}`");
+    }
+}
+
+#[test]
+fn commands_that_are_only_named_are_these() {
+    let shell: String =
+        blocks().iter().filter(|b| b.kind == "sh").map(|b| b.text.as_str()).collect();
+    let expected = ["cargo run --release -- demo", "cargo test", "forebay doctor", "forebay run"]
+        .map(String::from);
+    assert_eq!(shell.lines().map(str::to_owned).collect::<Vec<_>>(), expected);
+    // Commands in running text exist as well.
+    let help = Site::new().forebay("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for word in backticked(&readme()).iter().filter_map(|w| w.strip_prefix("forebay ")) {
+        let name = word.split(' ').next().unwrap();
+        let known = name == "COMMAND" || help.contains(&format!("\n  {name} "));
+        assert!(known, "`forebay {word}` is no command");
+    }
+}
+
+#[test]
+fn the_tables_of_stages_name_every_key_and_its_default() {
+    let schemas = json_schemas();
+    let pipeline = schemas.iter().find(|s| s.0 == "pipeline").unwrap();
+    let of = |name: &str| pipeline.1["$defs"][name]["properties"].as_object().unwrap();
+    let stages = ["Clean", "Resample", "Window", "Score", "Alarm", "Emit"];
+    let mut told: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut stage = String::new();
+    for row in rows("| stage | key | default |") {
+        if !row[0].is_empty() {
+            stage.clone_from(&row[0].replace('`', ""));
+        }
+        let key = row[1].replace('`', "");
+        let spec = format!("{}{}Spec", stage[..1].to_uppercase(), &stage[1..]);
+        let field = of(&spec).get(&key).unwrap_or_else(|| panic!("`{stage}` has no `{key}`"));
+        if let Some(default) = field.get("default") {
+            assert_eq!(row[2].replace('`', ""), default.to_string(), "{stage}.{key}");
+        } else {
+            let plain = row[2].starts_with('`') && !row[2].contains('×') && row[2] != "`length`";
+            assert!(!plain || row[2].contains(", else"), "{stage}.{key} has no default {}", row[2]);
+        }
+        told.insert((stage.clone(), key));
+    }
+    let all = stages.iter().flat_map(|stage| {
+        of(&format!("{stage}Spec")).keys().map(|key| (stage.to_lowercase(), key.clone()))
+    });
+    assert_eq!(told, all.collect());
+    let words = backticked(&readme());
+    for (name, default) in of("TimeSpec").iter().filter_map(|(n, f)| Some((n, f.get("default")?))) {
+        assert!(words.contains(name), "`time` has a key `{name}`");
+        assert!(words.contains(&default.to_string()), "the default of `{name}` is {default}");
+    }
+}
+
+#[test]
+fn features_units_and_reasons_are_all_named() {
+    let words = backticked(&readme());
+    let listed: Vec<String> =
+        rows("| feature | of one signal").iter().flat_map(|row| backticked(&row[0])).collect();
+    for name in forebay::stage::features::NAMES {
+        assert!(listed.iter().any(|word| word == name), "feature `{name}` is not in the README");
+    }
+    for name in &listed {
+        let feature: Result<forebay::stage::features::Feature, _> = name.parse();
+        assert!(feature.is_ok(), "`{name}` is no feature");
+    }
+    let units = forebay::schema::known_units().map(str::to_owned);
+    let reasons = Reason::ALL.map(|reason| reason.name().to_owned());
+    for name in units.chain(reasons) {
+        assert!(words.contains(&name), "`{name}` is not in the README");
+    }
+}
+
+#[test]
+fn records_have_the_fields_that_the_table_says() {
+    let schemas = json_schemas();
+    let record = &schemas.iter().find(|s| s.0 == "record").unwrap().1;
+    for row in rows("| `type` | fields |") {
+        let kind = row[0].replace('`', "");
+        let spec = format!("{}{}Record", kind[..1].to_uppercase(), &kind[1..]);
+        let fields: BTreeSet<String> =
+            record["$defs"][&spec]["properties"].as_object().unwrap().keys().cloned().collect();
+        let states = ["unacknowledged", "normal", "returned", "[time, value]"];
+        let mut told: BTreeSet<String> = backticked(&row[1]).into_iter().collect();
+        told.retain(|word| !states.contains(&word.as_str()));
+        assert_eq!(told, fields, "{kind}");
+    }
+}
+
+/// A real node on the example site: each path answers, each metric is there, each feed topic is published.
+#[test]
+fn a_running_node_answers_every_path_and_has_every_metric() {
+    let site = Site::new();
+    for Block { kind, text, .. } in blocks() {
+        if let Some(("toml", path)) = kind.split_once(' ') {
+            site.write(path, &text);
+        }
+    }
+    let train =
+        "train --pipeline pipelines/fan.toml --data normal.csv --out pipelines/models/fan.onnx";
+    assert!(site.forebay(train).output().unwrap().status.success());
+    let broker = Broker::start(None).unwrap();
+    let node = Node::start(&site, &broker);
+    node.feed_fan();
+
+    for row in rows("| path | |") {
+        for path in backticked(&row[0]) {
+            let path = path.replace("{pipeline}", "fan").replace("{asset}", "fan-7");
+            let (status, body) = node.get(&path);
+            assert_eq!(status, 200, "{path}: {body}");
+        }
+        for word in backticked(&row[1]).iter().filter(|word| word.starts_with('?')) {
+            let path = backticked(&row[0]).remove(0).replace("{pipeline}", "fan");
+            let query =
+                word.replace("asset=&", "asset=fan-7&").replace("pipeline=", "pipeline=fan");
+            let (status, body) = node.get(&(path.replace("{asset}", "fan-7") + &query));
+            assert_eq!(status, 200, "{path}{query}: {body}");
+        }
+    }
+    let paths: Vec<String> =
+        rows("| path | |").iter().flat_map(|row| backticked(&row[0])).collect();
+    for path in forebay::feed::api::PATHS.split(", ").filter(|path| *path != "/") {
+        assert!(paths.iter().any(|p| p == path), "`{path}` is not in the README");
+    }
+    let metrics = node.metrics_with("forebay_readings_rejected_total");
+    for row in rows("| metric | |") {
+        for word in backticked(&row[0]).iter().filter(|word| word.starts_with("forebay_")) {
+            let (name, label) = word.split_once('{').unwrap_or((word, ""));
+            let found = metrics
+                .lines()
+                .any(|line| line.starts_with(name) && line.contains(label.trim_end_matches('}')));
+            assert!(found, "`{word}`\n{metrics}");
+        }
+    }
+    assert!(node.stop().success());
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let text = readme();
+    let anchor = |line: &str| {
+        let kept = line.to_lowercase().replace(' ', "-");
+        kept.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect::<String>()
+    };
+    let heads: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
+        .map(anchor)
+        .collect();
+    for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        match target.strip_prefix('#') {
+            Some(head) => assert!(heads.contains(head), "no heading for #{head}"),
+            None => assert!(std::path::Path::new(target).exists(), "no file {target}"),
+        }
+    }
+    let built = Command::new(env!("CARGO_BIN_EXE_forebay")).arg("--version").output().unwrap();
+    assert!(built.status.success());
+}

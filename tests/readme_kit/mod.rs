@@ -1,0 +1,241 @@
+//! Reading the README, and the site that its example describes: a folder with its files and recordings, and a node.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(unreachable_pub, reason = "a part of one test binary")]
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use forebay::config::MqttVersion;
+use forebay::demo::broker::Broker;
+use forebay::time::{Timestamp, monotonic, now};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A fenced block.
+pub struct Block {
+    /// What stands behind the fence.
+    pub kind: String,
+    pub text: String,
+}
+
+pub fn readme() -> String {
+    std::fs::read_to_string("README.md").unwrap()
+}
+
+/// All fenced blocks, in their order.
+pub fn blocks() -> Vec<Block> {
+    let (mut all, mut open): (Vec<Block>, bool) = (Vec::new(), false);
+    for line in readme().lines() {
+        match line.strip_prefix("```") {
+            Some(_) if open => open = false,
+            Some(kind) => {
+                open = true;
+                all.push(Block { kind: kind.to_owned(), text: String::new() });
+            }
+            None if open => writeln!(all.last_mut().unwrap().text, "{line}").unwrap(),
+            None => {}
+        }
+    }
+    assert!(!open && !all.is_empty());
+    all
+}
+
+/// What stands between backticks, outside of fenced blocks.
+pub fn backticked(text: &str) -> Vec<String> {
+    let mut plain = String::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        fenced ^= line.starts_with("```");
+        if !fenced && !line.starts_with("```") {
+            plain.push_str(line);
+            plain.push(' ');
+        }
+    }
+    plain.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The cells of the table whose header starts so.
+pub fn rows(header: &str) -> Vec<Vec<String>> {
+    let text = readme();
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(header));
+    assert!(lines.next().is_some(), "no table `{header}`");
+    let cells = |line: &str| -> Vec<String> {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let rows: Vec<_> = lines.skip(1).take_while(|l| l.starts_with('|')).map(cells).collect();
+    assert!(!rows.is_empty());
+    rows
+}
+
+/// The example's folder.
+pub struct Site(TempDir);
+
+impl Site {
+    /// A folder with recordings and nothing else.
+    pub fn new() -> Site {
+        let site = Site(tempfile::tempdir().unwrap());
+        site.write("normal.csv", &recording("vibration", 3600, None));
+        site.write("day.csv", &recording("vibration", 1800, Some(900)));
+        site.write("other.csv", &recording("vib", 600, None));
+        site
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// A command of the program in this folder. No argument in the README holds a space.
+    pub fn forebay(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOREBAY_")) {
+            command.env_remove(name);
+        }
+        command.args(arguments.split(' ')).current_dir(self.0.path());
+        command
+    }
+}
+
+/// A row a second; from `hot` on the fan shakes and gets hot.
+fn recording(vibration: &str, rows: i64, hot: Option<i64>) -> String {
+    let mut text = format!("time,{vibration},temperature\n");
+    for row in 0..rows {
+        let ts = Timestamp(1_772_366_400_000_000 + row * 1_000_000);
+        let (vibration, temperature) = fan(row, hot.is_some_and(|hot| row >= hot));
+        writeln!(text, "{ts},{vibration:.3},{temperature:.2}").unwrap();
+    }
+    text
+}
+
+/// What the fan's sensors read: waves of unlike lengths, which is noise enough for a model.
+fn fan(row: i64, hot: bool) -> (f64, f64) {
+    let t = row as f64;
+    let vibration = 3.0 + 0.3 * (t / 7.1).sin() + 0.2 * (t * 1.7).sin() + 0.1 * (t / 311.0).sin();
+    let temperature = 60.0 + 2.0 * (t / 173.0).sin() + 0.1 * (t * 2.3).sin();
+    if hot { (vibration * 2.0, temperature + 25.0) } else { (vibration, temperature) }
+}
+
+/// A node that runs in the example site, on ports of its own.
+pub struct Node {
+    child: Child,
+    address: String,
+    port: u16,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Node {
+    pub fn start(site: &Site, broker: &Broker) -> Node {
+        let mut child = site
+            .forebay("run")
+            .env("FOREBAY_MQTT__URL", broker.url(MqttVersion::V5))
+            .env("FOREBAY_FEED__LISTEN", "127.0.0.1:0")
+            .env("FOREBAY_UPLINK__TARGET__HTTP__URL", "http://127.0.0.1:9/nobody")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut told = String::new();
+        let address = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended:\n{told}")).unwrap();
+            if let Some((_, rest)) = line.split_once("open http://") {
+                break rest.trim_end_matches('/').to_owned();
+            }
+            told.push_str(&line);
+        };
+        // Its log must go somewhere, or it waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        let node = Node { child, address, port: broker.ports().0 };
+        node.until("it is ready", || node.get("/readyz").0 == 200);
+        node
+    }
+
+    /// Publishes three minutes of the fan, and waits until they are scored.
+    pub fn feed_fan(&self) {
+        let start = now().0 - 180_000_000;
+        let messages = (0..180).map(|row| {
+            let ts = Timestamp(start + row * 1_000_000);
+            let (vibration, temperature) = fan(row, row > 60);
+            format!("{{\"t\":\"{ts}\",\"vibration\":{vibration},\"temp\":{temperature}}}")
+        });
+        // Two that are rejected, at the door and by `clean`, so that their counters are there.
+        let wrong = ["nonsense".to_owned(), "{\"vibration\":99,\"t\":0}".to_owned()];
+        publish(self.port, "site/hall-1/fan/fan-7/data", messages.chain(wrong).collect());
+        self.until("windows are scored", || {
+            self.get("/api/v1/scores/latest").1.contains("\"anomaly\"")
+        });
+    }
+
+    /// The metrics, once this one is among them: they are brought up to date several times a second.
+    pub fn metrics_with(&self, name: &str) -> String {
+        self.until(name, || self.get("/metrics").1.contains(name));
+        self.get("/metrics").1
+    }
+
+    fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let due = monotonic() + PATIENCE;
+        while !done() {
+            assert!(monotonic() < due, "never happened: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Status and body of a GET; of a stream, its beginning.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let host = &self.address;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        if path.contains("/stream") {
+            let mut part = [0; 512];
+            let count = stream.read(&mut part).unwrap();
+            answer.extend_from_slice(&part[..count]);
+        } else {
+            stream.read_to_end(&mut answer).unwrap();
+        }
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, body.to_owned())
+    }
+
+    /// Stops it as a supervisor would.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+/// Publishes with QoS 1 and waits for the last acknowledgement.
+fn publish(port: u16, topic: &str, messages: Vec<String>) {
+    let mut options = rumqttc::MqttOptions::new("readme-plant", "127.0.0.1", port);
+    options.set_inflight(50);
+    let (client, mut connection) = rumqttc::Client::new(options, 500);
+    let count = messages.len();
+    for message in messages {
+        client.publish(topic, rumqttc::QoS::AtLeastOnce, false, message).unwrap();
+    }
+    let acks = connection
+        .iter()
+        .map(Result::unwrap)
+        .filter(|event| matches!(event, rumqttc::Event::Incoming(rumqttc::Packet::PubAck(_))));
+    assert_eq!(acks.take(count).count(), count);
+}
