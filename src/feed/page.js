@@ -69,7 +69,7 @@ function connection(state, text) { $("stream").dataset.state = state; $("stream"
 const alarmKey = (a) => JSON.stringify([a.pipeline, a.asset, a.name]);
 function alarmRow(a, time, ...rest) {
   const value = number(a.value) + (a.limit == null ? "" : " (limit " + number(a.limit) + ")");
-  const row = el("tr");
+  const row = el("tr", { className: a.state });
   for (const kid of [pill(a.severity, SEVERITY[a.severity]), el("a", { href: href(a), textContent: a.asset }), a.name, a.on + " " + value, clock(time), ...rest]) row.append(el("td", {}, kid));
   return row;
 }
