@@ -2,8 +2,7 @@
 //!
 //! `node` calls [`Inbox::next_batch`] in its loop. It promises that a tick closes at the first of: enough messages,
 //! enough bytes, enough receipts that the broker would otherwise stop sending, a silence with half of that there, or
-//! enough time; and that it
-//! returns in time for the engine's own wake-up. It does not decode.
+//! enough time; and that it returns in time for the engine's own wake-up. It does not decode.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -175,19 +174,15 @@ impl Window {
     const REPEATS: u32 = 3;
     /// From here on, half a window is enough for a tick, so that the other half is on the way meanwhile. Below,
     /// the cost of a commit weighs more.
-    const HALVED_FROM: usize = 128;
+    const HALVED_FROM: usize = 64;
 
     fn new(in_flight: u16) -> Window {
         Window { configured: usize::from(in_flight), learned: None, last: 0, repeats: 0 }
     }
 
     fn close_at(&self) -> usize {
-        match self.learned {
-            Some(learned) => learned,
-            None if self.configured >= Self::HALVED_FROM => self.configured / 2,
-            None => self.configured,
-        }
-        .max(1)
+        let window = self.learned.unwrap_or(self.configured);
+        if window >= Self::HALVED_FROM { window / 2 } else { window.max(1) }
     }
 
     /// A tick was waited out with so many receipts; `quiet`: nothing came in its last half.
