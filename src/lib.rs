@@ -6,6 +6,7 @@
 // words
 pub mod time;
 pub mod schema;
+pub mod command;
 pub mod frame;
 pub mod record;
 pub mod metrics;

@@ -1,7 +1,8 @@
 //! The engine thread's end of the queue: closes a tick.
 //!
 //! `node` calls [`Inbox::next_batch`] in its loop. It promises that a tick closes at the first of: enough messages,
-//! enough bytes, enough receipts that the broker would otherwise stop sending, or enough time; and that it
+//! enough bytes, enough receipts that the broker would otherwise stop sending, a silence with half of that there, or
+//! enough time; and that it
 //! returns in time for the engine's own wake-up. It does not decode.
 
 use std::sync::Arc;
@@ -13,6 +14,9 @@ use crate::store::Receipts;
 use crate::time::{Span, monotonic};
 
 use super::{Delivery, Waiting};
+
+/// A silence, where a broker that has more to send would not be silent.
+const SILENCE: Duration = Duration::from_millis(2);
 
 /// When a tick closes: at the first of these.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +68,11 @@ impl Inbox {
     }
 
     /// The next tick's messages: waits for the first one, then until the tick closes. Returns at `wake` with what
-    /// is there, which may be nothing. `None`: the source has ended and everything it brought has been taken.
+    /// is there, which may be nothing, and as soon as the bell rings. `None`: the source has ended and everything it brought has been taken.
     pub fn next_batch(&mut self, wake: Option<Instant>) -> Option<Batch> {
         let mut batch = Batch::default();
         match self.wait(wake) {
+            Ok(handful) if handful.is_empty() => return Some(batch),
             Ok(handful) => self.put(&mut batch, handful),
             Err(RecvTimeoutError::Timeout) => return Some(batch),
             Err(RecvTimeoutError::Disconnected) => return None,
@@ -82,9 +87,10 @@ impl Inbox {
                 // What waits is taken before the limits are looked at: it is here and costs nothing more.
                 Err(_) if self.is_full(&batch) => break,
                 Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => match self.wait(Some(closes)) {
+                Err(TryRecvError::Empty) => match self.wait(Some(self.patience(&batch, closes))) {
                     Ok(handful) => handful,
                     Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) if monotonic() < closes => break,
                     Err(RecvTimeoutError::Timeout) => {
                         let quiet = monotonic().saturating_duration_since(arrived);
                         self.window.waited(batch.receipts.len(), quiet * 2 >= due - opened);
@@ -92,6 +98,10 @@ impl Inbox {
                     }
                 },
             };
+            // Only the bell sends nothing.
+            if handful.is_empty() {
+                break;
+            }
             self.put(&mut batch, handful);
             arrived = monotonic();
             if arrived >= closes || self.is_over(&batch) {
@@ -100,6 +110,17 @@ impl Inbox {
         }
         self.window.saw(batch.receipts.len());
         Some(batch)
+    }
+
+    /// Until when to wait for more. With a small window half full, a silence ends the tick before its time: a broker
+    /// without TCP_NODELAY holds the end of what it sends until it hears from us, 40 ms where we have nothing to say.
+    fn patience(&self, batch: &Batch, closes: Instant) -> Instant {
+        match self.window.learned {
+            Some(learned) if batch.receipts.len() * 2 >= learned => {
+                closes.min(monotonic() + SILENCE)
+            }
+            _ => closes,
+        }
     }
 
     fn wait(&self, until: Option<Instant>) -> Result<Vec<Delivery>, RecvTimeoutError> {
@@ -212,7 +233,7 @@ mod tests {
         }
     }
 
-    fn inbox(closing: Closing) -> (SyncSender<Vec<Delivery>>, Inbox) {
+    fn inbox(closing: Closing) -> (Arc<SyncSender<Vec<Delivery>>>, Inbox) {
         let opened = open(Limits::new(closing.in_flight), closing);
         opened.inbox.waiting.bytes.store(1 << 30, Ordering::Relaxed);
         opened.inbox.waiting.unacknowledged.store(1 << 30, Ordering::Relaxed);
@@ -267,6 +288,41 @@ mod tests {
         sender.send(vec![delivery(1, 1, 1)]).unwrap();
         assert_eq!(inbox.next_batch(soon()).unwrap().deliveries.len(), 1);
         assert_eq!(inbox.next_batch(Some(monotonic())).unwrap(), Batch::default());
+    }
+
+    #[test]
+    fn the_bell_closes_a_tick_and_does_not_keep_the_queue_open() {
+        let opened = open(Limits::new(1000), Closing::new(LONG, 1000, 1000));
+        let (bell, mut inbox, sender) = (opened.bell, opened.inbox, opened.door.deliveries);
+        bell.ring();
+        assert_eq!(inbox.next_batch(None).unwrap(), Batch::default());
+        sender.send(vec![delivery(1, 0, 1)]).unwrap();
+        bell.ring();
+        sender.send(vec![delivery(2, 0, 1)]).unwrap();
+        bell.ring();
+        for _ in 0..2 {
+            assert_eq!(inbox.next_batch(None).unwrap().deliveries.len(), 1);
+        }
+        drop(sender);
+        bell.ring();
+        assert!(inbox.next_batch(None).is_none());
+    }
+
+    #[test]
+    fn a_silence_ends_a_tick_once_half_of_a_small_window_is_there() {
+        let (sender, mut inbox) = inbox(Closing::new(LONG, 1000, 1000));
+        inbox.window.learned = Some(20);
+        let send = |count: u64| {
+            for n in 0..count {
+                sender.send(vec![delivery(n, 1, 1)]).unwrap();
+            }
+        };
+        send(10);
+        assert_eq!(inbox.next_batch(None).unwrap().deliveries.len(), 10);
+        send(9);
+        let until = monotonic() + Duration::from_millis(50);
+        assert_eq!(inbox.next_batch(Some(until)).unwrap().deliveries.len(), 9);
+        assert!(monotonic() >= until, "less than half waits for its time");
     }
 
     #[test]
