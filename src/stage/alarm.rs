@@ -162,12 +162,11 @@ impl Alarm {
         (watched.value, watched.limits) = (value, limits);
         let Some(event) = watched.due(&self.spec, at) else { return };
         let mut change = watched.change(at.0.to_string(), at);
-        match event {
-            Event::Raise => effects.account.alarms_raised += 1,
-            _ => {
-                effects.account.alarms_cleared += 1;
-                change.limit = limits.1;
-            }
+        if event == Event::Raise {
+            effects.account.alarms_raised += 1;
+        } else {
+            effects.account.alarms_cleared += 1;
+            change.limit = limits.1;
         }
         if let Outcome::Says(state) = watched.condition.take(event, self.spec.latch) {
             let parts = score.map_or_else(Vec::new, |s| s.shares.largest(index)).into_iter();
