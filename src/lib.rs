@@ -1,6 +1,7 @@
 //! Forebay: sensor readings in over MQTT, scored windows, alarms and records out, nothing lost on the way.
 //!
-//! The modules stand in the order in which a reading passes them.
+//! The modules stand in the order in which a reading passes them. What follows is the map, ARCHITECTURE.md.
+#![doc = include_str!("../ARCHITECTURE.md")]
 
 // words
 pub mod time;

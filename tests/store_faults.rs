@@ -1,4 +1,5 @@
 //! What the store does when its disk is not what it should be: it says what, sets it aside, and goes on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod store_kit;
 
@@ -409,7 +410,7 @@ fn a_changed_pipeline_is_noticed_and_nothing_is_doubled() {
     let options = options(folder.path(), NO_LIMITS);
     filled(&options, 3, &[]);
     let mut store = Store::open(&options).unwrap();
-    while let Some(entry) = store.recovered.entries.next() {
+    for entry in store.recovered.entries.by_ref() {
         let (tick, input) = entry.unwrap();
         let mut step = step(tick, input);
         step.records.truncate(2);

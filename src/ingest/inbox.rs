@@ -1,8 +1,8 @@
 //! The engine thread's end of the queue: closes a tick.
 //!
 //! `node` calls [`Inbox::next_batch`] in its loop. It promises that a tick closes at the first of: enough messages,
-//! enough bytes, enough receipts that the broker would otherwise stop sending, or enough time; and that it
-//! returns in time for the engine's own wake-up. It does not decode.
+//! enough bytes, enough receipts that the broker would otherwise stop sending, a silence with half of that there, or
+//! enough time; and that it returns in time for the engine's own wake-up. It does not decode.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +13,9 @@ use crate::store::Receipts;
 use crate::time::{Span, monotonic};
 
 use super::{Delivery, Waiting};
+
+/// A silence, where a broker that has more to send would not be silent.
+const SILENCE: Duration = Duration::from_millis(2);
 
 /// When a tick closes: at the first of these.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +86,10 @@ impl Inbox {
                 // What waits is taken before the limits are looked at: it is here and costs nothing more.
                 Err(_) if self.is_full(&batch) => break,
                 Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => match self.wait(Some(closes)) {
+                Err(TryRecvError::Empty) => match self.wait(Some(self.patience(&batch, closes))) {
                     Ok(handful) => handful,
                     Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) if monotonic() < closes => break,
                     Err(RecvTimeoutError::Timeout) => {
                         let quiet = monotonic().saturating_duration_since(arrived);
                         self.window.waited(batch.receipts.len(), quiet * 2 >= due - opened);
@@ -105,6 +109,17 @@ impl Inbox {
         }
         self.window.saw(batch.receipts.len());
         Some(batch)
+    }
+
+    /// Until when to wait for more. With a small window half full, a silence ends the tick before its time: a broker
+    /// without TCP_NODELAY holds the end of what it sends until it hears from us, 40 ms where we have nothing to say.
+    fn patience(&self, batch: &Batch, closes: Instant) -> Instant {
+        match self.window.learned {
+            Some(learned) if batch.receipts.len() * 2 >= learned => {
+                closes.min(monotonic() + SILENCE)
+            }
+            _ => closes,
+        }
     }
 
     fn wait(&self, until: Option<Instant>) -> Result<Vec<Delivery>, RecvTimeoutError> {
@@ -159,19 +174,15 @@ impl Window {
     const REPEATS: u32 = 3;
     /// From here on, half a window is enough for a tick, so that the other half is on the way meanwhile. Below,
     /// the cost of a commit weighs more.
-    const HALVED_FROM: usize = 128;
+    const HALVED_FROM: usize = 64;
 
     fn new(in_flight: u16) -> Window {
         Window { configured: usize::from(in_flight), learned: None, last: 0, repeats: 0 }
     }
 
     fn close_at(&self) -> usize {
-        match self.learned {
-            Some(learned) => learned,
-            None if self.configured >= Self::HALVED_FROM => self.configured / 2,
-            None => self.configured,
-        }
-        .max(1)
+        let window = self.learned.unwrap_or(self.configured);
+        if window >= Self::HALVED_FROM { window / 2 } else { window.max(1) }
     }
 
     /// A tick was waited out with so many receipts; `quiet`: nothing came in its last half.
@@ -290,6 +301,23 @@ mod tests {
         drop(sender);
         bell.ring();
         assert!(inbox.next_batch(None).is_none());
+    }
+
+    #[test]
+    fn a_silence_ends_a_tick_once_half_of_a_small_window_is_there() {
+        let (sender, mut inbox) = inbox(Closing::new(LONG, 1000, 1000));
+        inbox.window.learned = Some(20);
+        let send = |count: u64| {
+            for n in 0..count {
+                sender.send(vec![delivery(n, 1, 1)]).unwrap();
+            }
+        };
+        send(10);
+        assert_eq!(inbox.next_batch(None).unwrap().deliveries.len(), 10);
+        send(9);
+        let until = monotonic() + Duration::from_millis(50);
+        assert_eq!(inbox.next_batch(Some(until)).unwrap().deliveries.len(), 9);
+        assert!(monotonic() >= until, "less than half waits for its time");
     }
 
     #[test]

@@ -145,12 +145,11 @@ impl Checks {
         let (first, second) = history.values.as_slices();
         let mut buffer = [0.0; ON_STACK];
         let mut long = Vec::new();
-        let sorted = match buffer.get_mut(..hampel.width) {
-            Some(sorted) => sorted,
-            None => {
-                long.resize(hampel.width, 0.0);
-                long.as_mut_slice()
-            }
+        let sorted = if let Some(sorted) = buffer.get_mut(..hampel.width) {
+            sorted
+        } else {
+            long.resize(hampel.width, 0.0);
+            long.as_mut_slice()
         };
         sorted[..first.len()].copy_from_slice(first);
         sorted[first.len()..].copy_from_slice(second);

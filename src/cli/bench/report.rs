@@ -138,7 +138,8 @@ fn limit(cores: usize, run: &Run, numbers: &NodeNumbers) -> String {
     let busiest = run.threads.iter().max_by(|a, b| a.1.total_cmp(b.1));
     let (busiest, busy) = busiest.map_or(("", 0.0), |(name, share)| (name.as_str(), *share));
     let commits = percent(numbers.commit_share);
-    let mut why = if run.machine_cores > 0.93 * cores as f64 {
+    let all_busy = run.machine_cores > 0.93 * cores as f64;
+    let mut why = if all_busy && ours > others {
         let broker = match run.broker_cores {
             Some(broker) => format!("the broker {broker:.2}, load generator and receiver"),
             None => "broker, load generator and receiver".to_owned(),
