@@ -351,7 +351,7 @@ fn recover(
     if let Some(checkpoint) = &store.recovered.checkpoint {
         assert_eq!(engine.restore(checkpoint).unwrap(), Vec::<String>::new());
     }
-    while let Some(entry) = store.recovered.entries.next() {
+    for entry in store.recovered.entries.by_ref() {
         let (tick, input) = entry.unwrap();
         let step = engine.replay(tick, input);
         store.ledger.reconcile(&step).unwrap();

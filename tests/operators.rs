@@ -13,6 +13,9 @@ use feed_kit::{DEADLINE, Site, post, status};
 use forebay::feed::command::{BODY_MAX, WAITING};
 use forebay::time;
 
+/// Headers of a request, the answer's code, and a word in it.
+type Tricked<'a> = (&'a [(&'a str, &'a str)], u16, &'a str);
+
 fn ask(alarm: &str, more: &str) -> String {
     format!("{{\"pipeline\":\"rig\",\"asset\":\"m0\",\"alarm\":\"{alarm}\"{more}}}")
 }
@@ -149,9 +152,6 @@ fn a_request_that_makes_no_sense_never_reaches_the_engine() {
     assert!(site.orders.as_mut().unwrap().take().is_empty());
 }
 
-/// Names and values.
-type Headers<'a> = &'a [(&'a str, &'a str)];
-
 #[test]
 fn a_foreign_page_gets_nothing_done() {
     let mut site = Site::start(status());
@@ -159,7 +159,7 @@ fn a_foreign_page_gets_nothing_done() {
     let here = format!("127.0.0.1:{port}");
     let evil = format!("evil.example:{port}");
     let evil_origin = format!("http://{evil}");
-    let cases: [(Headers<'_>, u16, &str); 8] = [
+    let cases: [Tricked<'_>; 8] = [
         // A form, or a fetch that a browser lets any page make.
         (&[("content-type", "text/plain")], 415, "text/plain"),
         (&[("content-type", "application/x-www-form-urlencoded")], 415, "urlencoded"),

@@ -8,7 +8,8 @@ use edge::until;
 use forebay::config::MqttVersion;
 use forebay::demo::broker::Broker;
 use forebay::demo::sender::Sender;
-use forebay::record::{AlarmRecord, AlarmState, Record};
+use forebay::record::AlarmState::{self, Normal, Returned, Shelved, Unacknowledged};
+use forebay::record::{AlarmRecord, Record};
 use forebay::time;
 use node_kit::shift::publisher;
 use node_kit::{Far, Node, Site, broker};
@@ -101,7 +102,6 @@ async fn what_an_operator_was_told_holds_after_a_kill() {
         })
         .collect();
     let states: Vec<AlarmState> = alarms.iter().map(|a| a.state).collect();
-    use AlarmState::{Normal, Returned, Shelved, Unacknowledged};
     assert_eq!(states, [Unacknowledged, Returned, Shelved, Returned, Normal]);
     let by: Vec<Option<&str>> = alarms.iter().map(|a| a.by.as_deref()).collect();
     assert_eq!(by, [None, None, Some("anna"), Some("anna"), Some("anna")]);
