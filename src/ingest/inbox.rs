@@ -174,15 +174,19 @@ impl Window {
     const REPEATS: u32 = 3;
     /// From here on, half a window is enough for a tick, so that the other half is on the way meanwhile. Below,
     /// the cost of a commit weighs more.
-    const HALVED_FROM: usize = 64;
+    const HALVED_FROM: usize = 128;
 
     fn new(in_flight: u16) -> Window {
         Window { configured: usize::from(in_flight), learned: None, last: 0, repeats: 0 }
     }
 
     fn close_at(&self) -> usize {
-        let window = self.learned.unwrap_or(self.configured);
-        if window >= Self::HALVED_FROM { window / 2 } else { window.max(1) }
+        match self.learned {
+            Some(learned) => learned,
+            None if self.configured >= Self::HALVED_FROM => self.configured / 2,
+            None => self.configured,
+        }
+        .max(1)
     }
 
     /// A tick was waited out with so many receipts; `quiet`: nothing came in its last half.
