@@ -44,7 +44,10 @@ fn stages(c: &mut Criterion) {
             );
         });
         for (step, flow) in (1..).zip(&mut flows) {
-            let taken = std::mem::replace(flow, Flow::Readings(Default::default(), Vec::new()));
+            let taken = std::mem::replace(
+                flow,
+                Flow::Readings(forebay::frame::Readings::default(), Vec::new()),
+            );
             let given = before.apply(taken, &around(step), &mut Effects::default());
             *flow = given.expect("it takes its input");
         }

@@ -149,6 +149,9 @@ fn a_request_that_makes_no_sense_never_reaches_the_engine() {
     assert!(site.orders.as_mut().unwrap().take().is_empty());
 }
 
+/// Names and values.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn a_foreign_page_gets_nothing_done() {
     let mut site = Site::start(status());
@@ -156,7 +159,7 @@ fn a_foreign_page_gets_nothing_done() {
     let here = format!("127.0.0.1:{port}");
     let evil = format!("evil.example:{port}");
     let evil_origin = format!("http://{evil}");
-    let cases: [(&[(&str, &str)], u16, &str); 8] = [
+    let cases: [(Headers<'_>, u16, &str); 8] = [
         // A form, or a fetch that a browser lets any page make.
         (&[("content-type", "text/plain")], 415, "text/plain"),
         (&[("content-type", "application/x-www-form-urlencoded")], 415, "urlencoded"),

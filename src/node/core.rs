@@ -246,7 +246,9 @@ fn tell_operator(order: Order, answer: Answer) {
     let Order { command: Command { pipeline, asset, alarm, action, by }, answer: to } = order;
     let (action, by) = (action.name(), by.unwrap_or_default());
     match &answer {
-        Ok(_) => tracing::info!(pipeline, asset, alarm, action, by, "an operator's command"),
+        Ok(_) => {
+            tracing::info!(pipeline, asset, alarm, action, by, "an operator's command");
+        }
         Err(why) => {
             tracing::debug!(pipeline, asset, alarm, action, by, %why, "a command was refused");
         }

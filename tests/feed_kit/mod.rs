@@ -161,10 +161,11 @@ pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &st
         ("connection", "close"),
     ]);
     all.extend(headers.iter().copied());
-    let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head: Vec<String> = all.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let head = head.join("\r\n");
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\n{body}").unwrap();
+    write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");

@@ -105,7 +105,7 @@ async fn measure_broker(
     let before = site.numbers().await?;
     let around = Around { process: site.id(), broker: hub.process(), taken: site.taken() };
     let (node_run, _) = measure(args, &hub.url(), around, None).await?;
-    let loaded = NodeNumbers::new(&node_run, idle, before, site.numbers().await?);
+    let loaded = NodeNumbers::new(&node_run, idle, &before, &site.numbers().await?);
     site.stop().await?;
     drop(hub);
 
@@ -122,7 +122,7 @@ async fn measure_broker(
     let rate = f64::from(args.rate);
     let (paced_run, load) = measure(args, &hub.url(), around, Some(rate)).await?;
     let paced = latency::of(&seen, &load, completing);
-    let numbers = NodeNumbers::new(&paced_run, idle, before, site.numbers().await?);
+    let numbers = NodeNumbers::new(&paced_run, idle, &before, &site.numbers().await?);
     site.stop().await?;
     Ok(Some(BrokerReport::new(broker, bare_run, (node_run, loaded), (paced_run, numbers), paced)))
 }

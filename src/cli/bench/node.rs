@@ -21,7 +21,7 @@ use crate::demo::usage::Usage;
 use crate::time::monotonic;
 
 /// How long it may take to start, and to stop.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 /// How often its count is read.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an idle node is left alone before its memory is read.
@@ -165,7 +165,7 @@ fn follow(address: SocketAddr, counts: &watch::Sender<u64>) {
         let Ok(text) = get(address, "/metrics") else { return };
         let readings = Numbers { text }.sum("forebay_tick_readings_sum");
         counts.send_replace(readings as u64 / SIGNALS as u64);
-        std::thread::sleep(LOOK);
+        std::thread::park_timeout(LOOK);
     }
 }
 

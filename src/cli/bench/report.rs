@@ -82,7 +82,7 @@ pub(super) struct NodeNumbers {
 
 impl NodeNumbers {
     /// From what the node said before and after.
-    pub(super) fn new(run: &Run, idle: u64, before: Numbers, after: Numbers) -> NodeNumbers {
+    pub(super) fn new(run: &Run, idle: u64, before: &Numbers, after: &Numbers) -> NodeNumbers {
         let more = |name: &str| after.sum(name) - before.sum(name);
         let readings = (run.taken * SIGNALS as u64).max(1) as f64;
         let ticks = more("forebay_commit_seconds_count");
@@ -163,9 +163,11 @@ fn limit(cores: usize, run: &Run, numbers: &NodeNumbers) -> String {
         )
     };
     if others > 0.2 {
-        why += &format!("; something else on this machine uses {others:.2}");
+        let _ = write!(why, "; something else on this machine uses {others:.2}");
     }
-    why += &format!(
+    // Writing to a String cannot fail.
+    let _ = write!(
+        why,
         "; a tick holds {:.0} messages, so each sync of {:.1} ms acknowledges as many",
         numbers.readings_per_tick / SIGNALS as f64,
         numbers.commit_ms
