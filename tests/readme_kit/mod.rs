@@ -187,10 +187,25 @@ impl Node {
 
     /// Status and body of a GET; of a stream, its beginning.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, "")
+    }
+
+    /// Status and body of a POST of JSON.
+    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let more =
+            format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+        self.ask("POST", path, &more)
+    }
+
+    /// `more`: further headers and a body, if there are any.
+    fn ask(&self, method: &str, path: &str, more: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let host = &self.address;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let more = if more.is_empty() { "\r\n" } else { more };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         if path.contains("/stream") {
