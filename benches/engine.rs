@@ -71,7 +71,12 @@ fn input(spec: &PipelineSpec, from: i64, steps: i64) -> Vec<Input> {
         }
     }
     let asset = |n| Asset { id: format!("m{n:02}"), ..Asset::default() };
-    vec![Input { route: route(spec), assets: (0..ASSETS).map(asset).collect(), readings }]
+    vec![Input {
+        route: route(spec),
+        assets: (0..ASSETS).map(asset).collect(),
+        readings,
+        ..Input::default()
+    }]
 }
 
 fn engine(c: &mut Criterion) {

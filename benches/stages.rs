@@ -2,7 +2,6 @@
 //! in ticks of 100 ms. Readings a second is what `elem/s` says, for every stage, so that the figures can be compared.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use forebay::frame::Readings;
 use forebay::stage::{Around, Effects, Flow};
 use forebay::time::{Tick, Timestamp};
 
@@ -45,7 +44,10 @@ fn stages(c: &mut Criterion) {
             );
         });
         for (step, flow) in (1..).zip(&mut flows) {
-            let taken = std::mem::replace(flow, Flow::Readings(Readings::default(), Vec::new()));
+            let taken = std::mem::replace(
+                flow,
+                Flow::Readings(forebay::frame::Readings::default(), Vec::new()),
+            );
             let given = before.apply(taken, &around(step), &mut Effects::default());
             *flow = given.expect("it takes its input");
         }

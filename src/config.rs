@@ -287,6 +287,28 @@ pub struct FeedConfig {
     pub topic: String,
     /// Scores kept in memory for each pipeline and asset.
     pub history: usize,
+    /// Whether operators may acknowledge and shelve alarms over HTTP. Absent: where `listen` is loopback, since there
+    /// is no password here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commands: Option<bool>,
+    /// Names under which operators reach the page, besides addresses and `localhost`: commands that come under any
+    /// other name are refused.
+    pub hosts: Vec<String>,
+}
+
+impl FeedConfig {
+    /// Whether only this machine reaches the page.
+    pub fn is_loopback(&self) -> bool {
+        match self.listen.parse::<std::net::SocketAddr>() {
+            Ok(address) => address.ip().is_loopback(),
+            Err(_) => self.listen.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
+        }
+    }
+
+    /// Whether commands are taken.
+    pub fn takes_commands(&self) -> bool {
+        self.http && self.commands.unwrap_or_else(|| self.is_loopback())
+    }
 }
 
 impl Default for FeedConfig {
@@ -297,6 +319,8 @@ impl Default for FeedConfig {
             mqtt: true,
             topic: "forebay/{node}/{pipeline}/{asset}/{type}".into(),
             history: 720,
+            commands: None,
+            hosts: Vec::new(),
         }
     }
 }

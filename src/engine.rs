@@ -8,9 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::{Command, Refusal};
 use crate::frame::{Asset, Input, Readings, Windows};
-use crate::record::{Checkpoint, Record, Step};
-use crate::stage::{Account, Around, AssetTable, Effects, Flow, Reason, Stage, StageError};
+use crate::record::{AlarmState, Checkpoint, Step};
+use crate::stage::{
+    Account, Around, AssetTable, Effects, Flow, Order, Reason, Stage, StageError, Standing,
+};
 use crate::time::{Tick, Timestamp};
 
 /// All pipelines of a node and where they are.
@@ -19,7 +22,11 @@ pub struct Engine {
     tick: Tick,
     pipelines: Vec<Pipeline>,
     failures: Vec<Failure>,
+    answers: Vec<Answer>,
 }
+
+/// What came of a command: the alarm's state after it, or why nothing was done.
+pub type Answer = Result<AlarmState, Refusal>;
 
 /// A pipeline ready to run.
 pub struct Pipeline {
@@ -158,6 +165,46 @@ impl Pipeline {
         all
     }
 
+    /// Whether a command for this pipeline can be carried out at `now`.
+    fn judge(&self, command: &Command, now: Timestamp) -> Result<(), Refusal> {
+        let Some(asset) = self.assets.index(&command.asset) else {
+            return Err(no_asset(command));
+        };
+        let mut judges = self.stages.iter().map(|s| s.stage.judge(command, asset, now));
+        judges.find_map(|judged| judged).unwrap_or_else(|| Err(no_alarm(command)))
+    }
+
+    /// The tick's commands for this pipeline. They come before its readings, so an asset that only these bring is not
+    /// known yet; such a command is answered here.
+    fn orders<'a>(&self, input: &'a [Input], answers: &mut [Answer]) -> Vec<Order<'a>> {
+        let mut orders = Vec::new();
+        for (number, command) in input.iter().flat_map(|i| &i.commands).enumerate() {
+            if command.pipeline != self.name {
+                continue;
+            }
+            match self.assets.index(&command.asset) {
+                Some(asset) => orders.push(Order { command, number, asset }),
+                None => answers[number] = Err(no_asset(command)),
+            }
+        }
+        orders
+    }
+
+    /// Carries commands out.
+    fn obey(
+        &mut self,
+        orders: &[Order<'_>],
+        around: &Around<'_>,
+        effects: &mut Effects,
+        answers: &mut [Answer],
+    ) {
+        for order in orders {
+            let mut stages = self.stages.iter_mut();
+            let obeyed = stages.find_map(|s| s.stage.obey(*order, around, effects));
+            answers[order.number] = obeyed.unwrap_or_else(|| Err(no_alarm(order.command)));
+        }
+    }
+
     /// Takes a frame through the stages.
     fn run(
         &mut self,
@@ -184,7 +231,9 @@ impl Pipeline {
         node: &str,
         tick: Tick,
         ended: bool,
+        answers: &mut [Answer],
     ) -> (Effects, Option<Failure>) {
+        let orders = self.orders(input, answers);
         let readings = self.admit(input);
         let count = readings.len() as u64;
         let mut effects = Effects::default();
@@ -192,7 +241,10 @@ impl Pipeline {
         let assets = std::mem::take(&mut self.assets);
         let name = self.name.clone();
         let around = Around { node, pipeline: &name, assets: &assets.assets, tick, ended };
-        let result = catch_unwind(AssertUnwindSafe(|| self.run(readings, &around, &mut effects)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            self.obey(&orders, &around, &mut effects, answers);
+            self.run(readings, &around, &mut effects)
+        }));
         self.assets = assets;
         let reason = match result {
             Ok(Ok(())) => {
@@ -210,8 +262,20 @@ impl Pipeline {
         for planned in &mut self.stages {
             let _ = planned.stage.load(&[]); // empty state is always accepted
         }
+        for order in orders {
+            answers[order.number] = Err(Refusal::Failed(name.clone()));
+        }
         (Effects::default(), Some(Failure { pipeline: name, reason }))
     }
+}
+
+fn no_asset(command: &Command) -> Refusal {
+    Refusal::NoAsset { pipeline: command.pipeline.clone(), asset: command.asset.clone() }
+}
+
+fn no_alarm(command: &Command) -> Refusal {
+    let Command { pipeline, asset, alarm, .. } = command.clone();
+    Refusal::NoAlarm { pipeline, asset, alarm }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -223,7 +287,13 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 impl Engine {
     /// An engine that has seen nothing.
     pub fn new(node: String, pipelines: Vec<Pipeline>) -> Engine {
-        Engine { node, tick: Tick { seq: 0, now: Timestamp::MIN }, pipelines, failures: Vec::new() }
+        Engine {
+            node,
+            tick: Tick { seq: 0, now: Timestamp::MIN },
+            pipelines,
+            failures: Vec::new(),
+            answers: Vec::new(),
+        }
     }
 
     /// One step. A tick without readings is a step too: time passes.
@@ -247,8 +317,11 @@ impl Engine {
     fn advance(&mut self, tick: Tick, input: Vec<Input>, ended: bool) -> Step {
         self.tick = tick;
         let mut records = Vec::new();
+        let commands = input.iter().flat_map(|i| &i.commands);
+        self.answers = commands.map(|c| Err(Refusal::NoPipeline(c.pipeline.clone()))).collect();
         for pipeline in &mut self.pipelines {
-            let (effects, failure) = pipeline.step(&input, &self.node, tick, ended);
+            let answers = &mut self.answers;
+            let (effects, failure) = pipeline.step(&input, &self.node, tick, ended, answers);
             pipeline.account.records += effects.records.len() as u64;
             records.extend(effects.records);
             self.failures.extend(failure);
@@ -285,14 +358,32 @@ impl Engine {
         full.collect()
     }
 
-    /// The last change of every alarm that is on: for those who were not there when it happened.
-    pub fn standing_alarms(&self) -> Vec<Record> {
-        let on = self.pipelines.iter().flat_map(|p| {
-            let (node, pipeline, assets) = (&self.node, &p.name, &p.assets.assets);
-            let around = Around { node, pipeline, assets, tick: self.tick, ended: false };
-            p.stages.iter().flat_map(|s| s.stage.standing(&around)).collect::<Vec<_>>()
+    /// Whether a command can be carried out in a tick at `now`; it changes nothing.
+    pub fn judge(&self, command: &Command, now: Timestamp) -> Result<(), Refusal> {
+        match self.pipelines.iter().find(|p| p.name == command.pipeline) {
+            Some(pipeline) => pipeline.judge(command, now.max(self.tick.now)),
+            None => Err(Refusal::NoPipeline(command.pipeline.clone())),
+        }
+    }
+
+    /// What came of the last tick's commands, in their order.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// All alarms that are not normal.
+    pub fn standing(&self) -> Vec<Standing> {
+        let all = self.pipelines.iter().flat_map(|p| {
+            let around = Around {
+                node: &self.node,
+                pipeline: &p.name,
+                assets: &p.assets.assets,
+                tick: self.tick,
+                ended: false,
+            };
+            p.stages.iter().flat_map(move |s| s.stage.standing(&around))
         });
-        on.collect()
+        all.collect()
     }
 
     /// Windows since they were last asked for, of pipelines that keep them; `asset` points into the pipeline's assets.

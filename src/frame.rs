@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::Command;
 use crate::time::Timestamp;
 
 /// How far a value can be trusted, after OPC UA Part 8.
@@ -94,8 +95,8 @@ impl Readings {
     }
 }
 
-/// What one door brought in one tick: readings, and the assets that their `asset` column points into.
-/// Complete in itself, so that a journal entry needs nothing before it.
+/// What one door brought in one tick: readings, and the assets that their `asset` column points into; or, from the
+/// operators' door, commands. Complete in itself, so that a journal entry needs nothing before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// The route's name: schema, topics and format as one string (`pipeline::Route`).
@@ -104,6 +105,18 @@ pub struct Input {
     pub assets: Vec<Asset>,
     /// Their readings.
     pub readings: Readings,
+    /// What operators asked for, in order. Carried out before the tick's readings are looked at.
+    pub commands: Vec<Command>,
+}
+
+impl Input {
+    /// The name of the operators' door.
+    pub const OPERATORS: &str = "operators";
+
+    /// The input of a tick's commands.
+    pub fn of_commands(commands: Vec<Command>) -> Input {
+        Input { route: Input::OPERATORS.into(), commands, ..Input::default() }
+    }
 }
 
 /// How a resampled point came to be.

@@ -1,10 +1,12 @@
 //! Forebay: sensor readings in over MQTT, scored windows, alarms and records out, nothing lost on the way.
 //!
-//! The modules stand in the order in which a reading passes them.
+//! The modules stand in the order in which a reading passes them. What follows is the map, ARCHITECTURE.md.
+#![doc = include_str!("../ARCHITECTURE.md")]
 
 // words
 pub mod time;
 pub mod schema;
+pub mod command;
 pub mod frame;
 pub mod record;
 pub mod metrics;

@@ -133,6 +133,19 @@ pub enum AlarmState {
     Shelved,
 }
 
+impl AlarmState {
+    /// Its name, as in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            AlarmState::Normal => "normal",
+            AlarmState::Unacknowledged => "unacknowledged",
+            AlarmState::Acknowledged => "acknowledged",
+            AlarmState::Returned => "returned",
+            AlarmState::Shelved => "shelved",
+        }
+    }
+}
+
 /// How much an alarm matters.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -170,14 +183,23 @@ pub struct AlarmRecord {
     pub state: AlarmState,
     /// How much it matters.
     pub severity: Severity,
-    /// Event time of the change.
+    /// Event time of the change; of what an operator did, and of the end of a shelving, the node's clock.
     pub at: Timestamp,
     /// What the alarm watches (a score or a feature).
     pub on: String,
-    /// Its value at the change.
+    /// Its value at the change, or the last one before it.
     pub value: Option<f64>,
-    /// The limit that it crossed.
+    /// The limit that it crossed, or would cross next.
     pub limit: f64,
+    /// Who asked for the change, as they said it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why it was shelved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the shelving ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// What explains the score most, largest share first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contributions: Vec<Contribution>,

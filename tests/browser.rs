@@ -13,6 +13,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use feed_kit::works::Works;
 use feed_kit::{DEADLINE, Site, alarm, plant, score, status};
 use forebay::feed::NodeStatus;
 use forebay::record::{AlarmState, Record, Severity};
@@ -200,6 +201,79 @@ fn an_alarm_and_a_score_appear_without_a_reload() {
     )]);
     browser.until("!document.querySelector('#alarms').innerText.includes('dry running')");
     assert_eq!(browser.eval("window.opened"), "once", "the page was never loaded again");
+}
+
+#[test]
+fn an_operator_acknowledges_and_shelves_without_a_reload() {
+    let Some(mut browser) = Browser::start() else { return };
+    let mut works = Works::start();
+    works.run(0.0);
+    works.run(5.0);
+    browser.open(&works.site, 1280, false);
+    let alarms = "document.querySelector('#alarms').innerText";
+    let button =
+        |label: &str| format!("document.querySelector('#alarms [aria-label=\"{label}\"]')");
+    let ack = button("Acknowledge seized on m0");
+    browser.until(&format!("!!{ack}"));
+    browser.eval("(b => { b.value = 'anna'; b.dispatchEvent(new Event('change')); })(document.querySelector('#by'))");
+    browser.eval(&format!("{ack}.focus()"));
+    browser.picture("alarms-1280-light");
+    browser.eval(&format!("{ack}.click()"));
+    browser.until(&format!("{ack}.getAttribute('aria-disabled') === 'true'"));
+    works.obey();
+    browser.until(&format!("{alarms}.includes('active, acknowledged by anna')"));
+    browser.until(&format!("{ack} === null"));
+    assert_eq!(
+        browser.eval("document.activeElement.getAttribute('aria-label')"),
+        "Shelve seized on m0",
+        "the keyboard stays with the alarm"
+    );
+    browser.until(
+        "document.querySelector('#said').textContent.includes('seized on m0: acknowledged')",
+    );
+
+    // On a phone, in the dark.
+    browser.look(375, true);
+    browser.eval(&format!("{}.click()", button("Shelve high on m0")));
+    browser.until("document.querySelector('#shelve').open");
+    browser.picture("shelve-375-dark");
+    browser.eval("document.querySelector('#shelve-reason').value = 'bearing is changed'");
+    browser.eval("document.querySelector('#shelve [data-for=\"8h\"]').click()");
+    works.obey();
+    browser.until(&format!("{alarms}.includes('by anna: bearing is changed')"));
+    browser.until("document.querySelector('#alarm-count').textContent === '1 · 1 shelved'");
+    browser.until("document.documentElement.scrollWidth <= innerWidth");
+    browser.picture("alarms-375-dark");
+    works.run(0.0);
+    works.run(0.0);
+    browser.until("!document.querySelector('#no-alarms').hidden");
+    browser.eval(&format!("{}.click()", button("Unshelve high on m0")));
+    works.obey();
+    browser.until("document.querySelector('#alarms').hidden");
+    assert_eq!(browser.eval("window.opened"), "once", "the page was never loaded again");
+}
+
+#[test]
+fn a_command_that_is_refused_is_said() {
+    let Some(mut browser) = Browser::start() else { return };
+    let mut works = Works::start();
+    works.run(0.0);
+    works.run(5.0);
+    browser.open(&works.site, 1280, true);
+    let ack = "document.querySelector('#alarms [aria-label=\"Acknowledge high on m0\"]')";
+    browser.until(&format!("!!{ack}"));
+    // Somebody else was quicker, and this page still has the button under its finger.
+    let body = "{\"pipeline\":\"rig\",\"asset\":\"m0\",\"alarm\":\"high\"}";
+    assert_eq!(works.post("/api/v1/alarms/ack", body).code, 200);
+    browser.eval("void command('ack', { pipeline: 'rig', asset: 'm0', name: 'high' })");
+    works.obey();
+    browser.until(
+        "document.querySelector('#said').textContent.includes('there is nothing to acknowledge')",
+    );
+    // A node that takes no commands offers none.
+    works.site.status.send_modify(|s| s.commands = false);
+    browser.eval("listen()");
+    browser.until("document.querySelectorAll('#alarms button').length === 0");
 }
 
 #[test]

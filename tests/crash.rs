@@ -173,7 +173,8 @@ fn a_killed_node_loses_nothing_it_acknowledged() {
         let rest: Vec<String> = lines.map_while(Result::ok).collect();
         for line in &rest {
             let cut = line.starts_with("sent ") && !line.ends_with('}');
-            if !cut && !(Some(line) == rest.last() && line.starts_with("committed")) {
+            let torn = Some(line) == rest.last() && line.starts_with("committed");
+            if !cut && !torn {
                 known.hear(line);
             }
         }

@@ -119,6 +119,7 @@ fn readings_of_other_routes_are_left_alone() {
     let mut engine = engine(&spec);
     let foreign = Input {
         route: "another".into(),
+        commands: Vec::new(),
         assets: vec![Asset::default()],
         readings: input(&spec, &readings(0..5, 1.0)).remove(0).readings,
     };

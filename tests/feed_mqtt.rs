@@ -55,6 +55,9 @@ fn alarm(asset: &str, state: AlarmState) -> Arc<Record> {
         on: "anomaly".into(),
         value: Some(0.95),
         limit: 0.9,
+        by: None,
+        reason: None,
+        until: None,
         contributions: Vec::new(),
     }))
 }

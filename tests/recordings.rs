@@ -60,7 +60,7 @@ fn read_as(
     let mut read = Read { readings: Vec::new(), batches: 0, warnings: String::new() };
     let mut seen = 0;
     while let Some(batch) = recording.next() {
-        let Input { route, assets, readings } = batch?;
+        let Input { route, assets, readings, .. } = batch?;
         assert_eq!(route, "route");
         for i in 0..readings.len() {
             let asset = assets[readings.asset[i] as usize].id.clone();

@@ -49,6 +49,9 @@ fn records() -> Vec<Record> {
         on: "anomaly".into(),
         value: Some(0.9),
         limit: 0.8,
+        by: None,
+        reason: None,
+        until: None,
         contributions: Vec::new(),
     });
     let raw = Record::Raw(RawRecord {

@@ -1,4 +1,5 @@
 //! What the store does when its disk is not what it should be: it says what, sets it aside, and goes on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod store_kit;
 
@@ -409,7 +410,7 @@ fn a_changed_pipeline_is_noticed_and_nothing_is_doubled() {
     let options = options(folder.path(), NO_LIMITS);
     filled(&options, 3, &[]);
     let mut store = Store::open(&options).unwrap();
-    while let Some(entry) = store.recovered.entries.next() {
+    for entry in store.recovered.entries.by_ref() {
         let (tick, input) = entry.unwrap();
         let mut step = step(tick, input);
         step.records.truncate(2);
@@ -418,4 +419,42 @@ fn a_changed_pipeline_is_noticed_and_nothing_is_doubled() {
     let resumed = store.ledger.finish_recovery().unwrap();
     assert_eq!((resumed.changed, resumed.put_back), (3, 0));
     assert_eq!(ids(&store, resumed.committed).concat().len(), 15);
+}
+
+#[test]
+fn evicting_and_settling_at_once_leaves_the_books_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), [64 << 10, 8 << 10, 8 << 10, 8 << 10]);
+    let Store { mut ledger, mut outbox, recovered: _ } = Store::open(&options).unwrap();
+    let (upto, commits) = std::sync::mpsc::sync_channel::<Committed>(4);
+    let writer = std::thread::spawn(move || {
+        for seq in 1..=400 {
+            let wishes = [(1, 300), (1, 9_000), (2, 200), (3, 250), (0, 20)];
+            let step = step(tick(seq), input(&wishes));
+            upto.send(ledger.commit(&step, Receipts::new()).unwrap().0).unwrap();
+        }
+        ledger
+    });
+    let mut random = fastrand::Rng::with_seed(5);
+    for committed in commits {
+        if let Some(parcel) = outbox.next(committed, random.usize(..12_000)).unwrap() {
+            let some = parcel.records().map(|(key, _)| key).filter(|_| random.u8(..4) > 0);
+            outbox.settle(parcel.acked_keys(some.collect::<Vec<_>>())).unwrap();
+        }
+    }
+    let ledger = writer.join().unwrap();
+    let stats = ledger.stats();
+    assert!(stats.lane(Lane::Score).evicted > 0 && stats.sum(|lane| lane.delivered) > 0);
+    for lane in Lane::ALL {
+        let books = stats.lane(lane);
+        assert_eq!(books.made, books.queued + books.delivered + books.evicted, "{lane:?}");
+    }
+    drop((ledger, outbox));
+    // What a new start counts is what the two had agreed on.
+    let (store, committed) = opened(&options);
+    for lane in Lane::ALL {
+        assert_eq!(store.outbox.stats().lane(lane).queued, stats.lane(lane).queued, "{lane:?}");
+    }
+    assert!(store.recovered.notes.is_empty(), "{:?}", store.recovered.notes);
+    check_books(&store, committed);
 }

@@ -9,18 +9,19 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("schema", &["time"]),
-    ("frame", &["time"]),
+    ("command", &["time"]),
+    ("frame", &["time", "command"]),
     ("record", &["time", "frame"]),
     ("metrics", &["time", "record"]),
     ("decode", &["time", "schema", "frame", "pipeline::spec"]),
     ("model", &["time", "schema", "frame", "pipeline::spec"]),
-    ("stage", &["time", "schema", "frame", "record", "model", "pipeline::spec"]),
-    ("engine", &["time", "schema", "frame", "record", "stage"]),
-    ("store", &["time", "schema", "frame", "record", "config"]),
+    ("stage", &["time", "command", "schema", "frame", "record", "model", "pipeline::spec"]),
+    ("engine", &["time", "command", "schema", "frame", "record", "stage"]),
+    ("store", &["time", "command", "schema", "frame", "record", "config"]),
     ("link", &["time", "config"]),
     ("ingest", &["time", "schema", "frame", "decode", "store", "config", "link", "pipeline::spec"]),
     ("uplink", &["time", "record", "store", "config", "link", "metrics"]),
-    ("feed", &["time", "record", "config", "link", "metrics"]),
+    ("feed", &["time", "command", "record", "config", "link", "metrics"]),
 ];
 
 /// Crates that only the named places may use: swapping one means touching these alone.

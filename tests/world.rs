@@ -61,6 +61,9 @@ fn alarm(id: &str) -> Record {
         on: "anomaly".into(),
         value: Some(2.0),
         limit: 1.0,
+        by: None,
+        reason: None,
+        until: None,
         contributions: Vec::new(),
     })
 }

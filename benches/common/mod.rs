@@ -49,5 +49,6 @@ pub(crate) fn tick(loaded: &LoadedPipeline, step: i64) -> Input {
         }
     }
     let asset = |n| Asset { id: format!("pump-{n:02}"), ..Asset::default() };
-    Input { route: route(&loaded.spec), assets: (0..ASSETS).map(asset).collect(), readings }
+    let assets = (0..ASSETS).map(asset).collect();
+    Input { route: route(&loaded.spec), assets, readings, ..Input::default() }
 }

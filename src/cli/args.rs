@@ -51,8 +51,10 @@ impl Command {
     pub fn usual_log(&self) -> &'static str {
         match self {
             Command::Run(_) => "info,rumqttc=off,rumqttd=off",
-            // Its link fails on purpose, and the live status says so.
-            Command::Demo(_) => "warn,forebay::uplink=error,rumqttc=off,rumqttd=off",
+            // Its link fails and its plant sends rubbish on purpose; the live status and the summary say so.
+            Command::Demo(_) => {
+                "warn,forebay::uplink=error,forebay::node::refusals=error,rumqttc=off,rumqttd=off"
+            }
             _ => "warn,rumqttc=off,rumqttd=off",
         }
     }

@@ -1,7 +1,7 @@
 //! Records into a file, or to standard output, for `replay` and whoever keeps results: NDJSON, CSV, Parquet.
 //!
 //! NDJSON is the records themselves, one a line, as the uplink sends them, written as they come. CSV and Parquet are
-//! one flat table of all types ([`super::table`]): its columns are known when the last record is, so records wait in a
+//! one flat table of all types (`super::table`): its columns are known when the last record is, so records wait in a
 //! file beside the target until [`Results::finish`], and memory stays bounded. A target is complete or not there: it
 //! gets its name when it is finished (standard output and devices, of course, get what comes).
 

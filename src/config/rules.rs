@@ -391,6 +391,13 @@ impl Rules<'_> {
     fn feed(&mut self, spot: Spot<'_>, feed: &FeedConfig) {
         self.topic(spot.key("topic"), &feed.topic);
         self.at_least(spot.key("history"), "`history`", feed.history as u64, 1);
+        let is_name = |host: &str| !host.is_empty() && !host.contains(['/', '*', '@', ' ']);
+        if let Some(host) = feed.hosts.iter().find(|host| !is_name(host)) {
+            let problem = Problem::error(spot.key("hosts"), "this is not the name of a host");
+            let expected =
+                "a name as browsers show it, like \"gateway-1.plant\", with its port or without";
+            self.tell(problem.found(format!("`{host}`")).expected(expected));
+        }
         let listen = spot.key("listen");
         let host = feed
             .listen
@@ -402,12 +409,14 @@ impl Rules<'_> {
             (Ok(ip), _) if ip.is_loopback() => {}
             (Err(_), Some("localhost")) => {}
             (Ok(ip), _) => {
-                let problem = Problem::warning(
-                    listen,
-                    "anyone who reaches this address sees the plant: there is no password",
-                )
-                .found(format!("`{ip}`"))
-                .expected("127.0.0.1, with a proxy that asks who it is");
+                let open = if feed.takes_commands() {
+                    "anyone who reaches this address sees the plant and acknowledges its alarms: there is no password"
+                } else {
+                    "anyone who reaches this address sees the plant: there is no password"
+                };
+                let problem = Problem::warning(listen, open)
+                    .found(format!("`{ip}`"))
+                    .expected("127.0.0.1, with a proxy that asks who it is");
                 self.tell(problem);
             }
             (Err(_), _) => {

@@ -115,6 +115,7 @@ impl Rows {
             route: self.route.clone(),
             assets: std::mem::take(&mut self.assets),
             readings: std::mem::replace(&mut self.readings, room),
+            commands: Vec::new(),
         }
     }
 

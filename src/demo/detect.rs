@@ -148,6 +148,9 @@ mod tests {
             on: on.into(),
             value: None,
             limit: 1.0,
+            by: None,
+            reason: None,
+            until: None,
             contributions: Vec::new(),
         }
     }

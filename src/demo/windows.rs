@@ -132,7 +132,8 @@ pub fn windows_of(
             }
         }
         // All assets come in every tick, in order: the pipeline's numbers for them are the plant's.
-        let input = Input { route: route.clone(), assets: assets.clone(), readings };
+        let input =
+            Input { route: route.clone(), assets: assets.clone(), readings, ..Input::default() };
         engine.step(vec![input], START.plus(plant.elapsed()));
         engine.take_windows().into_iter().for_each(|closed| append(&mut windows, closed));
     }

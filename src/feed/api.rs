@@ -22,7 +22,8 @@ use crate::time::{self, Span, Timestamp};
 
 /// All paths, for whoever lost the way.
 pub const PATHS: &str = "/, /api/v1/status, /api/v1/pipelines, /api/v1/assets, \
-    /api/v1/assets/{pipeline}/{asset}, /api/v1/scores/latest, /api/v1/scores, /api/v1/alarms, /api/v1/losses, \
+    /api/v1/assets/{pipeline}/{asset}, /api/v1/scores/latest, /api/v1/scores, /api/v1/alarms, \
+    /api/v1/alarms/ack, /api/v1/alarms/shelve, /api/v1/alarms/unshelve, /api/v1/losses, \
     /api/v1/stream, /api/v1/chart/{pipeline}/{asset}.svg, /metrics, /healthz, /readyz";
 
 /// Why a request cannot be answered, as `{ "error", "expected" }`.
@@ -236,7 +237,7 @@ fn newest(records: &mut Vec<crate::record::ScoreRecord>, limit: usize) {
     records.drain(..records.len().saturating_sub(limit));
 }
 
-/// Alarms: `active=true` those that are on, most severe first; else the latest changes, newest first.
+/// Alarms: `active=true` those that are not normal, most severe first and shelved ones last; else the latest changes, newest first.
 pub async fn alarms(State(app): State<App>, query: RawQuery) -> Answer {
     let params = Params::new(query, &["active", "pipeline", "asset", "limit"])?;
     let limit = params.limit(1000)?;

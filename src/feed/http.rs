@@ -1,7 +1,7 @@
 //! The dashboards' HTTP server: who answers which path, health, and what every answer carries.
 //!
-//! `node` calls [`serve`] in a task of its own. It serves reads only, asks for no password (the config decides who
-//! can reach it; loopback by default), and holds a limited number of connections.
+//! `node` calls [`serve`] in a task of its own. It asks for no password (the config decides who can reach it; loopback
+//! by default) and serves reads, but for the operators' commands (`command`). It holds a limited number of connections.
 
 use std::io;
 use std::pin::Pin;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::serve::Listener;
 use axum::{Router, middleware};
 use serde_json::json;
@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::api::{self, Problem};
+use crate::feed::command::{self, Operators};
 use crate::feed::status::{NodeStatus, Pulse};
 use crate::feed::{Hub, page, sse};
 use crate::metrics::{CONTENT_TYPE, Metrics};
@@ -50,13 +51,15 @@ pub struct App {
     pub status: watch::Receiver<NodeStatus>,
     /// What follows from watching it.
     pub pulse: Pulse,
+    /// Where commands go; `None` where none are taken.
+    pub operators: Option<Operators>,
     /// Room for streams.
     pub streams: Arc<Semaphore>,
     /// Ends streams.
     pub stop: CancellationToken,
 }
 
-/// Serves until `stop`; answers under way get two seconds more.
+/// Serves until `stop`; answers under way get two seconds more. Without `operators` no command is taken.
 ///
 /// # Errors
 /// The listener does not know its own address any more.
@@ -65,6 +68,7 @@ pub async fn serve(
     hub: Hub,
     metrics: Arc<Metrics>,
     status: watch::Receiver<NodeStatus>,
+    operators: Option<Operators>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let app = App {
@@ -72,6 +76,7 @@ pub async fn serve(
         metrics,
         status,
         pulse: Pulse::new(),
+        operators,
         streams: Arc::new(Semaphore::new(STREAMS)),
         stop: stop.clone(),
     };
@@ -97,7 +102,17 @@ pub async fn serve(
 }
 
 fn router(app: App) -> Router {
+    let only_posted = async || {
+        let error = "this is a command, not something to read";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, error, "POST")
+    };
+    let commands = Router::new()
+        .route("/api/v1/alarms/ack", post(command::ack).fallback(only_posted))
+        .route("/api/v1/alarms/shelve", post(command::shelve).fallback(only_posted))
+        .route("/api/v1/alarms/unshelve", post(command::unshelve).fallback(only_posted))
+        .layer(DefaultBodyLimit::max(command::BODY_MAX));
     Router::new()
+        .merge(commands)
         .route("/", get(page::html))
         .route("/page.css", get(page::css))
         .route("/page.js", get(page::js))

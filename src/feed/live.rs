@@ -59,7 +59,7 @@ pub struct AssetLive {
     pub changes: VecDeque<AlarmRecord>,
 }
 
-/// An alarm that is on.
+/// An alarm that is not normal.
 #[derive(Clone, Debug, Serialize)]
 pub struct ActiveAlarm {
     /// Its last change.
@@ -73,7 +73,7 @@ pub struct ActiveAlarm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// An alarm is on.
+    /// An alarm wants somebody's eye.
     Alarm,
     /// A score is at or above its threshold, and no alarm is on (yet).
     Above,
@@ -185,20 +185,31 @@ impl Live {
             push(&mut asset.changes, alarm.clone(), ASSET_CHANGES_MAX);
         }
         let key = (alarm.pipeline.clone(), alarm.asset.clone(), alarm.name.clone());
-        if !is_active(alarm.state) {
-            self.active.remove(&key);
-            return;
-        }
-        if self.active.len() >= ACTIVE_MAX && !self.active.contains_key(&key) {
-            self.refused += 1;
-            return;
-        }
-        let raised_again = alarm.state == AlarmState::Unacknowledged;
         let since = match self.active.get(&key) {
-            Some(on) if !(raised_again && on.record.state == AlarmState::Returned) => on.since,
-            _ => alarm.at,
+            // Raised, or raised again.
+            _ if alarm.state == AlarmState::Unacknowledged => alarm.at,
+            Some(on) => on.since,
+            None => alarm.at,
         };
-        self.active.insert(key, ActiveAlarm { record: alarm.clone(), since });
+        self.list(alarm.clone(), since);
+    }
+
+    /// Puts an alarm on the list, or takes it off.
+    fn list(&mut self, record: AlarmRecord, since: Timestamp) {
+        let key = (record.pipeline.clone(), record.asset.clone(), record.name.clone());
+        if record.state == AlarmState::Normal {
+            self.active.remove(&key);
+        } else if self.active.len() >= ACTIVE_MAX && !self.active.contains_key(&key) {
+            self.refused += 1;
+        } else {
+            self.active.insert(key, ActiveAlarm { record, since });
+        }
+    }
+
+    /// Takes in an alarm that was on before this start.
+    pub fn recall(&mut self, alarm: AlarmRecord, since: Timestamp, now: Timestamp, at: Instant) {
+        self.entry((alarm.pipeline.clone(), alarm.asset.clone()), now, at);
+        self.list(alarm, since);
     }
 
     /// One asset.
@@ -220,10 +231,11 @@ impl Live {
 
     /// An asset as lists show it, at monotonic time `at`.
     pub fn view(&self, pipeline: &str, asset: &str, live: &AssetLive, at: Instant) -> AssetView {
-        let alarms: Vec<&ActiveAlarm> = self.alarms_of(pipeline, asset).collect();
+        let alarms = self.alarms_of(pipeline, asset).filter(|a| is_active(a.record.state));
+        let alarms: Vec<&ActiveAlarm> = alarms.collect();
         let scores = live.last.as_ref().map(scores_of).unwrap_or_default();
         AssetView {
-            state: state_of(&alarms, &scores, live, at),
+            state: state_of(!alarms.is_empty(), &scores, live, at),
             severity: alarms.iter().map(|a| a.record.severity).max(),
             alarms: alarms.iter().map(|a| a.record.name.clone()).collect(),
             tags: live.last.as_ref().map(|r| r.tags.clone()).unwrap_or_default(),
@@ -247,11 +259,17 @@ impl Live {
         self.active.range(first..).take_while(move |(key, _)| same(key)).map(|(_, alarm)| alarm)
     }
 
-    /// The alarms that are on, most severe first, then newest first.
+    /// The alarms that are not normal, most severe first, then newest first; shelved ones last.
     pub fn active(&self) -> Vec<&ActiveAlarm> {
         let mut alarms: Vec<&ActiveAlarm> = self.active.values().collect();
-        alarms.sort_by_key(|a| std::cmp::Reverse((a.record.severity, a.since)));
+        let rank = |a: &ActiveAlarm| (is_active(a.record.state), a.record.severity, a.since);
+        alarms.sort_by_key(|a| std::cmp::Reverse(rank(a)));
         alarms
+    }
+
+    /// How many alarms want somebody's eye: all but the shelved ones.
+    pub fn active_count(&self) -> usize {
+        self.active.values().filter(|a| is_active(a.record.state)).count()
     }
 
     /// The latest alarm changes, newest first.
@@ -264,10 +282,12 @@ impl Live {
         self.losses.iter().rev()
     }
 
-    /// How many alarms of each severity are on.
+    /// How many alarms of each severity want somebody's eye.
     pub fn active_by_severity(&self) -> [(Severity, usize); 4] {
         [Severity::Low, Severity::Medium, Severity::High, Severity::Critical].map(|severity| {
-            (severity, self.active.values().filter(|a| a.record.severity == severity).count())
+            let wanted = |a: &&ActiveAlarm| a.record.severity == severity;
+            let active = self.active.values().filter(|a| is_active(a.record.state));
+            (severity, active.filter(wanted).count())
         })
     }
 }
@@ -287,11 +307,11 @@ fn scores_of(record: &ScoreRecord) -> Vec<ScoreView> {
     scores
 }
 
-fn state_of(alarms: &[&ActiveAlarm], scores: &[ScoreView], live: &AssetLive, at: Instant) -> State {
+fn state_of(alarmed: bool, scores: &[ScoreView], live: &AssetLive, at: Instant) -> State {
     let usual = live.every.map_or(Duration::ZERO, |every| every.to_std() * SILENT_AFTER);
     let silent = at.saturating_duration_since(live.seen_at) > usual.max(Duration::from_mins(1));
     let above = |s: &ScoreView| matches!((s.value, s.threshold), (Some(v), Some(t)) if v >= t);
-    if !alarms.is_empty() {
+    if alarmed {
         State::Alarm
     } else if silent {
         State::Silent

@@ -3,10 +3,12 @@
 //! The engine thread publishes each committed tick's records through a [`HubHandle`], which never waits. The
 //! [`Keeper`] task takes them into the [`live::Live`] state, and hands them to whoever listens ([`Hub::subscribe`]).
 //! `http` serves pages, API, server-sent events and `/metrics`; `mqtt` publishes on the site's broker. A feed may drop
-//! anything and slows nothing; what it drops is counted. It writes nothing and decides nothing.
+//! anything and slows nothing; what it drops is counted. The one thing that goes the other way is an operator's
+//! command (`command`): it is handed to the engine thread like any other input.
 
 pub mod api;
 pub mod chart;
+pub mod command;
 pub mod history;
 pub mod http;
 pub mod live;
@@ -23,8 +25,8 @@ use serde_json::Value;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use crate::record::{AlarmState, Record};
-use crate::time;
+use crate::record::{AlarmRecord, AlarmState, Record};
+use crate::time::{self, Timestamp};
 use live::Live;
 
 pub use status::{LinkView, NodeStatus, PipelineView, StoreView};
@@ -133,6 +135,17 @@ impl Hub {
         (hub, handle, keeper)
     }
 
+    /// What was on before this start, each alarm's last change and since when it has been on: to be told once, before
+    /// anything is published.
+    pub fn recall(&self, alarms: Vec<(AlarmRecord, Timestamp)>) {
+        let (now, at) = (time::now(), time::monotonic());
+        self.live.send_modify(|live| {
+            for (record, since) in alarms {
+                live.recall(record, since, now, at);
+            }
+        });
+    }
+
     /// The state now. Keep the borrow short: the keeper waits for it.
     pub fn live(&self) -> watch::Ref<'_, Live> {
         self.live.borrow()
@@ -213,16 +226,15 @@ impl Keeper {
     }
 }
 
-/// Whether an alarm in this state still wants somebody's eye.
+/// Whether an alarm in this state wants somebody's eye. A shelved one is listed, but asks for nothing.
 pub(crate) fn is_active(state: AlarmState) -> bool {
-    state != AlarmState::Normal
+    !matches!(state, AlarmState::Normal | AlarmState::Shelved)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::{Lane, LossRecord};
-    use crate::time::Timestamp;
 
     fn loss(n: u64) -> Record {
         Record::Loss(LossRecord {

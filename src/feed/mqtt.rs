@@ -229,6 +229,14 @@ pub fn flat_alarm(alarm: &AlarmRecord) -> Map<String, Value> {
     if let Some(value) = alarm.value {
         flat.insert("value".into(), json!(value));
     }
+    for (name, said) in [("by", &alarm.by), ("reason", &alarm.reason)] {
+        if let Some(said) = said {
+            flat.insert(name.into(), json!(said));
+        }
+    }
+    if let Some(until) = alarm.until {
+        flat.insert("until".into(), json!(until));
+    }
     for (name, value) in &alarm.tags {
         put(&mut flat, "tag", name, json!(value));
     }

@@ -15,7 +15,9 @@ const SEVERITY = { critical: "‼ Critical", high: "! High", medium: "▲ Medium
 const STATE = { alarm: "! Alarm", above: "▲ Above threshold", silent: "◌ Silent", unscored: "? Not scored", normal: "✓ Normal" };
 const ORDER = Object.keys(STATE);
 const ALARM_STATE = { unacknowledged: "active", acknowledged: "active, acknowledged", returned: "over, not acknowledged", shelved: "shelved" };
-const CHANGE = { unacknowledged: "raised", acknowledged: "acknowledged", returned: "over, not acknowledged", shelved: "shelved", normal: "cleared" };
+const CHANGE = { unacknowledged: "raised", acknowledged: "acknowledged", returned: "over, not acknowledged", shelved: "shelved", normal: "back to normal" };
+// The state in words, with what an operator said of it.
+const words = (a, names) => names[a.state] + (a.until ? " until " + clock(a.until) : "") + (a.by ? " by " + a.by : "") + (a.reason ? ": " + a.reason : "");
 function pill(state, text) { const p = el("span", { className: "pill", textContent: text }); p.dataset.state = state; return p; }
 const number = (v) => v == null ? "–" : Math.abs(v) >= 1e5 || (v !== 0 && Math.abs(v) < 1e-3) ? v.toExponential(1) : String(+v.toPrecision(3));
 const whole = (n) => n >= 1e6 ? (n / 1e6).toFixed(1) + " M" : Math.round(n).toLocaleString();
@@ -65,28 +67,75 @@ function connection(state, text) { $("stream").dataset.state = state; $("stream"
 
 // --- alarms
 const alarmKey = (a) => JSON.stringify([a.pipeline, a.asset, a.name]);
-function alarmRow(a, time, words) {
+function alarmRow(a, time, ...rest) {
   const value = number(a.value) + (a.limit == null ? "" : " (limit " + number(a.limit) + ")");
-  const row = el("tr");
-  for (const kid of [pill(a.severity, SEVERITY[a.severity]), el("a", { href: href(a), textContent: a.asset }), a.name, a.on + " " + value, clock(time), words]) row.append(el("td", {}, kid));
+  const row = el("tr", { className: a.state });
+  for (const kid of [pill(a.severity, SEVERITY[a.severity]), el("a", { href: href(a), textContent: a.asset }), a.name, a.on + " " + value, clock(time), ...rest]) row.append(el("td", {}, kid));
   return row;
 }
 function showAlarms() {
   const rank = Object.keys(SEVERITY);
-  const on = [...alarms.values()].sort((a, b) => rank.indexOf(a.severity) - rank.indexOf(b.severity) || (a.since < b.since ? 1 : -1));
-  $("alarm-count").textContent = on.length;
-  $("no-alarms").hidden = on.length > 0;
+  const silent = (a) => a.state === "shelved", shelved = [...alarms.values()].filter(silent).length;
+  const on = [...alarms.values()].sort((a, b) => silent(a) - silent(b) || rank.indexOf(a.severity) - rank.indexOf(b.severity) || (a.since < b.since ? 1 : -1));
+  $("alarm-count").textContent = on.length - shelved + (shelved ? " · " + shelved + " shelved" : "");
+  $("no-alarms").hidden = on.length > shelved;
   $("alarms").hidden = on.length === 0;
-  $("alarms").querySelector("tbody").replaceChildren(...on.slice(0, 200).map((a) => alarmRow(a, a.since, ALARM_STATE[a.state])));
+  $("who").hidden = on.length === 0 || !node || !node.commands;
+  const { alarm, act } = document.activeElement.dataset;
+  $("alarms").querySelector("tbody").replaceChildren(...on.slice(0, 200).map((a) => alarmRow(a, a.since, words(a, ALARM_STATE), deeds(a))));
+  if (alarm) { // whoever was at a button of this alarm stays with it
+    const same = [...document.querySelectorAll("#alarms button")].filter((b) => b.dataset.alarm === alarm);
+    const next = same.find((b) => b.dataset.act === act) || same[0];
+    if (next) next.focus();
+  }
   $("recent").hidden = changes.length === 0;
-  $("changes").querySelector("tbody").replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, CHANGE[a.state])));
+  $("changes").querySelector("tbody").replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, words(a, CHANGE))));
+}
+// What an operator can do to an alarm. What they did shows when the node says so, here and to everybody.
+const asked = new Set(); // keys of alarms whose command is on its way
+function deeds(a) {
+  const key = alarmKey(a), place = el("span", { className: "tabs" });
+  const add = (text, act) => {
+    const b = el("button", { type: "button", textContent: text, onclick: () => { if (!asked.has(key)) act(); } });
+    b.setAttribute("aria-label", text + " " + a.name + " on " + a.asset);
+    b.setAttribute("aria-disabled", asked.has(key));
+    Object.assign(b.dataset, { alarm: key, act: text });
+    place.append(b);
+  };
+  if (!node || !node.commands) return place;
+  if (a.state === "unacknowledged" || a.state === "returned") add("Acknowledge", () => command("ack", a));
+  if (a.state === "shelved") add("Unshelve", () => command("unshelve", a)); else add("Shelve", () => askShelve(a));
+  return place;
+}
+async function command(path, a, more) {
+  const key = alarmKey(a), by = $("by").value.trim(), what = a.name + " on " + a.asset + ": ";
+  let good = false, said;
+  asked.add(key);
+  showAlarms();
+  try {
+    const body = JSON.stringify({ pipeline: a.pipeline, asset: a.asset, alarm: a.name, ...(by && { by }), ...more });
+    const answer = await fetch("/api/v1/alarms/" + path, { method: "POST", headers: { "content-type": "application/json" }, body });
+    const told = await answer.json();
+    good = answer.ok;
+    said = !good ? told.error + "; expected: " + told.expected : told.state ? CHANGE[told.state] : "accepted, and not yet carried out";
+  } catch { said = "the node does not answer, so it may not have been done"; }
+  asked.delete(key);
+  $("said").textContent = what + said;
+  $("said").dataset.state = good ? "normal" : "alarm";
+  showAlarms();
+}
+let toShelve = null;
+function askShelve(a) {
+  toShelve = a;
+  $("shelve-what").textContent = a.name + " on " + a.asset + " stays silent for that time, whatever happens. If it is on after it, it is raised again.";
+  $("shelve").showModal();
 }
 function takeAlarm(a) {
   const key = alarmKey(a), before = alarms.get(key);
   if (a.state === "normal") alarms.delete(key);
-  else alarms.set(key, { ...a, since: before && before.state !== "returned" ? before.since : a.at });
+  else alarms.set(key, { ...a, since: before && a.state !== "unacknowledged" ? before.since : a.at });
   changes = [a, ...changes].slice(0, 50);
-  $("announce").textContent = `${SEVERITY[a.severity].slice(2)} alarm ${a.name} on ${a.asset}: ${CHANGE[a.state]}`;
+  $("announce").textContent = `${SEVERITY[a.severity].slice(2)} alarm ${a.name} on ${a.asset}: ${words(a, CHANGE)}`;
   showAlarms();
   if (assets.has(keyOf(a))) { restate(assets.get(keyOf(a))); assets.get(keyOf(a)).dirty = true; } else reload();
   if (shown === keyOf(a)) wantDetail = true;
@@ -95,7 +144,9 @@ function takeAlarm(a) {
 // --- assets
 function restate(entry) {
   const v = entry.view, silent = Math.max(60, 5 * (v.every_seconds || 0));
-  const on = [...alarms.values()].filter((a) => a.pipeline === v.pipeline && a.asset === v.asset), was = v.state;
+  const mine = [...alarms.values()].filter((a) => a.pipeline === v.pipeline && a.asset === v.asset), was = v.state;
+  const on = mine.filter((a) => a.state !== "shelved");
+  entry.shelved = mine.length - on.length;
   entry.age = v.age_seconds + (Date.now() - entry.at) / 1000;
   v.alarms = on.map((a) => a.name);
   entry.worst = Math.min(9, ...on.map((a) => Object.keys(SEVERITY).indexOf(a.severity)));
@@ -121,7 +172,7 @@ function paintCard(entry) {
   p.name.textContent = v.asset;
   p.state.className = "pill"; p.state.dataset.state = look;
   p.state.textContent = v.state === "alarm" ? SEVERITY[look] + " alarm" : STATE[v.state];
-  p.sub.textContent = [v.alarms.join(", "), v.pipeline, ...Object.values(v.tags || {})].filter(Boolean).join(" · ");
+  p.sub.textContent = [v.alarms.join(", "), entry.shelved && entry.shelved + " shelved", v.pipeline, ...Object.values(v.tags || {})].filter(Boolean).join(" · ");
   p.scores.replaceChildren(...v.scores.map((s) => el("span", { className: s.value != null && s.threshold != null && s.value >= s.threshold ? "over" : "" },
     el("b", { textContent: number(s.value) }), " " + s.name.replaceAll("_", " ") + (s.threshold == null ? "" : " / " + number(s.threshold)))));
   p.left.textContent = "window " + ago(entry.age);
@@ -218,7 +269,7 @@ async function showDetail() {
     return el("li", {}, el("span", { textContent: c.name }), el("span", { className: "meter" }, bar), number(c.value));
   }));
   if (!$("contributions").children.length) $("contributions").append(el("li", { className: "sub", textContent: "The model does not say." }));
-  $("history").replaceChildren(...body.changes.slice(0, 20).map((a) => el("li", {}, pill(a.severity, SEVERITY[a.severity]), ` ${a.name} ${CHANGE[a.state]}, ${clock(a.at)}, ${a.on} ${number(a.value)}`)));
+  $("history").replaceChildren(...body.changes.slice(0, 20).map((a) => el("li", {}, pill(a.severity, SEVERITY[a.severity]), ` ${a.name} ${words(a, CHANGE)}, ${clock(a.at)}, ${a.on} ${number(a.value)}`)));
   if (!body.changes.length) $("history").append(el("li", { className: "sub", textContent: "No alarm since the node started." }));
   document.querySelector("figcaption .limit").hidden = !names.includes(metric);
   $("legend").textContent = metric.replaceAll("_", " ");
@@ -278,6 +329,13 @@ setInterval(() => {
 setInterval(() => { arrange(); drawCharts(); if (shown && wantDetail && !document.hidden) { wantDetail = false; showDetail(); } }, 1000);
 setInterval(() => { for (const entry of assets.values()) restate(entry); }, 5000);
 for (const id of ["filter", "only"]) $(id).addEventListener("input", () => { for (const entry of assets.values()) sift(entry); });
+try { $("by").value = localStorage.getItem("by") || ""; } catch { /* no place to remember a name */ }
+$("by").addEventListener("change", () => { try { localStorage.setItem("by", $("by").value); } catch { /* then it is asked again */ } });
+for (const button of document.querySelectorAll("#shelve button")) button.addEventListener("click", () => {
+  const reason = $("shelve-reason").value.trim();
+  $("shelve").close();
+  if (button.dataset.for) { command("shelve", toShelve, { for: button.dataset.for, ...(reason && { reason }) }); $("shelve-reason").value = ""; }
+});
 window.addEventListener("hashchange", route);
 window.addEventListener("resize", () => { wantDetail = true; for (const entry of assets.values()) entry.dirty = true; });
 listen(); route();

@@ -42,6 +42,8 @@ pub struct NodeStatus {
     pub outages: u64,
     /// What is computed.
     pub pipelines: Vec<PipelineView>,
+    /// Whether operators may acknowledge and shelve alarms over HTTP.
+    pub commands: bool,
     /// Goes up whenever the engine thread comes round, with readings or without, at least once in 10 s.
     #[serde(skip)]
     pub beats: u64,
@@ -110,7 +112,7 @@ pub struct StatusView {
     pub evicted: u64,
     /// Assets known to dashboards.
     pub assets: usize,
-    /// Alarms that are on.
+    /// Alarms that want somebody's eye: raised or returned, not shelved.
     pub alarms_active: usize,
     /// Records that dashboards were not shown.
     pub feed_skipped: u64,
@@ -166,7 +168,7 @@ impl Pulse {
         let sum = |of: fn(&LaneCounts) -> u64| status.lanes.values().map(of).sum();
         let (assets, alarms_active) = {
             let live = hub.live();
-            (live.asset_count(), live.active().len())
+            (live.asset_count(), live.active_count())
         };
         StatusView {
             now: time::now(),

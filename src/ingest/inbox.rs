@@ -67,10 +67,11 @@ impl Inbox {
     }
 
     /// The next tick's messages: waits for the first one, then until the tick closes. Returns at `wake` with what
-    /// is there, which may be nothing. `None`: the source has ended and everything it brought has been taken.
+    /// is there, which may be nothing, and as soon as the bell rings. `None`: the source has ended and everything it brought has been taken.
     pub fn next_batch(&mut self, wake: Option<Instant>) -> Option<Batch> {
         let mut batch = Batch::default();
         match self.wait(wake) {
+            Ok(handful) if handful.is_empty() => return Some(batch),
             Ok(handful) => self.put(&mut batch, handful),
             Err(RecvTimeoutError::Timeout) => return Some(batch),
             Err(RecvTimeoutError::Disconnected) => return None,
@@ -96,6 +97,10 @@ impl Inbox {
                     }
                 },
             };
+            // Only the bell sends nothing.
+            if handful.is_empty() {
+                break;
+            }
             self.put(&mut batch, handful);
             arrived = monotonic();
             if arrived >= closes || self.is_over(&batch) {
@@ -227,7 +232,7 @@ mod tests {
         }
     }
 
-    fn inbox(closing: Closing) -> (SyncSender<Vec<Delivery>>, Inbox) {
+    fn inbox(closing: Closing) -> (Arc<SyncSender<Vec<Delivery>>>, Inbox) {
         let opened = open(Limits::new(closing.in_flight), closing);
         opened.inbox.waiting.bytes.store(1 << 30, Ordering::Relaxed);
         opened.inbox.waiting.unacknowledged.store(1 << 30, Ordering::Relaxed);
@@ -282,6 +287,24 @@ mod tests {
         sender.send(vec![delivery(1, 1, 1)]).unwrap();
         assert_eq!(inbox.next_batch(soon()).unwrap().deliveries.len(), 1);
         assert_eq!(inbox.next_batch(Some(monotonic())).unwrap(), Batch::default());
+    }
+
+    #[test]
+    fn the_bell_closes_a_tick_and_does_not_keep_the_queue_open() {
+        let opened = open(Limits::new(1000), Closing::new(LONG, 1000, 1000));
+        let (bell, mut inbox, sender) = (opened.bell, opened.inbox, opened.door.deliveries);
+        bell.ring();
+        assert_eq!(inbox.next_batch(None).unwrap(), Batch::default());
+        sender.send(vec![delivery(1, 0, 1)]).unwrap();
+        bell.ring();
+        sender.send(vec![delivery(2, 0, 1)]).unwrap();
+        bell.ring();
+        for _ in 0..2 {
+            assert_eq!(inbox.next_batch(None).unwrap().deliveries.len(), 1);
+        }
+        drop(sender);
+        bell.ring();
+        assert!(inbox.next_batch(None).is_none());
     }
 
     #[test]

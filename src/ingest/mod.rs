@@ -9,9 +9,9 @@ pub mod inbox;
 pub mod mqtt;
 pub mod replay;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,7 +103,7 @@ struct Waiting {
 /// The source's end of the queue.
 #[derive(Debug)]
 pub struct Door {
-    deliveries: SyncSender<Vec<Delivery>>,
+    deliveries: Arc<SyncSender<Vec<Delivery>>>,
     current: watch::Sender<Current>,
     status: watch::Sender<LinkStatus>,
     counts: Arc<IngestCounts>,
@@ -120,6 +120,8 @@ pub struct Opened {
     pub inbox: Inbox,
     /// For the engine thread: what is durable.
     pub acks: Acks,
+    /// For whoever has something else for the engine thread.
+    pub bell: Bell,
     /// For `/readyz` and the live status.
     pub status: watch::Receiver<LinkStatus>,
     /// For metrics.
@@ -131,6 +133,7 @@ pub fn open(limits: Limits, closing: Closing) -> Opened {
     // Each slot holds at least one message, so this many slots take everything the limits let in.
     let slots = usize::from(limits.in_flight) + limits.unacknowledged_max;
     let (deliveries, receiver) = sync_channel(slots);
+    let deliveries = Arc::new(deliveries);
     let (current, current_reader) = watch::channel(None);
     let (status, status_reader) = watch::channel(LinkStatus::Connecting);
     let counts = Arc::new(IngestCounts::default());
@@ -138,9 +141,24 @@ pub fn open(limits: Limits, closing: Closing) -> Opened {
     Opened {
         inbox: Inbox::new(receiver, Arc::clone(&waiting), closing),
         acks: Acks { current: current_reader, counts: Arc::clone(&counts) },
+        bell: Bell(Arc::downgrade(&deliveries)),
         status: status_reader,
         counts: Arc::clone(&counts),
         door: Door { deliveries, current, status, counts, waiting, limits },
+    }
+}
+
+/// Closes the tick that is open, or has an empty one made, so that the engine thread looks around at once. It does not
+/// keep the queue open: once the source has ended it does nothing.
+#[derive(Clone, Debug)]
+pub struct Bell(Weak<SyncSender<Vec<Delivery>>>);
+
+impl Bell {
+    /// Never waits. With a full queue the engine thread comes round anyway.
+    pub fn ring(&self) {
+        if let Some(deliveries) = self.0.upgrade() {
+            drop(deliveries.try_send(Vec::new()));
+        }
     }
 }
 
@@ -180,7 +198,7 @@ impl Acks {
 /// the socket brought.
 #[derive(Debug)]
 struct Hand {
-    deliveries: SyncSender<Vec<Delivery>>,
+    deliveries: Arc<SyncSender<Vec<Delivery>>>,
     handful: Vec<Delivery>,
     waiting: Arc<Waiting>,
     counts: Arc<IngestCounts>,

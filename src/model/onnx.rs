@@ -1,7 +1,7 @@
 //! What an ONNX file says of itself: its inputs and outputs, and Forebay's own notes in `metadata_props`.
 //!
 //! Read from the file's protobuf by `session` before any runtime sees it, because tract gives no metadata and
-//! neither runtime survives every damaged file. It promises: [`parse`] never panics, and what it lets through has
+//! neither runtime survives every damaged file. It promises: `parse` never panics, and what it lets through has
 //! tensors as large as they say, unique outputs, and all its weights inside. It does not check what nodes compute.
 
 use std::any::Any;

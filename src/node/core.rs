@@ -10,9 +10,11 @@ use tokio::sync::watch;
 use super::NodeError;
 use super::refusals::Refusals;
 use super::status::{CoreView, view};
+use crate::command::Command;
 use crate::decode::{DecodeError, Decoder, Rows};
-use crate::engine::Engine;
+use crate::engine::{Answer, Engine};
 use crate::feed::HubHandle;
+use crate::feed::command::{Order, Orders};
 use crate::frame::Input;
 use crate::ingest::{Acks, Batch, Delivery, Inbox};
 use crate::metrics::Metrics;
@@ -37,6 +39,7 @@ pub(super) struct Core {
     pub(super) ledger: Ledger,
     pub(super) inbox: Inbox,
     pub(super) acks: Acks,
+    pub(super) orders: Orders,
     pub(super) routes: Vec<Route>,
     pub(super) committed: watch::Sender<Committed>,
     pub(super) hub: HubHandle,
@@ -66,7 +69,8 @@ impl Core {
     /// Runs until the source has ended.
     pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
         // Dashboards start empty; what is on since before the start is not shown as over.
-        self.hub.publish(self.engine.standing_alarms());
+        let standing = self.engine.standing().into_iter().map(|s| Record::Alarm(s.record));
+        self.hub.publish(standing.collect());
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -98,8 +102,13 @@ impl Core {
         for delivery in &deliveries {
             self.decode(delivery)?;
         }
-        let input: Vec<Input> =
+        let mut input: Vec<Input> =
             self.routes.iter_mut().filter(|r| !r.rows.is_empty()).map(|r| r.rows.take()).collect();
+        let orders = self.orders(at);
+        if !orders.is_empty() {
+            let commands = orders.iter().map(|order| order.command.clone()).collect();
+            input.push(Input::of_commands(commands));
+        }
         let due = self.engine.wake_at().is_some_and(|wake| wake <= at);
         if input.is_empty() && receipts.is_empty() && !due {
             return Ok(());
@@ -120,6 +129,9 @@ impl Core {
             self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
         }
         self.warn();
+        for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
+            tell_operator(order, answer);
+        }
         Ok(())
     }
 
@@ -140,6 +152,18 @@ impl Core {
                 "a pipeline lost this tick's readings and what it remembered; the others go on"
             );
         }
+    }
+
+    /// The operators' commands for this tick. What cannot be done is answered at once: it costs no tick and no write.
+    fn orders(&mut self, at: Timestamp) -> Vec<Order> {
+        let mut fit = Vec::new();
+        for order in self.orders.take() {
+            match self.engine.judge(&order.command, at) {
+                Ok(()) => fit.push(order),
+                Err(refusal) => tell_operator(order, Err(refusal)),
+            }
+        }
+        fit
     }
 
     /// Adds a message's readings to the rows of every route that it is for.
@@ -215,6 +239,21 @@ impl Core {
         }
         self.status.send_replace(view);
     }
+}
+
+/// Answers a command. Whoever asked may have left meanwhile.
+fn tell_operator(order: Order, answer: Answer) {
+    let Order { command: Command { pipeline, asset, alarm, action, by }, answer: to } = order;
+    let (action, by) = (action.name(), by.unwrap_or_default());
+    match &answer {
+        Ok(_) => {
+            tracing::info!(pipeline, asset, alarm, action, by, "an operator's command");
+        }
+        Err(why) => {
+            tracing::debug!(pipeline, asset, alarm, action, by, %why, "a command was refused");
+        }
+    }
+    drop(to.send(answer));
 }
 
 /// What dashboards are shown.

@@ -27,8 +27,9 @@ pub use self::status::{CoreView, counts};
 use crate::config::{Config, TargetConfig};
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::Engine;
+use crate::feed::command::{self, Operators};
 use crate::feed::mqtt::{FeedCounts, MqttFeed};
-use crate::feed::{Hub, Keeper, NodeStatus};
+use crate::feed::{Hub, Keeper, NodeStatus, http};
 use crate::ingest::{self, Closing, Limits, MqttSource};
 use crate::link::{LinkStatus, SetupError};
 use crate::metrics::{LaneCounts, Metrics};
@@ -175,11 +176,16 @@ impl Node {
         let (core_status, core_reader) = watch::channel(CoreView::default());
         let (core_end, core_ended) = oneshot::channel();
         let meter = store.ledger.meter();
+        let bell = opened.bell;
+        let (operators, orders) = command::open(move || bell.ring(), &config.feed.hosts);
+        let operators = config.feed.takes_commands().then_some(operators);
+        hub.recall(parts.engine.standing().into_iter().map(|s| (s.record, s.since)).collect());
         let core = Core {
             engine: parts.engine,
             ledger: store.ledger,
             inbox: opened.inbox,
             acks: opened.acks,
+            orders,
             routes: parts.routes,
             committed,
             hub: hub_handle,
@@ -202,6 +208,7 @@ impl Node {
             runtime: parts.runtime.name(),
             started: now(),
             pipelines: pipelines.iter().map(status::pipeline).collect(),
+            commands: operators.is_some(),
             core: core_reader.clone(),
             ingest: (config.mqtt.url.clone(), opened.status),
             door: opened.counts,
@@ -214,7 +221,7 @@ impl Node {
         let status = tasks.status(sources);
         let address = parts.listener.as_ref().and_then(|l| l.local_addr().ok());
         if let Some(listener) = parts.listener {
-            tasks.serve(listener, hub.clone(), metrics, status.clone());
+            tasks.serve(listener, hub.clone(), metrics, status.clone(), operators);
         }
         let runtime = parts.runtime;
         let uplink = uplink.map(|u| u.2);
@@ -430,10 +437,11 @@ impl Tasks {
         hub: Hub,
         metrics: Arc<Metrics>,
         status: watch::Receiver<NodeStatus>,
+        operators: Option<Operators>,
     ) {
         let (stop, address) = (self.stop_feed.clone(), listener.local_addr());
         self.spawn("dashboards", async move {
-            let served = crate::feed::http::serve(listener, hub, metrics, status, stop).await;
+            let served = http::serve(listener, hub, metrics, status, operators, stop).await;
             let address = address.map(|a| a.to_string()).unwrap_or_default();
             served.map_err(|source| NodeError::Listen { address, source })
         });

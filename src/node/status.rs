@@ -71,6 +71,7 @@ pub(super) struct Sources {
     pub(super) runtime: String,
     pub(super) started: Timestamp,
     pub(super) pipelines: Vec<PipelineView>,
+    pub(super) commands: bool,
     pub(super) core: watch::Receiver<CoreView>,
     pub(super) ingest: (String, watch::Receiver<LinkStatus>),
     pub(super) door: Arc<IngestCounts>,
@@ -119,6 +120,7 @@ impl Sources {
             lanes,
             outages,
             pipelines,
+            commands: self.commands,
             beats: core.beats,
         }
     }

@@ -7,6 +7,7 @@
 pub mod alarm;
 mod checks;
 pub mod clean;
+mod condition;
 pub mod emit;
 pub mod features;
 pub mod resample;
@@ -17,8 +18,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::{Command, Refusal};
 use crate::frame::{Asset, Grid, Readings, Windows};
-use crate::record::{Outgoing, Record};
+use crate::record::{AlarmRecord, AlarmState, Outgoing};
 use crate::time::{Tick, Timestamp};
 
 /// What flows between stages.
@@ -55,6 +57,33 @@ pub trait Stage: Send {
         effects: &mut Effects,
     ) -> Result<Flow, StageError>;
 
+    /// Whether an operator's command can be carried out at `now`; `None`: it is for no alarm of this stage. `asset` is
+    /// the index of the command's asset.
+    fn judge(
+        &self,
+        _command: &Command,
+        _asset: u32,
+        _now: Timestamp,
+    ) -> Option<Result<(), Refusal>> {
+        None
+    }
+
+    /// Carries an operator's command out, before the tick's input is applied; says the alarm's state after it, or
+    /// why nothing was done. `None`: it is for no alarm of this stage.
+    fn obey(
+        &mut self,
+        _order: Order<'_>,
+        _around: &Around<'_>,
+        _effects: &mut Effects,
+    ) -> Option<Result<AlarmState, Refusal>> {
+        None
+    }
+
+    /// The alarms that are not normal, each with its last change.
+    fn standing(&self, _around: &Around<'_>) -> Vec<Standing> {
+        Vec::new()
+    }
+
     /// Its memory, as bytes that [`Stage::load`] understands. Stages without memory give none.
     fn save(&self) -> Result<Vec<u8>, StageError> {
         Ok(Vec::new())
@@ -69,11 +98,26 @@ pub trait Stage: Send {
     fn wake_at(&self) -> Option<Timestamp> {
         None
     }
+}
 
-    /// The last change of every alarm that is on, for those who did not see it happen.
-    fn standing(&self, _around: &Around<'_>) -> Vec<Record> {
-        Vec::new()
-    }
+/// A command in its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    /// What is asked.
+    pub command: &'a Command,
+    /// Its number among all commands of the tick.
+    pub number: usize,
+    /// The index of its asset.
+    pub asset: u32,
+}
+
+/// An alarm that is not normal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Its last change.
+    pub record: AlarmRecord,
+    /// When it was raised, or shelved if it was not.
+    pub since: Timestamp,
 }
 
 /// Where a stage finds itself: read-only.
@@ -186,9 +230,9 @@ pub struct Account {
     pub scores: u64,
     /// Scores not given: an input was missing, or the model failed.
     pub unscored: u64,
-    /// Alarms raised.
+    /// Alarms raised, shelved ones too.
     pub alarms_raised: u64,
-    /// Alarms cleared.
+    /// Alarms cleared, shelved ones too.
     pub alarms_cleared: u64,
     /// Records made.
     pub records: u64,
@@ -311,6 +355,11 @@ impl AssetTable {
         self.by_id.insert(asset.id.clone(), index);
         self.assets.push(asset.clone());
         Some(index)
+    }
+
+    /// The index of an asset that is known.
+    pub(crate) fn index(&self, id: &str) -> Option<u32> {
+        self.by_id.get(id).copied()
     }
 
     /// A table of these assets.

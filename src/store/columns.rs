@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::Command;
 use crate::frame::{Asset, Input, Quality, Readings};
 use crate::time::Timestamp;
 
@@ -21,6 +22,7 @@ pub(super) struct Packed {
     values: Values,
     /// Qualities and how often each repeats.
     quality: Vec<(Quality, u32)>,
+    commands: Vec<Command>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +60,7 @@ pub(super) fn pack(input: &Input) -> Packed {
         steps,
         values: pack_values(&readings.value),
         quality,
+        commands: input.commands.clone(),
     }
 }
 
@@ -81,7 +84,8 @@ pub(super) fn unpack(packed: Packed) -> Option<Input> {
     let value = unpack_values(packed.values, len)?;
     let fits = [packed.asset.len(), packed.signal.len(), quality.len(), value.len()] == [len; 4];
     let readings = Readings { asset: packed.asset, signal: packed.signal, ts, value, quality };
-    fits.then_some(Input { route: packed.route, assets: packed.assets, readings })
+    let Packed { route, assets, commands, .. } = packed;
+    fits.then_some(Input { route, assets, readings, commands })
 }
 
 fn pack_values(values: &[f64]) -> Values {
@@ -167,7 +171,8 @@ mod tests {
 
         #[test]
         fn what_is_packed_comes_back_bit_for_bit(readings in readings()) {
-            let input = Input { route: "r".into(), assets: vec![Asset::default()], readings };
+            let (route, assets) = ("r".into(), vec![Asset::default()]);
+            let input = Input { route, assets, readings, ..Input::default() };
             let bytes = postcard::to_stdvec(&pack(&input)).unwrap();
             let back = unpack(postcard::from_bytes(&bytes).unwrap()).unwrap();
             let bits = |r: &Readings| r.value.iter().map(|v| v.to_bits()).collect::<Vec<_>>();

@@ -106,18 +106,20 @@ impl Store {
                 }
             }
         };
-        open(Arc::new(kv), options, lock, notes)
+        let kv: Arc<dyn Kv> = Arc::new(kv);
+        open(&kv, options, lock, notes)
     }
 
     /// Opens the store with another storage engine for its records; journal and checkpoints stay files.
+    #[expect(clippy::needless_pass_by_value, reason = "the store keeps its share")]
     pub fn open_on(kv: Arc<dyn Kv>, options: &StoreOptions) -> Result<Store, StoreError> {
         let lock = lock(&options.path)?;
-        open(kv, options, lock, Vec::new())
+        open(&kv, options, lock, Vec::new())
     }
 }
 
 fn open(
-    kv: Arc<dyn Kv>,
+    kv: &Arc<dyn Kv>,
     options: &StoreOptions,
     lock: Arc<File>,
     mut notes: Vec<String>,
@@ -130,18 +132,18 @@ fn open(
     let after = loaded.as_ref().map_or(0, |loaded| loaded.checkpoint.tick.seq);
     notes.extend(missing_state(&surveyed, after));
     let meter = Meter::default();
-    let found = survey_lanes(&*kv, &meter, loaded.as_ref(), &surveyed)?;
+    let found = survey_lanes(&**kv, &meter, loaded.as_ref(), &surveyed)?;
     let highest = found.iter().map(|lane| lane.last_tick).max().unwrap_or(0);
     let lost = surveyed.lost.last().map_or(0, |head| head.tick.seq);
     journal.raise(highest.max(after).max(lost));
     meter.journal(journal.bytes());
     // Before the floors are read: it raises the marks over what had left out of order.
-    let outbox = Outbox::open(Arc::clone(&kv), meter.clone(), Arc::clone(&lock))?;
+    let outbox = Outbox::open(Arc::clone(kv), meter.clone(), Arc::clone(&lock))?;
     let parts = Parts {
         promised: promised(&surveyed, after),
         last: last_numbers(&found, &surveyed),
-        floors: floors(&*kv, &found)?,
-        kv: Arc::clone(&kv),
+        floors: floors(&**kv, &found)?,
+        kv: Arc::clone(kv),
         meter,
         journal,
         checkpoints,
@@ -151,7 +153,7 @@ fn open(
     let mut damage: Vec<Damage> = found.iter().filter_map(|lane| lane.damage.clone()).collect();
     damage.extend(damaged_journal(&surveyed));
     say_damage(&mut ledger, &damage, options.now)?;
-    found.iter().try_for_each(|lane| lane.remember(&*kv))?;
+    found.iter().try_for_each(|lane| lane.remember(&**kv))?;
     notes.extend(damage.iter().map(Damage::to_string));
     prune(&options.path)?;
     Ok(Store {

@@ -112,6 +112,7 @@ impl Outbox {
     }
 
     /// Removes what the far side has.
+    #[expect(clippy::needless_pass_by_value, reason = "an acknowledgement is used up")]
     pub fn settle(&mut self, acked: Acked) -> Result<(), StoreError> {
         self.leave(&acked, Gone::Delivered)
     }

@@ -159,7 +159,7 @@ pub(super) fn accept_gaps(kv: &dyn Kv, lane: Lane, last: u64) -> Result<(), Stor
     if expected <= last {
         gaps.push((expected, last));
     }
-    if gaps != marks::gaps(kv, lane)? { marks::put_gaps(kv, lane, &gaps) } else { Ok(()) }
+    if gaps == marks::gaps(kv, lane)? { Ok(()) } else { marks::put_gaps(kv, lane, &gaps) }
 }
 
 type Pairs<'a> = std::iter::Peekable<Box<dyn Iterator<Item = Result<Pair, StoreError>> + 'a>>;

@@ -26,6 +26,8 @@ checkpoint_every = "soon"
 http = "yes"
 history = -1
 listen = 8080
+commands = "yes"
+hosts = "gateway-1"
 
 [limits]
 assets = "10000"
@@ -67,6 +69,7 @@ target = { http = { url = "ftp://collector/x", timeout = "0s", headers = { "X Si
 listen = "9000"
 topic = "forebay/{nod}/#"
 history = 0
+hosts = ["gateway-1.plant", "http://gateway-1.plant/"]
 
 [onnxruntime]
 library = "libonnxruntime.so"
@@ -99,6 +102,9 @@ listen = "0.0.0.0:8080"
     let told = node(&[("config.toml", config)]);
     assert!(!told.contains("error: "), "{told}");
     snapshot("config-warnings", &told);
+    let open = format!("{config}commands = true\n");
+    let told = node(&[("config.toml", open.as_str())]);
+    assert!(told.contains("sees the plant and acknowledges its alarms"), "{told}");
 }
 
 #[test]

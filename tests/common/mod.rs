@@ -79,7 +79,8 @@ pub fn input(spec: &PipelineSpec, readings: &[Reading]) -> Vec<Input> {
         columns.push(r.asset, r.signal, Timestamp(r.ts), r.value, Quality::Good);
     }
     let asset = |n| Asset { id: format!("m{n}"), ..Asset::default() };
-    vec![Input { route: route(spec), assets: (0..count).map(asset).collect(), readings: columns }]
+    let assets = (0..count).map(asset).collect();
+    vec![Input { route: route(spec), assets, readings: columns, ..Input::default() }]
 }
 
 /// Runs ticks through an engine to the end of the input.

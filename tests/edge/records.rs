@@ -42,6 +42,9 @@ pub fn alarm(n: u64) -> Outgoing {
         on: "anomaly".into(),
         value: Some(1.0),
         limit: 0.9,
+        by: None,
+        reason: None,
+        until: None,
         contributions: Vec::new(),
     });
     Outgoing { lane: Lane::Alarm, record }

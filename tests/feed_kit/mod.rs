@@ -4,11 +4,15 @@
 #![allow(unreachable_pub, reason = "a module of two test binaries")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod works;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay::feed::command::{self, Orders};
 use forebay::feed::{Hub, HubHandle, LinkView, NodeStatus, PipelineView, http};
 use forebay::metrics::{LaneCounts, Metrics, PipelineCounts};
 use forebay::record::AlarmState::{Normal, Returned, Unacknowledged};
@@ -30,6 +34,10 @@ pub struct Site {
     pub status: watch::Sender<NodeStatus>,
     pub metrics: Arc<Metrics>,
     pub stop: CancellationToken,
+    /// What operators asked for, until somebody takes it to answer.
+    pub orders: Option<Orders>,
+    /// Rings when a command has come.
+    pub bell: Arc<tokio::sync::Notify>,
     pub served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     pub runtime: tokio::runtime::Runtime,
     published: u64,
@@ -66,15 +74,33 @@ impl Site {
         let (status, seen) = watch::channel(status);
         let metrics = Arc::new(Metrics::new("0.1.0", "tract"));
         let stop = CancellationToken::new();
+        let bell = Arc::new(tokio::sync::Notify::new());
+        let rung = Arc::clone(&bell);
+        let (operators, orders) =
+            command::open(move || rung.notify_one(), &["gateway.plant".to_owned()]);
+        let operators = status.borrow().commands.then_some(operators);
         let served = runtime.spawn(http::serve(
             listener,
             hub.clone(),
             Arc::clone(&metrics),
             seen,
+            operators,
             stop.clone(),
         ));
-        let served = Some(served);
-        Site { address, hub, handle, status, metrics, stop, served, runtime, published: 0 }
+        let (served, orders) = (Some(served), Some(orders));
+        Site {
+            address,
+            hub,
+            handle,
+            status,
+            metrics,
+            stop,
+            orders,
+            bell,
+            served,
+            runtime,
+            published: 0,
+        }
     }
 
     /// Publishes, and waits until the hub has it.
@@ -125,6 +151,31 @@ impl Site {
     }
 }
 
+/// Posts JSON, byte by byte as these headers say; a header given here takes the place of the usual one.
+pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let (host, length) = (address.to_string(), body.len().to_string());
+    let mut all = BTreeMap::from([
+        ("host", host.as_str()),
+        ("content-type", "application/json"),
+        ("content-length", length.as_str()),
+        ("connection", "close"),
+    ]);
+    all.extend(headers.iter().copied());
+    let head: Vec<String> = all.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let head = head.join("\r\n");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
+    let mut lines = head.lines();
+    let code = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let fields = lines.filter_map(|line| line.split_once(": "));
+    let headers = fields.map(|(k, v)| (k.to_lowercase(), v.to_owned())).collect();
+    Reply { code, headers, body: body.to_owned() }
+}
+
 /// A node with everything up.
 pub fn status() -> NodeStatus {
     let now = time::now();
@@ -166,6 +217,7 @@ pub fn status() -> NodeStatus {
             stages: vec!["clean".into(), "window 60s".into(), "score anomaly".into()],
             account,
         }],
+        commands: true,
         beats: 1,
         ..Default::default()
     }
@@ -260,6 +312,9 @@ pub fn alarm(
         on: "anomaly".into(),
         value: Some(1.234),
         limit: 0.9,
+        by: None,
+        reason: None,
+        until: None,
         contributions: Vec::new(),
     })
 }

@@ -138,6 +138,15 @@ impl Node {
 
     /// What it answers; `None` while it does not serve (or no longer).
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.ask(path, None)
+    }
+
+    /// What it answers to a command.
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> Option<(u16, String)> {
+        self.ask(path, Some(body.to_string()))
+    }
+
+    fn ask(&self, path: &str, body: Option<String>) -> Option<(u16, String)> {
         let address = self.log.lock().unwrap().iter().find_map(|line| {
             let (_, rest) = line.split_once("open http://")?;
             rest.split_once('/').map(|(address, _)| address.to_owned())
@@ -147,7 +156,13 @@ impl Node {
             .timeout_global(Some(Duration::from_secs(5)))
             .build()
             .into();
-        let mut answer = agent.get(format!("http://{address}{path}")).call().ok()?;
+        let url = format!("http://{address}{path}");
+        let mut answer = match body {
+            None => agent.get(url).call().ok()?,
+            Some(body) => {
+                agent.post(url).header("content-type", "application/json").send(body).ok()?
+            }
+        };
         let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().ok()?;
         Some((answer.status().as_u16(), text))
     }

@@ -14,7 +14,7 @@ use forebay::demo::broker::Broker;
 use forebay::time::{Timestamp, monotonic, now};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A fenced block.
 pub struct Block {
@@ -161,7 +161,7 @@ impl Node {
         // Its log must go somewhere, or it waits for a reader.
         std::thread::spawn(move || lines.for_each(drop));
         let node = Node { child, address, port: broker.ports().0 };
-        node.until("it is ready", || node.get("/readyz").0 == 200);
+        until("it is ready", || node.get("/readyz").0 == 200);
         node
     }
 
@@ -176,31 +176,36 @@ impl Node {
         // Two that are rejected, at the door and by `clean`, so that their counters are there.
         let wrong = ["nonsense".to_owned(), "{\"vibration\":99,\"t\":0}".to_owned()];
         publish(self.port, "site/hall-1/fan/fan-7/data", messages.chain(wrong).collect());
-        self.until("windows are scored", || {
-            self.get("/api/v1/scores/latest").1.contains("\"anomaly\"")
-        });
+        until("windows are scored", || self.get("/api/v1/scores/latest").1.contains("\"anomaly\""));
     }
 
     /// The metrics, once this one is among them: they are brought up to date several times a second.
     pub fn metrics_with(&self, name: &str) -> String {
-        self.until(name, || self.get("/metrics").1.contains(name));
+        until(name, || self.get("/metrics").1.contains(name));
         self.get("/metrics").1
-    }
-
-    fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
-        let due = monotonic() + PATIENCE;
-        while !done() {
-            assert!(monotonic() < due, "never happened: {what}");
-            std::thread::yield_now();
-        }
     }
 
     /// Status and body of a GET; of a stream, its beginning.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, "")
+    }
+
+    /// Status and body of a POST of JSON.
+    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let more =
+            format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+        self.ask("POST", path, &more)
+    }
+
+    /// `more`: further headers and a body, if there are any.
+    fn ask(&self, method: &str, path: &str, more: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let host = &self.address;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let more = if more.is_empty() { "\r\n" } else { more };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         if path.contains("/stream") {
@@ -221,6 +226,14 @@ impl Node {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap()
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let due = monotonic() + PATIENCE;
+    while !done() {
+        assert!(monotonic() < due, "never happened: {what}");
+        std::thread::yield_now();
     }
 }
 

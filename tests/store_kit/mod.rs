@@ -83,7 +83,7 @@ pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
 
 /// The loop that every start goes through.
 pub(crate) fn recover(store: &mut Store) -> Resumed {
-    while let Some(entry) = store.recovered.entries.next() {
+    for entry in store.recovered.entries.by_ref() {
         let (tick, input) = entry.unwrap();
         store.ledger.reconcile(&step(tick, input)).unwrap();
     }

@@ -161,12 +161,11 @@ impl Drop for Site {
 
 /// Reads the count until the node or whoever reads is gone.
 fn follow(address: SocketAddr, counts: &watch::Sender<u64>) {
-    let (_hold, tick) = std::sync::mpsc::channel::<()>();
     while !counts.is_closed() {
         let Ok(text) = get(address, "/metrics") else { return };
         let readings = Numbers { text }.sum("forebay_tick_readings_sum");
         counts.send_replace(readings as u64 / SIGNALS as u64);
-        let _ = tick.recv_timeout(LOOK);
+        std::thread::park_timeout(LOOK);
     }
 }
 

@@ -162,10 +162,10 @@ fn limit(cores: usize, run: &Run, numbers: &NodeNumbers) -> String {
             percent(busy)
         )
     };
-    // Writing to a String cannot fail.
     if others > 0.2 {
         let _ = write!(why, "; something else on this machine uses {others:.2}");
     }
+    // Writing to a String cannot fail.
     let _ = write!(
         why,
         "; a tick holds {:.0} messages, so each sync of {:.1} ms acknowledges as many",

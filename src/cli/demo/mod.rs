@@ -73,7 +73,7 @@ async fn run(
     let (stop_plant, stop_node) = (CancellationToken::new(), CancellationToken::new());
     let notes = screen.clone();
     let stopping = move || {
-        notes.note("stopping: what has come in is worked off and sent; once more to stop at once")
+        notes.note("stopping: what has come in is worked off and sent; once more to stop at once");
     };
     stop_on_signal(stop_plant.clone(), stopping)?;
     let node = Node::start(config, vec![pipeline], stop_node.clone()).await?;

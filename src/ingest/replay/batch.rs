@@ -45,6 +45,7 @@ impl Batch {
             route: route.to_owned(),
             assets: std::mem::take(&mut self.assets),
             readings: std::mem::take(&mut self.readings),
+            commands: Vec::new(),
         }
     }
 }
