@@ -47,7 +47,7 @@ fn a_wrong_library_path_in_the_environment_is_passed_over_and_told() {
             (first.place, first.path.as_path()),
             (Place::Environment, Path::new("/no/such.so"))
         );
-        assert!(first.reason.contains("/no/such.so"), "{}", first.reason);
+        assert!(first.reason.contains("No such file"), "{}", first.reason);
         // Something was found all the same: another library, or tract.
         assert_eq!(runtime.library.is_none(), runtime.backend == Backend::Tract);
         return;

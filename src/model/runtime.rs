@@ -116,7 +116,10 @@ impl Runtime {
         if let Some(runtime) = RUNTIME.get() {
             return Ok(runtime);
         }
-        if let Some((path, reason)) = failed.clone() {
+        // The same file is not tried again, and after one that was loaded and failed no other is.
+        if let Some((path, reason)) = failed.clone()
+            && (library == Some(path.as_path()) || plausible(&path).is_ok())
+        {
             return Err(RuntimeError::Library { path, reason });
         }
         let runtime = start(library).inspect_err(|RuntimeError::Library { path, reason }| {
