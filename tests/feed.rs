@@ -296,7 +296,8 @@ fn a_slow_reader_blocks_nobody_and_is_told() {
         let (hub, wanted) = (site.hub.clone(), 100 * (batch as u64 + 1));
         site.until("the hub goes on", || hub.seq() >= wanted);
     }
-    assert!(longest < Duration::from_millis(200), "publishing took {longest:?}");
+    // Whoever waited for the reader would wait for ever: it never reads. A busy machine may take its time.
+    assert!(longest < Duration::from_secs(5), "publishing took {longest:?}");
     site.handle.publish(vec![alarm("p", "wear", AlarmState::Unacknowledged, Severity::Low, end)]);
     assert_eq!(quick.next("alarm")["name"], "wear", "others are not held up");
     // Every score was either delivered or counted, and after them comes what is newest.

@@ -274,14 +274,22 @@ async fn killed(local: Local, version: MqttVersion, seed: u64) {
     let mut node = Node::start(&site);
     node.ready(200).await;
     let mut sender = publisher(&local.url(MqttVersion::V311), MqttVersion::V311).await;
+    // A part of the shift for each life of the node, so that every kill finds something under way.
     let messages = shift.messages.clone();
-    let sending = tokio::spawn(async move { send(&mut sender, &messages).await });
+    let (go, mut gate) = tokio::sync::mpsc::channel::<()>(1);
+    let sending = tokio::spawn(async move {
+        for part in messages.chunks(messages.len().div_ceil(6)) {
+            gate.recv().await;
+            send(&mut sender, part).await;
+        }
+    });
     let mut random = fastrand::Rng::with_seed(seed);
     let mut interrupted = 0;
     for round in 0..6 {
         if round != 3 {
             node.ready(200).await;
         }
+        go.send(()).await.unwrap();
         // The moment is the point: it is never the same twice.
         tokio::time::sleep(Duration::from_millis(random.u64(5..700))).await;
         interrupted += u32::from(far.receiver.counts().records < replay.records.len() as u64);
