@@ -4,71 +4,15 @@
 mod store_kit;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay::record::{Lane, LossRecord, Record};
-use forebay::store::{
-    Committed, Kv, MemKv, Receipt, Receipts, Store, StoreError, StoreOptions,
-};
+use forebay::record::Lane;
+use forebay::store::{Committed, Kv, MemKv, Receipt, Receipts, Store, StoreError};
 
 use store_kit::{
-    NO_LIMITS, check_books, checkpoint, commit, ids, input, options, recover, step, tick, waiting,
+    MIXED, NO_LIMITS, check_books, checkpoint, commit, files, filled, flip, ids, input, losses,
+    opened, options, quarantine, recover, step, tick, waiting,
 };
-
-const MIXED: [(usize, usize); 5] = [(0, 50), (1, 200), (1, 90), (2, 40), (3, 300)];
-
-fn opened(options: &StoreOptions) -> (Store, Committed) {
-    let mut store = Store::open(options).unwrap();
-    let committed = recover(&mut store).committed;
-    (store, committed)
-}
-
-/// A store with ticks `1..=last` committed and closed.
-fn filled(options: &StoreOptions, last: u64, checkpoints: &[u64]) {
-    filled_on(options, 1..=last, checkpoints);
-}
-
-fn filled_on(
-    options: &StoreOptions,
-    ticks: std::ops::RangeInclusive<u64>,
-    checkpoints: &[u64],
-) {
-    let (mut store, _) = opened(options);
-    for seq in ticks {
-        commit(&mut store, seq, &MIXED);
-        if checkpoints.contains(&seq) {
-            store.ledger.checkpoint(&checkpoint(seq)).unwrap();
-        }
-    }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files
-}
-
-fn quarantine(folder: &Path) -> Vec<PathBuf> {
-    let aside = |path: &PathBuf| path.to_string_lossy().contains("quarantine-");
-    files(folder).into_iter().filter(aside).flat_map(|path| files(&path)).collect()
-}
-
-fn losses(store: &Store, upto: Committed) -> Vec<LossRecord> {
-    let all = waiting(store, Lane::Alarm, upto).into_iter();
-    all.filter_map(|(_, record)| match record {
-        Record::Loss(loss) => Some(loss),
-        _ => None,
-    })
-    .collect()
-}
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at] ^= 0x40;
-    fs::write(path, bytes).unwrap();
-}
 
 #[test]
 fn a_store_in_use_is_refused() {
@@ -307,109 +251,6 @@ fn a_half_written_checkpoint_does_not_count() {
     assert!(!unfinished.exists());
 }
 
-/// Damages a store's index, opens it, and checks that no record is lost with it.
-fn damage_index(damage: impl Fn(&Path)) -> (tempfile::TempDir, Vec<String>) {
-    let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), NO_LIMITS);
-    filled(&options, 40, &[30]);
-    damage(&folder.path().join("index"));
-    let (mut store, committed) = opened(&options);
-    let notes = store.recovered.notes.clone();
-    assert_eq!(ids(&store, committed).concat().len(), 200);
-    assert!(losses(&store, committed).is_empty());
-    let committed = commit(&mut store, 41, &MIXED);
-    check_books(&store, committed);
-    drop(store);
-    let (store, _) = opened(&options);
-    assert!(store.recovered.notes.is_empty(), "{:?}", store.recovered.notes);
-    drop(store);
-    (folder, notes)
-}
-
-#[test]
-fn an_index_that_sled_lost_without_a_word_costs_repeats_only() {
-    // It opens such a file as an empty store.
-    damage_index(|index| {
-        let len = fs::read(index.join("db")).unwrap().len();
-        fs::write(index.join("db"), vec![0xA5; len]).unwrap();
-    });
-}
-
-#[test]
-fn an_index_that_does_not_open_is_set_aside() {
-    let (folder, notes) =
-        damage_index(|index| fs::write(index.join("conf"), "nonsense ".repeat(9)).unwrap());
-    assert!(notes[0].contains("the index is damaged"), "{notes:?}");
-    assert!(quarantine(folder.path())[0].join("db").exists());
-}
-
-/// All records that wait, asked for as the uplink does, with a commit now and then that says what was met.
-fn drained(store: &mut Store, next: u64) -> Vec<String> {
-    let mut all = Vec::new();
-    for round in 0..3 {
-        let committed = commit(store, next + round, &[]);
-        while let Some(parcel) = store.outboxes[0].next(committed, 3_000).unwrap() {
-            let of = |line: &[u8]| serde_json::from_slice::<Record>(line).unwrap().id().to_owned();
-            all.extend(parcel.records().map(|(_, line)| of(line)));
-            store.outboxes[0].settle(parcel.acked()).unwrap();
-        }
-        check_books(store, committed);
-    }
-    all
-}
-
-#[test]
-fn a_flipped_byte_anywhere_never_stops_the_node_and_is_said() {
-    let mut random = fastrand::Rng::with_seed(11);
-    for round in 0..40 {
-        let folder = tempfile::tempdir().unwrap();
-        let options = options(folder.path(), NO_LIMITS);
-        filled(&options, 15, &[]);
-        filled_on(&options, 16..=30, &[20]);
-        let lane = folder.path().join("lanes").join(Lane::ALL[round % 4].name());
-        let segments = files(&lane);
-        let segment = &segments[random.usize(..segments.len())];
-        let len = fs::metadata(segment).unwrap().len() as usize;
-        flip(segment, random.usize(8..len));
-        let (mut store, _) = opened(&options);
-        let there = drained(&mut store, 31);
-        // Whatever the damage did, ticks behind the checkpoint are whole.
-        for seq in 21..=30 {
-            for index in 0..MIXED.len() {
-                assert!(there.contains(&format!("{seq}-{index}")), "{seq}-{index}");
-            }
-        }
-        let records = there.iter().filter(|id| !id.contains("loss")).count();
-        let stats = store.ledger.stats();
-        let lost = stats.sum(|lane| lane.evicted) as usize;
-        assert_eq!(records + lost, 150, "what is gone is counted");
-        let said = there.iter().any(|id| id.contains("loss"));
-        assert_eq!(said, lost > 0, "and said");
-        assert_eq!(stats.sum(|lane| lane.queued), 0);
-    }
-}
-
-#[test]
-fn a_segment_that_somebody_deleted_is_said() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), NO_LIMITS);
-    filled(&options, 10, &[10]);
-    filled_on(&options, 11..=20, &[20]);
-    filled_on(&options, 21..=30, &[30]);
-    for (index, count) in [(1, 20), (0, 20)] {
-        let segments = files(&folder.path().join("lanes/score"));
-        fs::remove_file(&segments[index]).unwrap();
-        let (store, committed) = opened(&options);
-        let said = losses(&store, committed);
-        assert_eq!(said.last().unwrap().count, count, "{said:?}");
-        assert_eq!(said.last().unwrap().lane, Lane::Score);
-        check_books(&store, committed);
-    }
-    let (mut store, _) = opened(&options);
-    assert!(store.recovered.notes.is_empty(), "said once: {:?}", store.recovered.notes);
-    assert_eq!(drained(&mut store, 31).len(), 5 * 30 - 40 + 2);
-}
-
 #[test]
 fn below_the_free_floor_new_records_take_the_place_of_old_ones() {
     let folder = tempfile::tempdir().unwrap();
@@ -522,7 +363,11 @@ fn evicting_and_settling_at_once_leaves_the_books_right() {
     // What a new start counts is what the two had agreed on.
     let (store, committed) = opened(&options);
     for lane in Lane::ALL {
-        assert_eq!(store.outboxes[0].stats().lane(lane).queued, stats.lane(lane).queued, "{lane:?}");
+        assert_eq!(
+            store.outboxes[0].stats().lane(lane).queued,
+            stats.lane(lane).queued,
+            "{lane:?}"
+        );
     }
     assert!(store.recovered.notes.is_empty(), "{:?}", store.recovered.notes);
     check_books(&store, committed);

@@ -182,8 +182,8 @@ impl Packer {
         let start = to.len();
         to.extend_from_slice(MARK);
         to.extend_from_slice(&[0; 8]);
-        let mut bytes = postcard::to_extend(&head, std::mem::take(to))
-            .map_err(|e| failed(e.to_string()))?;
+        let mut bytes =
+            postcard::to_extend(&head, std::mem::take(to)).map_err(|e| failed(e.to_string()))?;
         bytes.extend_from_slice(if compressed { &smaller } else { &plain });
         let len = bytes.len() - start - START;
         let len = u32::try_from(len).map_err(|_| too_large(len))?;

@@ -83,14 +83,7 @@ mod tests {
         let store = |lane, bytes| Need { lane, bytes, reason: "store limit" };
         assert_eq!(got, [store(Lane::Raw, 5)]);
         let got = needs([400, 40, 10, 10], [10, 0, 0, 0], limits, false);
-        assert_eq!(
-            got,
-            [
-                store(Lane::Raw, 10),
-                store(Lane::Feature, 10),
-                store(Lane::Score, 40)
-            ]
-        );
+        assert_eq!(got, [store(Lane::Raw, 10), store(Lane::Feature, 10), store(Lane::Score, 40)]);
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Lanes {
         if let Some(last) = state.segments.back_mut() {
             last.is_open = false;
         }
+        self.meter.took_up(lane, segment.len);
         state.segments.push_back(segment);
     }
 

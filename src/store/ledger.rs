@@ -7,7 +7,6 @@
 //! disk a commit fails and may be tried again; after any other error nothing more is accepted: what is on the disk is
 //! only known after a new start.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use super::meter::{Meter, StoreStats};
 use super::open::StoreOptions;
 use super::quarantine::{Quarantined, Shelf};
 use super::receipt::{Receipts, Released};
+use super::recovery::Recovery;
 
 /// Rejected messages kept a tick: a flood of them must not become a flood of writes.
 const QUARANTINED_A_TICK: u32 = 16;
@@ -77,20 +77,20 @@ type Lines = Vec<(u32, Vec<u8>)>;
 
 /// Writes ticks. See the module.
 pub struct Ledger {
-    kv: Arc<dyn Kv>,
-    journal: Journal,
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) journal: Journal,
     lanes: Arc<Lanes>,
-    logs: [Log; 4],
+    pub(super) logs: [Log; 4],
     checkpoints: Checkpoints,
     meter: Meter,
     rejected: Shelf,
-    settings: Settings,
+    pub(super) settings: Settings,
     synced: Instant,
     /// The tick whose input is in the journal and whose records are not all on their lanes: the disk was full.
     unfinished: Option<(u64, [Made; 4])>,
     /// Notices of evictions that are not on the alarm lane yet.
     notices: Vec<Loss>,
-    recovery: Recovery,
+    pub(super) recovery: Recovery,
     rejected_this_tick: u32,
     poisoned: bool,
     /// Held as long as anything of the store is.
@@ -98,30 +98,13 @@ pub struct Ledger {
 }
 
 /// What of the options the ledger needs.
-struct Settings {
+pub(super) struct Settings {
     path: PathBuf,
     node: String,
     lane_limits: [u64; 4],
     free_floor: u64,
     durability: Durability,
-    now: Timestamp,
-}
-
-/// What is done once the journal is replayed.
-#[derive(Default)]
-pub(super) struct Recovery {
-    /// What the journal promises for the ticks to be replayed.
-    pub(super) promised: BTreeMap<u64, [Made; 4]>,
-    /// Notices of evictions, by their number on the alarm lane: it may lack them.
-    pub(super) notices: BTreeMap<u64, Loss>,
-    /// Up to which number each lane must go on counting, since targets know of such numbers.
-    pub(super) known: [u64; 4],
-    /// Records that are missing for good.
-    pub(super) gaps: Vec<Gap>,
-    /// Readings that are missing for good: count, first tick, last tick.
-    pub(super) lost_input: Option<(u64, u64, u64)>,
-    put_back: u64,
-    changed: u64,
+    pub(super) now: Timestamp,
 }
 
 /// What a ledger is made of.
@@ -210,7 +193,7 @@ impl Ledger {
             let lines = lines.get(there..).unwrap_or_default();
             log.append(step.tick, &numbered(log.last() + 1, lines))?;
         }
-        self.say_evictions(step.tick)?;
+        self.say_evictions()?;
         self.unfinished = None;
         let met = self.lanes.take_met();
         self.say_damage(step.tick, &met, None)
@@ -223,7 +206,8 @@ impl Ledger {
         lines: &[Lines; 4],
         made: [Made; 4],
     ) -> Result<(), StoreError> {
-        let incoming = lines.each_ref().map(|lines| lines.iter().map(|(_, l)| l.len() as u64).sum());
+        let incoming =
+            lines.each_ref().map(|lines| lines.iter().map(|(_, l)| l.len() as u64).sum());
         let free = self.disk_free()?;
         if incoming.iter().any(|bytes: &u64| *bytes > 0) {
             let queued = self.meter.read().lanes.map(|lane| lane.queued_bytes);
@@ -255,17 +239,18 @@ impl Ledger {
     }
 
     /// Puts the notices of evictions on the alarm lane.
-    fn say_evictions(&mut self, tick: Tick) -> Result<(), StoreError> {
+    fn say_evictions(&mut self) -> Result<(), StoreError> {
         while let Some(loss) = self.notices.first() {
             let loss = loss.clone();
-            self.say(tick, &loss)?;
+            self.say(&loss)?;
             self.notices.remove(0);
         }
         Ok(())
     }
 
-    /// Puts a notice of loss on the alarm lane, under its number or the next one.
-    fn say(&mut self, tick: Tick, loss: &Loss) -> Result<(), StoreError> {
+    /// Puts a notice of loss on the alarm lane, under its number.
+    pub(super) fn say(&mut self, loss: &Loss) -> Result<(), StoreError> {
+        let tick = Tick { seq: loss.said_at, now: loss.at };
         let bytes = line(&loss.notice(&self.settings.node), tick.seq)?;
         let [alarms, ..] = &mut self.logs;
         alarms.skip(tick, loss.number - 1)?;
@@ -274,7 +259,7 @@ impl Ledger {
     }
 
     /// Says what is missing for good, durably, and only then lets the targets pass over it.
-    fn say_damage(
+    pub(super) fn say_damage(
         &mut self,
         tick: Tick,
         gaps: &[Gap],
@@ -302,7 +287,7 @@ impl Ledger {
                 reason: "damaged".to_owned(),
                 at: tick.now,
             };
-            self.say(tick, &loss)?;
+            self.say(&loss)?;
         }
         if !damage.is_empty() {
             self.logs[Lane::Alarm as usize].sync()?;
@@ -313,69 +298,6 @@ impl Ledger {
         if gaps.is_empty() { Ok(()) } else { self.kv.flush() }
     }
 
-    /// At a start, for each entry of the journal: appends the records that its lanes lack, from the step that the
-    /// engine made of the entry again.
-    pub fn reconcile(&mut self, step: &Step) -> Result<(), StoreError> {
-        self.guarded(|ledger| {
-            let Some(promised) = ledger.recovery.promised.remove(&step.tick.seq) else {
-                return Ok(());
-            };
-            if promised != made(step, promised.map(|made| made.first)) {
-                ledger.recovery.changed += 1;
-            }
-            let lines = encode(step)?;
-            for ((lane, promised), lines) in Lane::ALL.into_iter().zip(promised).zip(lines) {
-                ledger.fill(step.tick, lane, promised.first - 1)?;
-                let log = &mut ledger.logs[lane as usize];
-                let there = (log.last() + 1).saturating_sub(promised.first) as usize;
-                // More than was promised would take the numbers of the next tick.
-                let lines = lines.get(..promised.count as usize).unwrap_or(&lines);
-                let lines = lines.get(there..).unwrap_or_default();
-                ledger.recovery.put_back += lines.len() as u64;
-                log.append(step.tick, &numbered(log.last() + 1, lines))?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Goes on to number `upto` of a lane: with notices of evictions where they are known, with nothing otherwise.
-    fn fill(&mut self, tick: Tick, lane: Lane, upto: u64) -> Result<(), StoreError> {
-        if lane == Lane::Alarm {
-            while let Some((&number, _)) = self.recovery.notices.first_key_value()
-                && number <= upto
-            {
-                let Some(loss) = self.recovery.notices.remove(&number) else { break };
-                if number > self.logs[lane as usize].last() {
-                    self.say(tick, &loss)?;
-                }
-            }
-        }
-        self.logs[lane as usize].skip(tick, upto)
-    }
-
-    /// At a start, after the last entry of the journal: makes what was put back durable, says what is missing, and
-    /// up to where the uplink may read. The next tick is one more than that.
-    pub fn finish_recovery(&mut self) -> Result<Resumed, StoreError> {
-        self.guarded(|ledger| {
-            let tick = Tick { seq: ledger.journal.last(), now: ledger.settings.now };
-            let last_notice = ledger.recovery.notices.last_key_value().map_or(0, |(n, _)| *n);
-            let mut known = ledger.recovery.known;
-            known[Lane::Alarm as usize] = known[Lane::Alarm as usize].max(last_notice);
-            for (lane, upto) in Lane::ALL.into_iter().zip(known) {
-                ledger.fill(tick, lane, upto)?;
-            }
-            let recovery = std::mem::take(&mut ledger.recovery);
-            ledger.say_damage(tick, &recovery.gaps, recovery.lost_input)?;
-            ledger.logs.iter_mut().try_for_each(Log::sync)?;
-            ledger.kv.flush()?;
-            Ok(Resumed {
-                committed: Committed(tick.seq),
-                put_back: recovery.put_back,
-                changed: recovery.changed,
-            })
-        })
-    }
-
     /// Makes the records and the engine's state durable and drops the part of the journal that is no longer needed.
     /// Two checkpoints are kept, and the journal reaches back to the older.
     ///
@@ -384,10 +306,9 @@ impl Ledger {
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         self.guarded(|ledger| {
             ledger.logs.iter_mut().try_for_each(Log::sync)?;
-            let books = |log: &Log| LaneBooks {
-                floor: ledger.lanes.floor(log.lane()),
-                last: log.last(),
-            };
+            ledger.kv.flush()?;
+            let books =
+                |log: &Log| LaneBooks { floor: ledger.lanes.floor(log.lane()), last: log.last() };
             let books = ledger.logs.each_ref().map(books);
             let written = ledger.checkpoints.write(checkpoint, books)?;
             ledger.journal.raise(checkpoint.tick.seq);
@@ -457,7 +378,7 @@ impl Ledger {
     }
 
     /// Runs a change; after one that failed no other is tried, unless the disk was full.
-    fn guarded<T>(
+    pub(super) fn guarded<T>(
         &mut self,
         change: impl FnOnce(&mut Ledger) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -470,7 +391,7 @@ impl Ledger {
     }
 }
 
-fn numbered(first: u64, lines: &[(u32, Vec<u8>)]) -> Vec<Line> {
+pub(super) fn numbered(first: u64, lines: &[(u32, Vec<u8>)]) -> Vec<Line> {
     let numbered = (first..).zip(lines);
     numbered
         .map(|(number, (ordinal, bytes))| Line { number, ordinal: *ordinal, bytes: bytes.clone() })
@@ -478,7 +399,7 @@ fn numbered(first: u64, lines: &[(u32, Vec<u8>)]) -> Vec<Line> {
 }
 
 /// The step's records as lines of JSON, by lane. A record's ordinal is its place in the step.
-fn encode(step: &Step) -> Result<[Lines; 4], StoreError> {
+pub(super) fn encode(step: &Step) -> Result<[Lines; 4], StoreError> {
     let mut lanes: [Lines; 4] = Default::default();
     for (ordinal, outgoing) in step.records.iter().enumerate() {
         let line = line(outgoing, step.tick.seq)?;
@@ -496,7 +417,7 @@ fn line(outgoing: &Outgoing, seq: u64) -> Result<Vec<u8>, StoreError> {
 }
 
 /// What the journal says that a step made, its records numbered from `first` on.
-fn made(step: &Step, first: [u64; 4]) -> [Made; 4] {
+pub(super) fn made(step: &Step, first: [u64; 4]) -> [Made; 4] {
     let mut made = first.map(|first| Made { first, ..Made::default() });
     for outgoing in &step.records {
         let made = &mut made[outgoing.lane as usize];

@@ -31,7 +31,8 @@ const SEGMENT_MIN: u64 = 1 << 10;
 pub(super) fn check_start(path: &Path, start: &[u8]) -> Result<(), StoreError> {
     let Some([v0, v1]) = start.strip_prefix(MAGIC) else { return Ok(()) };
     let found = u16::from_le_bytes([*v0, *v1]);
-    if found == VERSION {
+    // 0: a power cut kept the file's length and not these bytes.
+    if found == VERSION || found == 0 {
         return Ok(());
     }
     Err(StoreError::Version { path: path.to_path_buf(), found, expected: VERSION })

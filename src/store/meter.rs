@@ -181,8 +181,8 @@ impl Meter {
         }
     }
 
-    /// Bytes of a lane that were there when the store was opened.
-    pub(super) fn found_bytes(&self, lane: Lane, bytes: u64) {
+    /// Bytes of a lane that records do not account for: what was there already, starts of segments.
+    pub(super) fn took_up(&self, lane: Lane, bytes: u64) {
         self.lane(lane).bytes.fetch_add(bytes as i64, Ordering::Relaxed);
     }
 

@@ -31,6 +31,7 @@ mod outbox;
 mod parcel;
 mod quarantine;
 mod receipt;
+mod recovery;
 mod scan;
 mod settled;
 mod survey;

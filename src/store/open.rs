@@ -17,12 +17,13 @@ use super::checkpoint::{Checkpoints, LaneBooks, Loaded};
 use super::error::StoreError;
 use super::journal::{Journal, Made};
 use super::kv::{Kv, Opened, SledKv};
-use super::lanes::{Lanes, Segment};
-use super::ledger::{Durability, Ledger, Parts, Recovery};
+use super::lanes::{Gap, Lanes, Segment};
+use super::ledger::{Durability, Ledger, Parts};
 use super::log::Log;
 use super::marks;
 use super::meter::Meter;
 use super::outbox::Outbox;
+use super::recovery::Recovery;
 use super::settled::Settled;
 use super::survey::{self, Surveyed};
 use super::survey_journal::{Entries, Surveyed as SurveyedJournal};
@@ -143,9 +144,10 @@ fn open(
     let found = survey_lanes(options, books, &settled)?;
     let highest = found.iter().map(|lane| lane.last_tick).max().unwrap_or(0);
     let lost = surveyed.lost.last().map_or(0, |head| head.tick.seq);
-    journal.raise(highest.max(after).max(lost));
     count(&meter, &found, &settled);
     let recovery = recovery(&**kv, &surveyed, &found, &settled, after)?;
+    // A tick that evicted and never came to be has used up its number: its notice bears it.
+    journal.raise(highest.max(after).max(lost).max(recovery.used));
     notes.extend(said(&recovery));
     let last = found.each_ref().map(|lane| lane.last);
     let lanes = join(found, settled);
@@ -222,8 +224,10 @@ fn targets(
         start.insert(1, slowest.unwrap_or(books.floor));
         all.extend(names.iter().map(|name| of(name).unwrap_or_else(|| start.clone())));
         if let Some(mark) = marks::evicted(kv, lane)? {
-            for settled in all.iter_mut() {
+            // Durable with the end of the recovery, before the next eviction takes the mark's place.
+            for (name, settled) in names.iter().zip(all) {
                 settled.insert(mark.from, mark.to);
+                marks::put_settled(kv, name, lane, settled)?;
             }
         }
     }
@@ -236,8 +240,8 @@ fn survey_lanes(
     settled: &[Vec<Settled>; 4],
 ) -> Result<[Surveyed; 4], StoreError> {
     let one = |lane: Lane| {
-        let floor = settled[lane as usize].iter().map(Settled::upto).min().unwrap_or(0);
-        survey::survey(&options.path, lane, books[lane as usize], floor)
+        let index = lane as usize;
+        survey::survey(&options.path, lane, books[index], &settled[index])
     };
     let [alarm, score, feature, raw] = Lane::ALL;
     Ok([one(alarm)?, one(score)?, one(feature)?, one(raw)?])
@@ -246,7 +250,7 @@ fn survey_lanes(
 /// Counts what waits.
 fn count(meter: &Meter, found: &[Surveyed; 4], settled: &[Vec<Settled>; 4]) {
     for ((lane, found), settled) in Lane::ALL.into_iter().zip(found).zip(settled) {
-        meter.found_bytes(lane, found.segments.iter().map(|segment| segment.len).sum());
+        meter.took_up(lane, found.segments.iter().map(|segment| segment.len).sum());
         for (target, settled) in settled.iter().enumerate() {
             meter.found(target, lane, settled.open_in(1, found.last));
         }
@@ -265,6 +269,7 @@ fn recovery(
     recovery.promised = promised(surveyed, after);
     for lane in Lane::ALL {
         if let Some(mark) = marks::evicted(kv, lane)? {
+            recovery.used = recovery.used.max(mark.loss.said_at);
             recovery.notices.insert(mark.loss.number, mark.loss);
         }
     }
@@ -273,7 +278,10 @@ fn recovery(
     for (known, settled) in recovery.known.iter_mut().zip(settled) {
         *known = settled.iter().map(Settled::upto).max().unwrap_or(0);
     }
-    recovery.gaps = found.iter().flat_map(|lane| lane.gaps.clone()).collect();
+    let is_missed = |gap: &Gap| {
+        settled[gap.lane as usize].iter().any(|settled| settled.open_in(gap.from, gap.to) > 0)
+    };
+    recovery.gaps = found.iter().flat_map(|lane| lane.gaps.clone()).filter(is_missed).collect();
     recovery.lost_input = match (surveyed.lost.first(), surveyed.lost.last()) {
         (Some(first), Some(last)) => {
             let readings = surveyed.lost.iter().map(|head| head.readings).sum();
@@ -289,7 +297,7 @@ fn said(recovery: &Recovery) -> Vec<String> {
     let gaps = recovery.gaps.iter().map(|gap| {
         let (lane, count, (first, last)) = (gap.lane.name(), gap.to - gap.from + 1, gap.ticks);
         format!(
-            "lane `{lane}`: {count} records of ticks {first} to {last} are missing; a loss record says so, if they still waited"
+            "lane `{lane}`: {count} records of ticks {first} to {last} are missing; a loss record says so"
         )
     });
     let input = recovery.lost_input.map(|(readings, first, last)| {
@@ -298,10 +306,7 @@ fn said(recovery: &Recovery) -> Vec<String> {
     gaps.chain(input).collect()
 }
 
-fn join(
-    found: [Surveyed; 4],
-    settled: [Vec<Settled>; 4],
-) -> [(Vec<Segment>, Vec<Settled>); 4] {
+fn join(found: [Surveyed; 4], settled: [Vec<Settled>; 4]) -> [(Vec<Segment>, Vec<Settled>); 4] {
     let mut settled = settled.into_iter();
     found.map(|lane| (lane.segments, settled.next().unwrap_or_default()))
 }

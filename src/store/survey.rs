@@ -15,6 +15,7 @@ use super::journal::sync_folder;
 use super::lanes::{Gap, Segment};
 use super::log;
 use super::scan::{Found, Scan};
+use super::settled::Settled;
 
 /// What was found on one lane.
 #[derive(Debug, Default)]
@@ -29,32 +30,31 @@ pub(super) struct Surveyed {
     pub(super) gaps: Vec<Gap>,
 }
 
-/// Reads a lane. `books`: how far it was at the checkpoint; `floor`: every target has everything up to there.
+/// Reads a lane. `books`: how far it was at the checkpoint; `settled`: what each target has.
 pub(super) fn survey(
     store: &Path,
     lane: Lane,
     books: LaneBooks,
-    floor: u64,
+    settled: &[Settled],
 ) -> Result<Surveyed, StoreError> {
+    let floor = settled.iter().map(Settled::upto).min().unwrap_or(0);
+    let is_missed = |from, to| settled.iter().any(|settled| settled.open_in(from, to) > 0);
     let folder = log::folder(store, lane);
     fs::create_dir_all(&folder)
         .map_err(|source| StoreError::Unusable { path: folder.clone(), source })?;
     let mut names = segment_names(&folder)?;
     drop_done(&mut names, floor)?;
-    let mut found = Surveyed { last: floor.min(books.last), ..Surveyed::default() };
-    if let Some((first, ..)) = names.first() {
-        found.missing(lane, (floor + 1, first - 1), books, (0, 0));
-    }
+    let mut found = Surveyed { last: floor, ..Surveyed::default() };
     let mut index = 0;
     while let Some((first, tick, path)) = names.get(index).cloned() {
-        if let Some(before) = found.segments.last()
-            && before.end != first
-        {
-            if before.end > books.last {
+        let end = found.segments.last().map_or(floor + 1, |before| before.end);
+        // Segments that everybody has are deleted, also between others.
+        if first > end && is_missed(end, first - 1) {
+            if end > books.last {
                 break;
             }
             let ticks = (found.last_tick, tick);
-            found.missing(lane, (before.end, first - 1), books, ticks);
+            found.missing(lane, (end, first - 1), books, ticks);
         }
         index += 1;
         let next = names.get(index).map(|(first, ..)| *first);
@@ -73,6 +73,16 @@ pub(super) fn survey(
     for (.., path) in names.get(index..).unwrap_or_default() {
         fs::remove_file(path).map_err(StoreError::on("delete", path))?;
     }
+    if found.last <= floor {
+        // Whatever is there, nobody waits for it; and numbers go on behind what is settled.
+        for segment in found.segments.drain(..) {
+            fs::remove_file(&segment.path).map_err(StoreError::on("delete", &segment.path))?;
+        }
+        found.last = floor;
+    }
+    // What everybody has need not be made again only because it is there no more.
+    let reached = settled.iter().map(|settled| settled.next_open(found.last + 1) - 1).min();
+    found.last = reached.unwrap_or(found.last);
     let (last, ticks) = (found.last, (found.last_tick, found.last_tick));
     found.missing(lane, (last + 1, books.last), books, ticks);
     found.last = last.max(books.last);
@@ -138,8 +148,10 @@ impl Surveyed {
         }
         let torn = torn.or(damaged);
         if let Some(at) = torn {
-            let file =
-                OpenOptions::new().write(true).open(&path).map_err(StoreError::on("open", &path))?;
+            let file = OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .map_err(StoreError::on("open", &path))?;
             file.set_len(at)
                 .and_then(|()| file.sync_all())
                 .map_err(StoreError::on("cut", &path))?;

@@ -3,10 +3,11 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use forebay::frame::{Input, Quality};
-use forebay::record::{Checkpoint, Lane, Outgoing, RawRecord, Record, Step};
+use forebay::record::{Checkpoint, Lane, LossRecord, Outgoing, RawRecord, Record, Step};
 use forebay::store::{Committed, Durability, Key, Receipts, Resumed, Store, StoreOptions};
 use forebay::time::{Tick, Timestamp};
 
@@ -123,4 +124,59 @@ pub(crate) fn check_books(store: &Store, upto: Committed) {
         );
         assert!(there.is_sorted_by(|a, b| a.0 < b.0), "{lane:?} is out of order");
     }
+}
+
+/// Records on all lanes.
+pub(crate) const MIXED: [(usize, usize); 5] = [(0, 50), (1, 200), (1, 90), (2, 40), (3, 300)];
+
+pub(crate) fn opened(options: &StoreOptions) -> (Store, Committed) {
+    let mut store = Store::open(options).unwrap();
+    let committed = recover(&mut store).committed;
+    (store, committed)
+}
+
+/// A store with ticks `1..=last` committed and closed.
+pub(crate) fn filled(options: &StoreOptions, last: u64, checkpoints: &[u64]) {
+    filled_on(options, 1..=last, checkpoints);
+}
+
+pub(crate) fn filled_on(
+    options: &StoreOptions,
+    ticks: std::ops::RangeInclusive<u64>,
+    checkpoints: &[u64],
+) {
+    let (mut store, _) = opened(options);
+    for seq in ticks {
+        commit(&mut store, seq, &MIXED);
+        if checkpoints.contains(&seq) {
+            store.ledger.checkpoint(&checkpoint(seq)).unwrap();
+        }
+    }
+}
+
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+pub(crate) fn quarantine(folder: &Path) -> Vec<PathBuf> {
+    let aside = |path: &PathBuf| path.to_string_lossy().contains("quarantine-");
+    files(folder).into_iter().filter(aside).flat_map(|path| files(&path)).collect()
+}
+
+pub(crate) fn losses(store: &Store, upto: Committed) -> Vec<LossRecord> {
+    let all = waiting(store, Lane::Alarm, upto).into_iter();
+    all.filter_map(|(_, record)| match record {
+        Record::Loss(loss) => Some(loss),
+        _ => None,
+    })
+    .collect()
+}
+
+pub(crate) fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x40;
+    fs::write(path, bytes).unwrap();
 }
