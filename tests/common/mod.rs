@@ -43,10 +43,14 @@ pub fn spec(stages: &str) -> PipelineSpec {
 
 /// The running pipeline of such a file, fed from a recording.
 pub fn pipeline(spec: &PipelineSpec) -> Pipeline {
+    planned(spec, false)
+}
+
+fn planned(spec: &PipelineSpec, live: bool) -> Pipeline {
     let base = Path::new(".");
     let options = PlanOptions {
         base,
-        live: false,
+        live,
         asset_limit: 100,
         models: &[],
         library: None,
@@ -58,6 +62,11 @@ pub fn pipeline(spec: &PipelineSpec) -> Pipeline {
 /// An engine with that one pipeline.
 pub fn engine(spec: &PipelineSpec) -> Engine {
     Engine::new("node".into(), vec![pipeline(spec)])
+}
+
+/// The same, fed by a broker and looking at its ticks' clock.
+pub fn live(spec: &PipelineSpec) -> Engine {
+    Engine::new("node".into(), vec![planned(spec, true)])
 }
 
 /// One reading as tests write it.
