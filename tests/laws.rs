@@ -306,6 +306,42 @@ proptest! {
     }
 
     #[test]
+    fn a_reading_ahead_of_the_clock_makes_no_other_late(
+        (_, readings) in reordered(),
+        (at, signal) in (any::<prop::sample::Index>(), 0..3_u16),
+        ahead in 1..=600_000_000_i64,
+    ) {
+        let spec = pipeline(0);
+        let mut engine = live(&spec);
+        let at = at.index(readings.len());
+        let (mut now, mut given) = (Timestamp::MIN, 0);
+        for (place, reading) in readings.iter().enumerate() {
+            now = now.max(Timestamp(reading.ts));
+            let wrong = Reading { signal, ts: now.0 + ahead, ..*reading };
+            let tick = if place == at { &[*reading, wrong][..] } else { &[*reading] };
+            engine.step(input(&spec, tick), now);
+            given += tick.len() as u64;
+        }
+        // Neither while the asset speaks, nor after it was silent.
+        let asset = readings[at].asset;
+        now = now.plus(Span::seconds(40));
+        engine.step(Vec::new(), now);
+        engine.step(input(&spec, &[Reading { asset, signal: 0, ts: now.0, value: 1.0 }]), now);
+        let books = account(&engine);
+        prop_assert_eq!((books.received, books.late, books.gap()), (given + 1, 0, 0));
+        // And it does not wait for ever, nor is the engine woken in vain.
+        for _ in 0..3 {
+            let Some(wake) = engine.wake_at() else { break };
+            let before = account(&engine).pending;
+            prop_assert!(wake > now);
+            now = wake;
+            engine.step(Vec::new(), now);
+            prop_assert!(account(&engine).pending < before);
+        }
+        prop_assert_eq!(account(&engine).pending, 0);
+    }
+
+    #[test]
     fn order_within_the_lateness_does_not_matter((straight, shuffled) in reordered(), which in 0..PIPELINES.len()) {
         let spec = pipeline(which);
         let (records, books) = once(&spec, &straight, &[7]);
