@@ -241,8 +241,7 @@ impl Pipeline {
         let assets = std::mem::take(&mut self.assets);
         let name = self.name.clone();
         let started = input.iter().any(|i| i.route == Input::START);
-        let around =
-            Around { node, pipeline: &name, assets: &assets.assets, tick, started, ended };
+        let around = Around { node, pipeline: &name, assets: &assets.assets, tick, started, ended };
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.obey(&orders, &around, &mut effects, answers);
             self.run(readings, &around, &mut effects)
