@@ -86,7 +86,7 @@ pub struct RestoreError {
     reason: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Saved {
     pipelines: Vec<SavedPipeline>,
 }

@@ -3,31 +3,23 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod common;
+
 use forebay::decode::{DecodeError, DecodeOptions, Decoded, Decoder, Rows};
 use forebay::frame::{Input, Quality};
 use forebay::pipeline::spec::{FormatSpec, ScalarFormat};
-use forebay::schema::{Schema, Signal};
+use forebay::schema::Schema;
 use forebay::time::Timestamp;
 
 const ARRIVAL: Timestamp = Timestamp(1_800_000_000_000_000);
 const TOPIC: &str = "plant/north/pump/p-7/telemetry";
 
 fn schema() -> Schema {
-    let signal = |name: &str, aliases: &[&str]| Signal {
-        name: name.into(),
-        unit: "1".into(),
-        aliases: aliases.iter().map(ToString::to_string).collect(),
-        ..Signal::default()
-    };
-    Schema {
-        name: "pump".into(),
-        description: None,
-        signals: vec![
-            signal("temperature", &["temp", "T"]),
-            signal("pressure", &[]),
-            signal("vibration_rms", &["vib.rms"]),
-        ],
-    }
+    common::pump(&[
+        ("temperature", &["temp", "T"]),
+        ("pressure", &[]),
+        ("vibration_rms", &["vib.rms"]),
+    ])
 }
 
 fn decoder(topics: &[&str], format: &FormatSpec) -> Result<Decoder, DecodeError> {

@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::checks::{Checks, History};
-use super::{Around, Effects, Flow, Mark, Reason, Stage, StageError, load_state, save_state};
+use super::{
+    Around, Effects, Flow, Mark, Reason, Stage, StageError, load_state, of_asset, save_state,
+};
 use crate::frame::{Quality, Readings};
 use crate::pipeline::spec::{CleanSpec, Duplicates, OnFail, TimeSpec};
 use crate::schema::Schema;
@@ -114,10 +116,7 @@ impl Clean {
         }
 
         let width = self.checks.len();
-        while self.assets.len() <= asset as usize {
-            self.assets.push(AssetState::new(width));
-        }
-        let state = &mut self.assets[asset as usize];
+        let state = of_asset(&mut self.assets, asset, || AssetState::new(width));
         state.seen_at = around.tick.now;
         if !state.touched {
             state.touched = true;
@@ -292,7 +291,7 @@ impl Stage for Clean {
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
-        self.assets = if state.is_empty() { Vec::new() } else { load_state("clean", state)? };
+        self.assets = load_state("clean", state)?;
         self.pending = self.assets.iter().map(|a| u64::from(a.waiting)).sum();
         self.touched.clear();
         Ok(())

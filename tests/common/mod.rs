@@ -10,7 +10,7 @@ use forebay::frame::{Asset, Input, Quality, Readings};
 use forebay::pipeline::plan::{PlanOptions, plan, route};
 use forebay::pipeline::spec::PipelineSpec;
 use forebay::record::{Outgoing, Record};
-use forebay::schema::Schema;
+use forebay::schema::{Schema, Signal};
 use forebay::stage::Account;
 use forebay::time::Timestamp;
 
@@ -33,6 +33,18 @@ pub fn schema() -> Schema {
         resolution = 0.001
     "#;
     toml::from_str(text).unwrap()
+}
+
+/// The schema `pump` of signals without limits, each with its other names.
+pub fn pump(signals: &[(&str, &[&str])]) -> Schema {
+    let signal = |&(name, aliases): &(&str, &[&str])| Signal {
+        name: name.into(),
+        unit: "1".into(),
+        aliases: aliases.iter().map(ToString::to_string).collect(),
+        ..Signal::default()
+    };
+    let signals = signals.iter().map(signal).collect();
+    Schema { name: "pump".into(), description: None, signals }
 }
 
 /// A pipeline file of the schema above with these stages.
