@@ -200,7 +200,9 @@ impl Core {
             let route = &mut self.routes[index];
             let (topic, payload) = (&delivery.topic, &delivery.payload);
             let (decoder, rows) = (&route.decoder, &mut route.rows);
-            let Some(result) = decoder.decode_own(topic, payload, delivery.received, rows) else {
+            // One that the broker had kept is older than its arrival; nobody knows how much.
+            let received = (!delivery.retained).then_some(delivery.received);
+            let Some(result) = decoder.decode_own(topic, payload, received, rows) else {
                 continue;
             };
             taken = true;
