@@ -58,6 +58,21 @@ async fn two_nodes_with_one_client_id_are_named_and_do_not_fight_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_says_who_took_the_session_is_believed_at_once() {
+    let mut fake = BytesBroker::start(V5).await;
+    let config = MqttConfig { url: fake.url(), ..MqttConfig::default() };
+    let door = Door::open(config, &["t"], Engine::Releases);
+    // Mosquitto leaves out the last byte, the length of no properties, and rumqttc then hears nothing.
+    fake.accept(false, &[1], vec![0xE0, 2, 0x8E, 0]).await;
+    until("it is named", || {
+        let error = door.status.borrow().error().unwrap_or_default();
+        error.contains("has taken this node's session over")
+    })
+    .await;
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_retained_messages_is_taken_as_what_it_is() {
     // rumqttd never sends more than its first hundred.
     let Some(local) = Local::mosquitto() else { return };
