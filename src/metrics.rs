@@ -98,8 +98,6 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
     /// Readings of one tick.
     pub tick_readings: Histogram,
-    /// Seconds that one run of a model took.
-    pub score_seconds: Histogram,
     ingest_up: Gauge,
     uplink_up: Gauge,
     outages: Counter,
@@ -162,7 +160,6 @@ impl Metrics {
             step_seconds: seconds(),
             publish_seconds: seconds(),
             tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
-            score_seconds: seconds(),
             ingest_up: Gauge::default(),
             uplink_up: Gauge::default(),
             outages: Counter::default(),
@@ -223,12 +220,6 @@ impl Metrics {
             "Time from a tick's closing until its records are with the feeds",
             seconds(),
             self.publish_seconds.clone(),
-        );
-        r.register_with_unit(
-            "score",
-            "Time of one run of a model",
-            seconds(),
-            self.score_seconds.clone(),
         );
         r.register("tick_readings", "Readings in one tick", self.tick_readings.clone());
         self.register_edges();

@@ -4,7 +4,7 @@
 //! anybody. It returns when the source has ended, after a last checkpoint, or with the first store error.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +77,7 @@ impl Core {
         // Dashboards start empty; what is on since before the start is not shown as over.
         let standing = self.engine.standing().into_iter().map(|s| Record::Alarm(s.record));
         self.hub.publish(standing.collect());
+        self.start()?;
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -97,8 +98,14 @@ impl Core {
         Ok(self.status.borrow().clone())
     }
 
+    /// A tick of its own before all others: what was waited for when the last process ended is waited for again, since
+    /// the broker may hold it. In the journal, so that a recovery waits as long as this process did.
+    fn start(&mut self) -> Result<(), NodeError> {
+        self.step(vec![Input::of_start()], Receipts::new(), now(), monotonic())
+    }
+
     /// When to come round even if nothing arrives.
-    fn wake(&self) -> std::time::Instant {
+    fn wake(&self) -> Instant {
         let due = self.engine.wake_at().map_or(ROUND, |at| at.since(now()));
         monotonic() + due.clamp(Span::millis(1), ROUND).to_std()
     }
@@ -120,6 +127,21 @@ impl Core {
         if input.is_empty() && receipts.is_empty() && !due {
             return Ok(());
         }
+        self.step(input, receipts, at, closed)?;
+        for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
+            tell_operator(order, answer);
+        }
+        Ok(())
+    }
+
+    /// One step of the engine, made durable; then whoever waits for it is told.
+    fn step(
+        &mut self,
+        input: Vec<Input>,
+        receipts: Receipts,
+        at: Timestamp,
+        closed: Instant,
+    ) -> Result<(), NodeError> {
         let readings: usize = input.iter().map(|i| i.readings.len()).sum();
         let started = monotonic();
         let step = self.engine.step(input, at);
@@ -136,9 +158,6 @@ impl Core {
             self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
         }
         self.warn();
-        for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
-            tell_operator(order, answer);
-        }
         Ok(())
     }
 
@@ -219,7 +238,9 @@ impl Core {
             let route = &mut self.routes[index];
             let (topic, payload) = (&delivery.topic, &delivery.payload);
             let (decoder, rows) = (&route.decoder, &mut route.rows);
-            let Some(result) = decoder.decode_own(topic, payload, delivery.received, rows) else {
+            // One that the broker had kept is older than its arrival; nobody knows how much.
+            let received = (!delivery.retained).then_some(delivery.received);
+            let Some(result) = decoder.decode_own(topic, payload, received, rows) else {
                 continue;
             };
             taken = true;

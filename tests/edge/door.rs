@@ -32,6 +32,7 @@ pub struct Door {
 pub enum Engine {
     Releases,
     KeepsReceipts,
+    /// Until it is told to stop; then it releases everything.
     Sleeps,
 }
 
@@ -72,7 +73,7 @@ fn engine_loop(
     }
     while let Some(batch) = inbox.next_batch(None) {
         seen.lock().unwrap().extend(batch.deliveries);
-        if what == Engine::Releases {
+        if what != Engine::KeepsReceipts {
             acks.release(&durable.commit(batch.receipts));
         }
     }
