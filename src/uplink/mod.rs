@@ -8,6 +8,7 @@
 pub mod http;
 pub mod link;
 pub mod mqtt;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

@@ -7,6 +7,7 @@
 )]
 
 pub mod door;
+pub mod feeding;
 pub mod records;
 
 use std::io::Write;
