@@ -131,13 +131,11 @@ pub enum Lost {
         size: usize,
     },
     /// A message of ours is larger than the broker takes.
-    #[error("a packet of {size} bytes is more than the {max} that the broker takes")]
-    OursTooLarge {
-        /// Its size.
-        size: usize,
-        /// The broker's limit.
-        max: usize,
-    },
+    #[error("the message is too large for the broker: {0}")]
+    OursTooLarge(String),
+    /// The broker ended a connection that had been made, with a reason or without.
+    #[error("{0}")]
+    Closed(String),
     /// Network, TLS, time-out, protocol.
     #[error("{0}")]
     Broken(String),
