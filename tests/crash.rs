@@ -54,19 +54,19 @@ fn child() {
     loop {
         let seq = committed.tick() + 1;
         let step = step(tick(seq), input(&wishes(seq)));
-        committed = store.ledger.commit(&step, Receipts::new()).unwrap().0;
+        committed = store.ledger.commit(&step, &mut Receipts::new()).unwrap().0;
         say(&format!("committed {seq}"));
         if random.u8(..8) == 0 {
             store.ledger.checkpoint(&store_kit::checkpoint(seq)).unwrap();
         }
         while random.bool() {
-            let Some(parcel) = store.outbox.next(committed, random.usize(..8_000)).unwrap() else {
+            let Some(parcel) = store.outboxes[0].next(committed, random.usize(..8_000)).unwrap() else {
                 break;
             };
             for (_, line) in parcel.records() {
                 say(&format!("sent {}", std::str::from_utf8(line).unwrap()));
             }
-            store.outbox.settle(parcel.acked()).unwrap();
+            store.outboxes[0].settle(parcel.acked()).unwrap();
             say("settled");
         }
     }

@@ -8,7 +8,8 @@
 mod store_kit;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay::record::{Lane, Record};
@@ -148,7 +149,7 @@ impl<'a> Bed<'a> {
         self.model.seq += 1;
         let seq = self.model.seq;
         let step = step(tick(seq), input(wishes));
-        let (committed, _) = self.store().ledger.commit(&step, Receipts::new()).unwrap();
+        let (committed, _) = self.store().ledger.commit(&step, &mut Receipts::new()).unwrap();
         self.committed = committed;
         if !wishes.is_empty() {
             self.model.flushed();
@@ -205,13 +206,13 @@ impl<'a> Bed<'a> {
         kv.fail_after(writes);
         let seq = self.model.seq + 1;
         let step = step(tick(seq), input(wishes));
-        if let Ok((committed, _)) = self.store().ledger.commit(&step, Receipts::new()) {
+        if let Ok((committed, _)) = self.store().ledger.commit(&step, &mut Receipts::new()) {
             self.committed = committed;
             if !wishes.is_empty() {
                 self.model.flushed();
             }
         } else {
-            let again = self.store().ledger.commit(&step, Receipts::new());
+            let again = self.store().ledger.commit(&step, &mut Receipts::new());
             assert!(matches!(again, Err(StoreError::Poisoned)), "a failed ledger takes no more");
         }
         // The journal has the input either way, so the replay makes the records.
@@ -222,7 +223,7 @@ impl<'a> Bed<'a> {
 
     fn settle(&mut self, budget: usize, mask: u64) {
         let committed = self.committed;
-        let Some(parcel) = self.store().outbox.next(committed, budget).unwrap() else {
+        let Some(parcel) = self.store().outboxes[0].next(committed, budget).unwrap() else {
             assert!(self.model.queued.iter().all(BTreeMap::is_empty), "something waits");
             return;
         };
@@ -230,7 +231,7 @@ impl<'a> Bed<'a> {
         let oldest = self.model.queued[parcel.lane as usize].keys().copied().take(keys.len());
         assert_eq!(keys, oldest.collect::<Vec<_>>(), "the oldest go first");
         assert!(parcel.bytes() <= budget || keys.len() == 1, "the budget is kept");
-        let again = self.store().outbox.next(committed, budget).unwrap();
+        let again = self.store().outboxes[0].next(committed, budget).unwrap();
         assert_eq!(again.as_ref().map(|p| &p.id), Some(&parcel.id), "same records, same id");
         let chosen: Vec<Key> = keys
             .iter()
@@ -238,7 +239,7 @@ impl<'a> Bed<'a> {
             .filter(|(i, _)| mask >> (i % 64) & 1 == 1)
             .map(|p| *p.1)
             .collect();
-        self.store().outbox.settle(parcel.acked_keys(chosen.iter().copied())).unwrap();
+        self.store().outboxes[0].settle(parcel.acked_keys(chosen.iter().copied())).unwrap();
         self.model.leave(parcel.lane, &chosen);
         if chosen.first() == keys.first() {
             self.model.flushed();
@@ -248,9 +249,9 @@ impl<'a> Bed<'a> {
 
     fn refuse(&mut self, budget: usize) {
         let committed = self.committed;
-        let Some(parcel) = self.store().outbox.next(committed, budget).unwrap() else { return };
-        self.store().outbox.refuse(parcel.refused("400: no such field")).unwrap();
-        let kept = self.store().outbox.refused(1).unwrap();
+        let Some(parcel) = self.store().outboxes[0].next(committed, budget).unwrap() else { return };
+        self.store().outboxes[0].refuse(parcel.refused("400: no such field")).unwrap();
+        let kept = self.store().outboxes[0].refused(1).unwrap();
         assert_eq!(kept[0].why, "400: no such field");
         let keys: Vec<Key> = parcel.records().map(|(key, _)| key).collect();
         self.model.leave(parcel.lane, &keys);
@@ -264,11 +265,13 @@ impl<'a> Bed<'a> {
     }
 
     fn restart(&mut self, seed: Option<u64>) {
-        let (before, books) = (self.there(), self.store().outbox.stats());
+        let (before, books) = (self.there(), self.store().outboxes[0].stats());
+        let unsynced = self.store().ledger.unsynced();
         self.store = None;
         if let (Engine::Mem(kv), Some(seed)) = (&self.engine, seed) {
             let mut random = fastrand::Rng::with_seed(seed);
             kv.crash(&mut |n| random.usize(..n));
+            tear(&unsynced, &mut random);
         }
         let mut store = open(&self.engine, &self.options);
         assert_eq!(store.recovered.last_tick, self.model.seq);
@@ -278,7 +281,7 @@ impl<'a> Bed<'a> {
         self.committed = resumed.committed;
         assert_eq!(resumed.changed, 0);
         self.store = Some(store);
-        let (after, books_after) = (self.there(), self.store().outbox.stats());
+        let (after, books_after) = (self.there(), self.store().outboxes[0].stats());
         for lane in Lane::ALL {
             if seed.is_none() && before[lane as usize] == after[lane as usize] {
                 let bytes = books_after.lane(lane).queued_bytes;
@@ -307,6 +310,24 @@ impl<'a> Bed<'a> {
     }
 }
 
+/// What a power cut leaves of files that were not synced: any length, or the length but not the bytes, or nothing.
+fn tear(unsynced: &[(PathBuf, u64)], random: &mut fastrand::Rng) {
+    for (path, durable) in unsynced {
+        let Ok(mut bytes) = fs::read(path) else { continue };
+        let kept = random.usize(*durable as usize..=bytes.len());
+        match random.u8(..4) {
+            0 => {}
+            1 => bytes[kept..].fill(0),
+            _ => bytes.truncate(kept),
+        }
+        if *durable == 0 && random.u8(..4) == 0 {
+            fs::remove_file(path).unwrap();
+        } else {
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
 fn open(engine: &Engine, options: &StoreOptions) -> Store {
     match engine {
         Engine::Mem(kv) => Store::open_on(Arc::clone(kv) as Arc<dyn Kv>, options).unwrap(),
@@ -324,9 +345,9 @@ fn play(engine: Engine, ops: Vec<Op>) {
     // Drained, nothing is left over in any key space of the outbox.
     loop {
         let committed = bed.committed;
-        let Some(parcel) = bed.store().outbox.next(committed, 5_000).unwrap() else { break };
+        let Some(parcel) = bed.store().outboxes[0].next(committed, 5_000).unwrap() else { break };
         let keys: BTreeSet<Key> = parcel.records().map(|(key, _)| key).collect();
-        bed.store().outbox.settle(parcel.acked()).unwrap();
+        bed.store().outboxes[0].settle(parcel.acked()).unwrap();
         bed.model.leave(parcel.lane, &keys.into_iter().collect::<Vec<_>>());
     }
     assert!(bed.model.queued.iter().all(BTreeMap::is_empty), "{:?}", bed.model.queued);

@@ -300,7 +300,7 @@ fn next(
     }
     let mut parcels = Vec::new();
     for lane in Lane::ALL {
-        parcels.extend(outbox.peek(lane, upto, budget)?);
+        parcels.extend(outbox.peek(lane, upto, budget, 0)?);
     }
     let place = turn % (parcels.len().max(1) as u64);
     Ok(parcels.into_iter().nth(place as usize))

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use forebay::frame::{Input, Quality};
 use forebay::record::{Checkpoint, Lane, Outgoing, RawRecord, Record, Step};
-use forebay::store::{Committed, Key, Receipts, Resumed, Store, StoreOptions};
+use forebay::store::{Committed, Durability, Key, Receipts, Resumed, Store, StoreOptions};
 use forebay::time::{Tick, Timestamp};
 
 /// One wished-for record: its lane, and bytes of text in it.
@@ -65,7 +65,9 @@ pub(crate) fn options(path: &Path, lane_limits: [u64; 4]) -> StoreOptions {
         path: path.to_path_buf(),
         node: "n".into(),
         lane_limits,
+        targets: vec!["far".into()],
         free_floor: 0,
+        durability: Durability::Tick,
         now: Timestamp(1),
     }
 }
@@ -74,7 +76,7 @@ pub(crate) const NO_LIMITS: [u64; 4] = [1 << 40; 4];
 
 /// Commits the next tick.
 pub(crate) fn commit(store: &mut Store, seq: u64, wishes: &[Wish]) -> Committed {
-    store.ledger.commit(&step(tick(seq), input(wishes)), Receipts::new()).unwrap().0
+    store.ledger.commit(&step(tick(seq), input(wishes)), &mut Receipts::new()).unwrap().0
 }
 
 pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
@@ -92,7 +94,7 @@ pub(crate) fn recover(store: &mut Store) -> Resumed {
 
 /// All records of a lane that wait, in order of sending.
 pub(crate) fn waiting(store: &Store, lane: Lane, upto: Committed) -> Vec<(Key, Record)> {
-    let Some(parcel) = store.outbox.peek(lane, upto, usize::MAX).unwrap() else {
+    let Some(parcel) = store.outboxes[0].peek(lane, upto, usize::MAX, 0).unwrap() else {
         return Vec::new();
     };
     parcel.records().map(|(key, line)| (key, serde_json::from_slice(line).unwrap())).collect()
@@ -108,7 +110,7 @@ pub(crate) fn ids(store: &Store, upto: Committed) -> Ids {
 
 /// The books close, and say what is there.
 pub(crate) fn check_books(store: &Store, upto: Committed) {
-    let stats = store.outbox.stats();
+    let stats = store.outboxes[0].stats();
     for lane in Lane::ALL {
         let books = stats.lane(lane);
         let there = waiting(store, lane, upto);
