@@ -30,4 +30,5 @@ pub mod diagnose;
 pub mod pipeline;
 pub mod node;
 pub mod demo;
+pub mod torture;
 pub mod cli;

@@ -14,6 +14,7 @@ mod run;
 mod screen;
 pub mod doctor;
 mod schema;
+mod torture;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -55,6 +56,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),
         Command::Bench(args) => bench::bench(&args),
+        Command::Torture(args) => torture::torture(&args, screen),
     }
 }
 
