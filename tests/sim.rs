@@ -13,31 +13,51 @@ mod sim_kit;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use forebay::time::monotonic;
 use sim_kit::world::{Told, simulate};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-#[test]
-fn whatever_happens_every_reading_comes_out_once_or_is_named_lost() {
-    let seeds = match number("FOREBAY_TEST_SIM_SEED") {
-        Some(one) => one..one + 1,
-        None => 0..number("FOREBAY_TEST_SIM_SEEDS").unwrap_or(150),
-    };
-    let count = seeds.end - seeds.start;
-    let mut all = Told::default();
-    for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
-            Ok(told) => all.add(&told),
-            Err(failure) => {
-                println!("failed: FOREBAY_TEST_SIM_SEED={seed}");
-                resume_unwind(failure);
+/// Lives of the seeds `first..end`, on all cores. The first failing seed is told.
+fn lives(first: u64, end: u64) -> Told {
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let share = |worker: u64| {
+        let mut all = Told::default();
+        for seed in (first..end).filter(|seed| seed % workers == worker) {
+            match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
+                Ok(told) => all.add(&told),
+                Err(failure) => {
+                    println!("failed: FOREBAY_TEST_SIM_SEED={seed}");
+                    resume_unwind(failure);
+                }
             }
         }
-    }
-    println!("{count} seeds: {all:?}");
-    if count >= 100 {
+        all
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..workers).map(|w| scope.spawn(move || share(w))).collect();
+        let mut all = Told::default();
+        for worker in running {
+            match worker.join() {
+                Ok(told) => all.add(&told),
+                Err(failure) => resume_unwind(failure),
+            }
+        }
+        all
+    })
+}
+
+#[test]
+fn whatever_happens_every_reading_comes_out_once_or_is_named_lost() {
+    let (first, end) = match number("FOREBAY_TEST_SIM_SEED") {
+        Some(one) => (one, one + 1),
+        None => (0, number("FOREBAY_TEST_SIM_SEEDS").unwrap_or(150)),
+    };
+    let (began, all) = (monotonic(), lives(first, end));
+    println!("{} seeds in {:?}: {all:?}", end - first, began.elapsed());
+    if end - first >= 100 {
         assert!(all.kills > 100 && all.power_cuts > 100 && all.failed_commits > 50, "{all:?}");
         assert!(all.redelivered > 100 && all.repeats > 100 && all.lost > 0, "{all:?}");
     }

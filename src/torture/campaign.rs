@@ -287,7 +287,7 @@ impl<'a> Campaign<'a> {
         while self.started.is_some() && monotonic() < due {
             self.live(LOOK).await?;
         }
-        let work = Duration::from_millis(self.random.u64(50..1200));
+        let work = Duration::from_millis(self.random.u64(30..900));
         self.live(work).await
     }
 

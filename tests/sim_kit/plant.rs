@@ -8,6 +8,7 @@ use forebay::record::Record;
 use forebay::schema::Schema;
 use forebay::time::{Span, Timestamp};
 use std::path::Path;
+use std::sync::LazyLock;
 
 const MACHINES: u64 = 3;
 const STEP: Span = Span::millis(500);
@@ -43,10 +44,17 @@ const STAGES: [&str; 2] = [
     ]"#,
 ];
 
+/// What the files say, read once: thousands of lives start an engine often.
+static FILES: LazyLock<(Schema, [PipelineSpec; 2], String)> = LazyLock::new(|| {
+    let specs = STAGES.map(spec);
+    let route = route(&specs[0]);
+    (toml::from_str(SCHEMA).unwrap(), specs, route)
+});
+
 /// An engine with both pipelines that has seen nothing.
 pub fn engine() -> Engine {
-    let schema: Schema = toml::from_str(SCHEMA).unwrap();
-    let pipelines = STAGES.iter().map(|stages| pipeline(&spec(stages), &schema)).collect();
+    let (schema, specs, _) = &*FILES;
+    let pipelines = specs.iter().map(|spec| pipeline(spec, schema)).collect();
     Engine::new("sim".into(), pipelines)
 }
 
@@ -104,7 +112,7 @@ pub fn input(messages: &[u64]) -> Vec<Input> {
         }
     }
     let assets = (0..MACHINES).map(|n| Asset { id: asset(n), ..Asset::default() }).collect();
-    let route = route(&spec(STAGES[0]));
+    let route = FILES.2.clone();
     vec![Input { route, assets, readings, ..Input::default() }]
 }
 
