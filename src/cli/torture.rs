@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use indicatif::ProgressBar;
 use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::args::{TortureArgs, TortureBroker};
-use super::run::{on_edges, stop_on_signal};
+use super::run::on_edges;
 use super::screen::look;
 use super::{Outcome, Screen, print};
 use crate::torture::{BrokerKind, Options, Progress, Report, run};
@@ -60,12 +61,7 @@ fn folder(args: &TortureArgs) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
 
 async fn campaign(options: &Options, screen: &Screen) -> anyhow::Result<Report> {
     let stop = CancellationToken::new();
-    let notes = screen.clone();
-    stop_on_signal(stop.clone(), move || {
-        notes.note(
-            "stopping: what was sent is worked off and accounted for; once more to stop at once",
-        );
-    })?;
+    let mut signals = Signals::new()?;
     let (progress, shown) = watch::channel(Progress::default());
     screen.note(&format!("seed {}", options.seed));
     let line = screen.line(ProgressBar::new_spinner().with_style(look("{spinner} {msg}")));
@@ -73,10 +69,43 @@ async fn campaign(options: &Options, screen: &Screen) -> anyhow::Result<Report> 
     let asked = [options.kills, options.cuts, options.power_cuts];
     let drawing =
         AbortOnDropHandle::new(tokio::spawn(async move { draw(drawn, shown, asked).await }));
-    let report = run(options, &progress, stop).await;
+    let twice = async {
+        signals.next().await;
+        screen.note(
+            "stopping: what was sent is worked off and accounted for; once more to stop at once",
+        );
+        stop.cancel();
+        signals.next().await;
+    };
+    // However it ends, the node, the broker and the disk go with it: they are dropped.
+    let report = tokio::select! {
+        report = run(options, &progress, stop.clone()) => report.map_err(anyhow::Error::from),
+        () = twice => Err(anyhow::anyhow!("stopped at once: nothing has been accounted for")),
+    };
     drop(drawing);
     line.finish_and_clear();
-    Ok(report?)
+    report
+}
+
+/// What asks a campaign to end.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        let [one, two, three] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        let failed = "signals cannot be caught";
+        Ok(Signals([one.context(failed)?, two.context(failed)?, three.context(failed)?]))
+    }
+
+    async fn next(&mut self) {
+        let [one, two, three] = &mut self.0;
+        tokio::select! {
+            _ = one.recv() => {}
+            _ = two.recv() => {}
+            _ = three.recv() => {}
+        }
+    }
 }
 
 async fn draw(line: ProgressBar, mut shown: watch::Receiver<Progress>, asked: [u64; 3]) {

@@ -40,6 +40,8 @@ pub struct Report {
     pub in_loss_records: u64,
     /// Records that came to the far side again, with an id that it had.
     pub duplicates_at_receiver: u64,
+    /// What loss records call damaged. Nothing damages this disk, so there must be none.
+    pub damaged: u64,
     /// What is neither; scores and alarms count too.
     pub unaccounted: u64,
     /// What came in two different records, or with another value, or came and should not have.
@@ -74,6 +76,8 @@ impl Report {
         self.wrong = closed.twice + closed.strange + closed.records_strange;
         self.records_expected = closed.records_expected;
         self.records_delivered = closed.records_delivered;
+        let damaged = closed.losses.iter().filter(|(name, _)| name.ends_with("damaged"));
+        self.damaged = damaged.map(|(_, count)| count).sum();
         self.losses = closed.losses;
         self.wrong_in_words.extend(closed.told);
     }
@@ -84,6 +88,7 @@ impl Report {
             && self.acknowledged > 0
             && self.unaccounted == 0
             && self.wrong == 0
+            && self.damaged == 0
             && self.processed == self.acknowledged
     }
 
@@ -129,6 +134,7 @@ impl Report {
         let both = [
             ("named in loss records", self.in_loss_records),
             ("records that came again and were known by their ids", self.duplicates_at_receiver),
+            ("damaged, say loss records", self.damaged),
             ("wrong: another value, or more than once", self.wrong),
             ("UNACCOUNTED", self.unaccounted),
         ];
