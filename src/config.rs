@@ -283,7 +283,8 @@ pub struct FeedConfig {
     pub http: bool,
     /// Whether scores and alarms are published on the site's broker.
     pub mqtt: bool,
-    /// Topic of a score or an alarm there; `{node}`, `{pipeline}`, `{asset}` and `{type}` are filled in.
+    /// Topic of a score or an alarm there; `{node}`, `{pipeline}`, `{asset}` and `{type}` are filled in. Each alarm is
+    /// also published one level below, under its name.
     pub topic: String,
     /// Scores kept in memory for each pipeline and asset.
     pub history: usize,

@@ -96,7 +96,8 @@ impl Readings {
 }
 
 /// What one door brought in one tick: readings, and the assets that their `asset` column points into; or, from the
-/// operators' door, commands. Complete in itself, so that a journal entry needs nothing before it.
+/// operators' door, commands; or nothing but that the process has started. Complete in itself, so that a journal entry
+/// needs nothing before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// The route's name: schema, topics and format as one string (`pipeline::Route`).
@@ -112,6 +113,14 @@ pub struct Input {
 impl Input {
     /// The name of the operators' door.
     pub const OPERATORS: &str = "operators";
+
+    /// The name of the door through which the node says that it has just started.
+    pub const START: &str = "start";
+
+    /// The input of the first tick of a process: what the stages have been waiting for may have come meanwhile.
+    pub fn of_start() -> Input {
+        Input { route: Input::START.into(), ..Input::default() }
+    }
 
     /// The input of a tick's commands.
     pub fn of_commands(commands: Vec<Command>) -> Input {

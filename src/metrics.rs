@@ -98,12 +98,10 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
     /// Readings of one tick.
     pub tick_readings: Histogram,
-    /// Seconds that one run of a model took.
-    pub score_seconds: Histogram,
     ingest_up: Gauge,
     uplink_up: Gauge,
     outages: Counter,
-    store_bytes_written: Counter,
+    store_written: Family<Labels, Counter>,
     journal_bytes: Gauge,
     feed_skipped: Counter,
     mqtt_feed_skipped: Counter,
@@ -162,11 +160,10 @@ impl Metrics {
             step_seconds: seconds(),
             publish_seconds: seconds(),
             tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
-            score_seconds: seconds(),
             ingest_up: Gauge::default(),
             uplink_up: Gauge::default(),
             outages: Counter::default(),
-            store_bytes_written: Counter::default(),
+            store_written: Family::default(),
             journal_bytes: Gauge::default(),
             feed_skipped: Counter::default(),
             mqtt_feed_skipped: Counter::default(),
@@ -224,12 +221,6 @@ impl Metrics {
             seconds(),
             self.publish_seconds.clone(),
         );
-        r.register_with_unit(
-            "score",
-            "Time of one run of a model",
-            seconds(),
-            self.score_seconds.clone(),
-        );
         r.register("tick_readings", "Readings in one tick", self.tick_readings.clone());
         self.register_edges();
     }
@@ -245,9 +236,9 @@ impl Metrics {
         r.register("outages", "Times that the uplink went down", self.outages.clone());
         r.register_with_unit(
             "store_written",
-            "Bytes written to the store",
+            "Bytes written to the store's disk, by what they were for: what wears flash out",
             Unit::Bytes,
-            self.store_bytes_written.clone(),
+            self.store_written.clone(),
         );
         r.register_with_unit(
             "journal",
@@ -362,9 +353,12 @@ impl Metrics {
         self.outages.inner().store(n, Relaxed);
     }
 
-    /// Sets the bytes written to the store since start, and the journal's bytes now.
-    pub fn set_store(&self, bytes_written: u64, journal_bytes: u64) {
-        self.store_bytes_written.inner().store(bytes_written, Relaxed);
+    /// Sets the bytes written to the store since start, by purpose, and the journal's bytes now.
+    pub fn set_store(&self, written: &[(&'static str, u64)], journal_bytes: u64) {
+        for (purpose, bytes) in written {
+            let key = [("purpose", (*purpose).to_owned())];
+            self.store_written.get_or_create(&key).inner().store(*bytes, Relaxed);
+        }
         self.journal_bytes.set(journal_bytes as i64);
     }
 

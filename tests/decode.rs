@@ -3,31 +3,23 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod common;
+
 use forebay::decode::{DecodeError, DecodeOptions, Decoded, Decoder, Rows};
 use forebay::frame::{Input, Quality};
 use forebay::pipeline::spec::{FormatSpec, ScalarFormat};
-use forebay::schema::{Schema, Signal};
+use forebay::schema::Schema;
 use forebay::time::Timestamp;
 
 const ARRIVAL: Timestamp = Timestamp(1_800_000_000_000_000);
 const TOPIC: &str = "plant/north/pump/p-7/telemetry";
 
 fn schema() -> Schema {
-    let signal = |name: &str, aliases: &[&str]| Signal {
-        name: name.into(),
-        unit: "1".into(),
-        aliases: aliases.iter().map(ToString::to_string).collect(),
-        ..Signal::default()
-    };
-    Schema {
-        name: "pump".into(),
-        description: None,
-        signals: vec![
-            signal("temperature", &["temp", "T"]),
-            signal("pressure", &[]),
-            signal("vibration_rms", &["vib.rms"]),
-        ],
-    }
+    common::pump(&[
+        ("temperature", &["temp", "T"]),
+        ("pressure", &[]),
+        ("vibration_rms", &["vib.rms"]),
+    ])
 }
 
 fn decoder(topics: &[&str], format: &FormatSpec) -> Result<Decoder, DecodeError> {
@@ -317,6 +309,31 @@ fn times_absent_or_wrong() {
 }
 
 #[test]
+fn what_the_broker_had_kept_does_not_get_the_time_of_its_arrival() {
+    let scalar = FormatSpec::Scalar(ScalarFormat { signal: Some("pressure".into()) });
+    let kept = |format: &FormatSpec, payload: &str| {
+        let (decoder, mut rows) = (decoder(PUMP, format).unwrap(), Rows::new("pump".into()));
+        let decoded = decoder.decode_own(TOPIC, payload.as_bytes(), None, &mut rows).unwrap();
+        (decoded, rows.take().readings.ts)
+    };
+    let dated = r#"{"ts":1700000000500,"temp":21.5}"#;
+    let (decoded, times) = kept(&json("time = \"ts\""), dated);
+    assert_eq!((decoded.unwrap().readings, times), (1, vec![Timestamp(1_700_000_000_500_000)]));
+    let undated =
+        [(scalar, "21.5"), (json(""), dated), (json("time = \"ts\""), r#"{"temp":21.5}"#)];
+    for (format, payload) in undated {
+        let (decoded, times) = kept(&format, payload);
+        let error = decoded.unwrap_err();
+        assert_eq!((error.name(), times.len()), ("retained", 0), "{payload}: {error}");
+    }
+    let several = r#"[{"ts":1700000000500,"temp":21.5},{"temp":3}]"#;
+    let (decoded, times) = kept(&json("time = \"ts\""), several);
+    let decoded = decoded.unwrap();
+    assert_eq!((decoded.rejected, times.len()), (1, 1));
+    assert_eq!(decoded.fault.unwrap().name(), "retained");
+}
+
+#[test]
 fn bad_payloads_are_refused_with_the_fact() {
     let cases: &[(&str, &str)] = &[
         ("speed=3", "is not JSON: expected value at byte 0 (`speed=3`)"),
@@ -407,7 +424,11 @@ fn filters_are_given_once() {
     assert_eq!(decoder.filters(), ["+/x", "+/x/+", "a/+/#"]);
     let mut rows = Rows::new("pump".into());
     for (topic, own) in [("q/x", true), ("a/b/c/d", true), ("q/y", false)] {
-        assert_eq!(decoder.decode_own(topic, b"{}", ARRIVAL, &mut rows).is_some(), own, "{topic}");
+        assert_eq!(
+            decoder.decode_own(topic, b"{}", Some(ARRIVAL), &mut rows).is_some(),
+            own,
+            "{topic}"
+        );
     }
     assert_eq!(decoder.route(), "pump");
 }

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod common;
+
 use forebay::decode::{DecodeOptions, Decoder, Rows};
 use forebay::frame::Quality;
 use forebay::pipeline::spec::{FormatSpec, JsonFormat, ScalarFormat, TimeUnit, Unknown};
-use forebay::schema::{Schema, Signal};
 use forebay::time::Timestamp;
 use proptest::prelude::*;
 
@@ -13,9 +14,7 @@ const ARRIVAL: Timestamp = Timestamp(1_800_000_000_000_000);
 const TOPIC: &str = "plant/north/pump/p-7/telemetry";
 
 fn decoder(format: &FormatSpec) -> Decoder {
-    let signal = |name: &str| Signal { name: name.into(), unit: "1".into(), ..Signal::default() };
-    let signals = vec![signal("temp"), signal("pressure"), signal("vibration_rms")];
-    let schema = Schema { name: "pump".into(), description: None, signals };
+    let schema = common::pump(&[("temp", &[]), ("pressure", &[]), ("vibration_rms", &[])]);
     let topics = ["plant/{site}/pump/{asset}/telemetry".to_owned()];
     let options = DecodeOptions { message_max: 1 << 20 };
     Decoder::new("pump".into(), &topics, format, &schema, options).unwrap()

@@ -280,26 +280,20 @@ fn a_reader_that_comes_back_is_told_what_it_missed() {
 fn a_slow_reader_blocks_nobody_and_is_told() {
     let mut site = Site::start(status());
     let mut slow = Events::listening(&site, "");
-    let mut quick = Events::listening(&site, "?type=alarm");
+    let mut quick = Events::listening(&site, "");
     let end = time::now();
-    let mut longest = Duration::ZERO;
-    // Far more than the sockets' buffers and the ring hold.
-    for batch in 0..100_i64 {
-        let windows = (0..100).map(|n| {
-            let at = end.plus(Span::seconds(1000 * batch + 10 * n));
-            Record::Score(score(&format!("pump-{n}"), at, n as u64, 0.0))
-        });
-        let windows: Vec<Record> = windows.collect();
-        let start = time::monotonic();
-        site.handle.publish(windows);
-        longest = longest.max(start.elapsed());
-        let (hub, wanted) = (site.hub.clone(), 100 * (batch as u64 + 1));
-        site.until("the hub goes on", || hub.seq() >= wanted);
+    let window = |n: usize| score(&format!("pump-{}", n % 100), end, n as u64, 0.0);
+    // Far more than the sockets' buffers and the ring hold. This thread publishes, and reads one of the two streams:
+    // whoever waited for the other's reader would wait for ever, since nobody reads there before this loop has ended.
+    for batch in 0..100 {
+        let numbers = 100 * batch..100 * (batch + 1);
+        site.handle.publish(numbers.clone().map(|n| Record::Score(window(n))).collect());
+        for n in numbers {
+            assert_eq!(quick.next("score")["asset"], window(n).asset, "others get everything");
+        }
     }
-    // Whoever waited for the reader would wait for ever: it never reads. A busy machine may take its time.
-    assert!(longest < Duration::from_secs(5), "publishing took {longest:?}");
     site.handle.publish(vec![alarm("p", "wear", AlarmState::Unacknowledged, Severity::Low, end)]);
-    assert_eq!(quick.next("alarm")["name"], "wear", "others are not held up");
+    assert_eq!(quick.next("alarm")["name"], "wear");
     // Every score was either delivered or counted, and after them comes what is newest.
     let (mut given, mut skipped) = (0, 0);
     loop {

@@ -41,14 +41,14 @@ fn score(asset: &str, n: i64) -> Arc<Record> {
     }))
 }
 
-fn alarm(asset: &str, state: AlarmState) -> Arc<Record> {
+fn alarm(asset: &str, name: &str, state: AlarmState) -> Arc<Record> {
     Arc::new(Record::Alarm(AlarmRecord {
         id: "a".into(),
         node: "gw".into(),
         pipeline: "pumps".into(),
         asset: asset.into(),
         tags: BTreeMap::new(),
-        name: "wear".into(),
+        name: name.into(),
         state,
         severity: Severity::High,
         at: Timestamp(5_000_000),
@@ -93,14 +93,15 @@ async fn scores_and_alarms_are_flat_and_kept_for_dashboards_that_come_later() {
         let feed = start(&broker, version, 100);
         feed.events.send(score("pump-1", 1)).unwrap();
         feed.events.send(score("pump-1", 2)).unwrap();
-        feed.events.send(alarm("a/b+", AlarmState::Unacknowledged)).unwrap();
-        until("all are published", || feed.counts.published.load(Relaxed) == 3).await;
+        feed.events.send(alarm("a/b+", "wear", AlarmState::Unacknowledged)).unwrap();
+        feed.events.send(alarm("a/b+", "leak/#", AlarmState::Returned)).unwrap();
+        until("all are published", || feed.counts.published.load(Relaxed) == 6).await;
         feed.stop.cancel();
         feed.task.await.unwrap();
 
         let mut found = BTreeMap::new();
         let mut received = subscribe(broker.ports().0, "forebay/#").await;
-        while found.len() < 2 {
+        while found.len() < 4 {
             let (topic, value, retained) = next(&mut received).await;
             assert!(retained, "{topic}");
             found.insert(topic, value);
@@ -109,7 +110,13 @@ async fn scores_and_alarms_are_flat_and_kept_for_dashboards_that_come_later() {
         assert_eq!(score["time"], 2000, "the newest one is kept");
         assert_eq!((&score["anomaly"], &score["flow.mean"]), (&0.25.into(), &1.5.into()));
         let alarm = &found["forebay/gw/pumps/a_b_/alarm"];
-        assert_eq!((&alarm["active"], &alarm["asset"]), (&true.into(), &"a/b+".into()));
+        assert_eq!((&alarm["name"], &alarm["asset"]), (&"leak/#".into(), &"a/b+".into()));
+        let states = ["wear", "leak__"].map(|name| {
+            let alarm = &found[&format!("forebay/gw/pumps/a_b_/alarm/{name}")];
+            (alarm["state"].clone(), alarm["active"].clone())
+        });
+        assert_eq!(states[0], ("unacknowledged".into(), true.into()), "no alarm hides another");
+        assert_eq!(states[1], ("returned".into(), false.into()));
     }
 }
 
@@ -118,8 +125,8 @@ async fn a_broker_that_is_away_costs_old_events_and_leaves_no_stale_alarm() {
     let broker = Broker::start(None).unwrap();
     let (v4, v5) = broker.ports();
     let feed = start(&broker, MqttVersion::V311, 8);
-    feed.events.send(alarm("pump-1", AlarmState::Unacknowledged)).unwrap();
-    until("it is published", || feed.counts.published.load(Relaxed) == 1).await;
+    feed.events.send(alarm("pump-1", "wear", AlarmState::Unacknowledged)).unwrap();
+    until("it is published", || feed.counts.published.load(Relaxed) == 2).await;
     drop(broker);
     until("it is down", || feed.status.borrow().error().is_some()).await;
     for n in 0..100 {
@@ -137,7 +144,7 @@ async fn a_broker_that_is_away_costs_old_events_and_leaves_no_stale_alarm() {
     while !(newest && alarm_again) {
         let (topic, value, _) = next(&mut received).await;
         newest |= value["time"] == 99_000;
-        alarm_again |= topic.ends_with("/alarm");
+        alarm_again |= topic.ends_with("/alarm/wear");
     }
     assert!(feed.counts.skipped.load(Relaxed) >= 80, "what was skipped is counted");
     feed.stop.cancel();

@@ -8,13 +8,14 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use common::{Reading, account, engine, input, run, sorted, spec};
+use common::{Reading, account, engine, input, live, run, sorted, spec};
 use forebay::engine::Engine;
+use forebay::frame::Input;
 use forebay::model::pca::{self, PcaOptions};
 use forebay::model::training::TrainingSet;
 use forebay::pipeline::spec::PipelineSpec;
-use forebay::record::Record;
-use forebay::time::Timestamp;
+use forebay::record::{Outgoing, Record};
+use forebay::time::{Span, Timestamp};
 use proptest::prelude::*;
 
 /// Pipelines that between them use every stage and every way to fill and to judge.
@@ -167,7 +168,7 @@ fn once(
     assert!(engine.take_failures().is_empty());
     let mut account = account(&engine);
     account.records = 0; // raw records are cut by ticks
-    (sorted(records).iter().map(in_text).collect(), account)
+    (texts(records), account)
 }
 
 /// A record as text. What a model says depends in its last digits on how many windows it was asked about at once.
@@ -186,6 +187,24 @@ fn in_text(record: &Record) -> String {
         Record::Raw(_) | Record::Loss(_) => {}
     }
     serde_json::to_string(&record).unwrap()
+}
+
+/// The readings in ticks as a node would close them: each with the clock, which is right.
+fn clocked(
+    spec: &PipelineSpec,
+    readings: &[Reading],
+    cuts: &[usize],
+) -> Vec<(Vec<Input>, Timestamp)> {
+    let mut now = Timestamp::MIN;
+    let with_clock = |tick: Vec<Input>| {
+        now = now.max(tick[0].readings.ts.iter().copied().max().unwrap());
+        (tick, now)
+    };
+    ticks(spec, readings, cuts).into_iter().map(with_clock).collect()
+}
+
+fn texts(records: Vec<Outgoing>) -> Vec<String> {
+    sorted(records).iter().map(in_text).collect()
 }
 
 proptest! {
@@ -228,6 +247,98 @@ proptest! {
         records.extend(run(&mut second, after));
         prop_assert_eq!(format!("{records:?}"), format!("{expected:?}"));
         prop_assert_eq!(account(&second), account(&straight));
+    }
+
+    #[test]
+    fn a_stop_may_last_any_time(
+        (_, readings) in reordered(),
+        cuts in prop::collection::vec(1..40_usize, 1..20),
+        (stop, saved) in any::<(prop::sample::Index, prop::sample::Index)>(),
+        which in 0..PIPELINES.len(),
+    ) {
+        let spec = pipeline(which);
+        let ticks = clocked(&spec, &readings, &cuts);
+        let mut straight = live(&spec);
+        let mut expected = Vec::new();
+        for (tick, now) in ticks.clone() {
+            expected.extend(straight.step(tick, now).records);
+        }
+        expected.extend(straight.finish().records);
+
+        // Far longer than `idle`, killed some ticks after a checkpoint; then the broker sends the rest.
+        let (stop, pause) = (stop.index(ticks.len()), Span::seconds(3600));
+        let (before, after) = ticks.split_at(stop);
+        let mut first = live(&spec);
+        let mut journal = Vec::new();
+        let mut records = Vec::new();
+        let mut checkpoint = first.checkpoint().unwrap();
+        for (tick, now) in before.iter().cloned() {
+            let step = first.step(tick, now);
+            records.extend(step.records);
+            journal.push((step.tick, step.input));
+            if journal.len() == saved.index(stop) {
+                checkpoint = first.checkpoint().unwrap();
+            }
+        }
+        let mut second = live(&spec);
+        second.restore(&checkpoint).unwrap();
+        for (tick, input) in journal.iter().filter(|entry| entry.0.seq > checkpoint.tick.seq) {
+            second.replay(*tick, input.clone());
+        }
+        let last = before.last().map_or(ticks[0].1, |tick| tick.1);
+        let start = (vec![Input::of_start()], last);
+        for (tick, now) in std::iter::once(start).chain(after.iter().cloned()) {
+            let step = second.step(tick, now.plus(pause));
+            records.extend(step.records);
+            journal.push((step.tick, step.input));
+        }
+        records.extend(second.finish().records);
+        prop_assert_eq!(texts(records), texts(expected));
+        prop_assert_eq!(account(&second).late, 0);
+
+        // Whoever has nothing but the journal comes to the same.
+        let mut third = live(&spec);
+        for (tick, input) in journal {
+            third.replay(tick, input);
+        }
+        third.finish();
+        prop_assert_eq!(account(&third), account(&second));
+    }
+
+    #[test]
+    fn a_reading_ahead_of_the_clock_makes_no_other_late(
+        (_, readings) in reordered(),
+        (at, signal) in (any::<prop::sample::Index>(), 0..3_u16),
+        ahead in 1..=600_000_000_i64,
+    ) {
+        let spec = pipeline(0);
+        let mut engine = live(&spec);
+        let at = at.index(readings.len());
+        let (mut now, mut given) = (Timestamp::MIN, 0);
+        for (place, reading) in readings.iter().enumerate() {
+            now = now.max(Timestamp(reading.ts));
+            let wrong = Reading { signal, ts: now.0 + ahead, ..*reading };
+            let tick = if place == at { &[*reading, wrong][..] } else { &[*reading] };
+            engine.step(input(&spec, tick), now);
+            given += tick.len() as u64;
+        }
+        // Neither while the asset speaks, nor after it was silent.
+        let asset = readings[at].asset;
+        now = now.plus(Span::seconds(40));
+        engine.step(Vec::new(), now);
+        engine.step(input(&spec, &[Reading { asset, signal: 0, ts: now.0, value: 1.0 }]), now);
+        let books = account(&engine);
+        prop_assert_eq!((books.received, books.late, books.gap()), (given + 1, 0, 0));
+        // And it does not wait for ever, nor is the engine woken in vain.
+        for _ in 0..3 {
+            let Some(wake) = engine.wake_at() else { break };
+            let before = account(&engine).pending;
+            prop_assert!(wake > now);
+            now = wake;
+            engine.step(Vec::new(), now);
+            prop_assert!(account(&engine).pending < before);
+        }
+        prop_assert_eq!(account(&engine).pending, 0);
     }
 
     #[test]

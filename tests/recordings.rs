@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod common;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 use forebay::frame::Input;
 use forebay::ingest::replay::{Recording, RecordingError, RecordingOptions};
 use forebay::pipeline::spec::RecordingSpec;
-use forebay::schema::{Schema, Signal};
+use forebay::schema::Schema;
 use polars::prelude::{
     Column, DataFrame, DataType, IntoColumn, NamedFrom, Series, TimeUnit as PolarsUnit,
 };
@@ -18,17 +20,7 @@ use polars_io::prelude::ParquetWriter;
 use tempfile::TempDir;
 
 fn schema() -> Schema {
-    let signal = |name: &str, aliases: &[&str]| Signal {
-        name: name.into(),
-        unit: "1".into(),
-        aliases: aliases.iter().map(ToString::to_string).collect(),
-        ..Signal::default()
-    };
-    Schema {
-        name: "pump".into(),
-        description: None,
-        signals: vec![signal("flow", &["Volume Flow"]), signal("pressure", &["Pressure"])],
-    }
+    common::pump(&[("flow", &["Volume Flow"]), ("pressure", &["Pressure"])])
 }
 
 struct Read {

@@ -93,7 +93,7 @@ fn delivered(node: &Node) -> u64 {
         .sum()
 }
 
-/// Who comes to the broker later finds each asset's last score and last alarm.
+/// Who comes to the broker later finds each asset's last score and last alarm, and the last change of each alarm.
 async fn feed_is_retained(port: u16, replay: &Replay) {
     let mut expected = BTreeMap::new();
     for record in &replay.records {
@@ -102,9 +102,13 @@ async fn feed_is_retained(port: u16, replay: &Replay) {
             Record::Alarm(alarm) => (&alarm.asset, "alarm", alarm.at),
             _ => continue,
         };
-        expected.insert(format!("forebay/test-node/pump/{asset}/{kind}"), at.0 / 1000);
+        let topic = format!("forebay/test-node/pump/{asset}/{kind}");
+        if let Record::Alarm(alarm) = record {
+            expected.insert(format!("{topic}/{}", alarm.name), at.0 / 1000);
+        }
+        expected.insert(topic, at.0 / 1000);
     }
-    assert!(expected.len() >= 3, "some alarm was raised");
+    assert!(expected.len() >= 4, "some alarm was raised");
     let mut feed = subscribe(port, "forebay/#").await;
     let mut seen = BTreeMap::new();
     while seen != expected {

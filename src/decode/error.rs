@@ -148,6 +148,14 @@ pub enum DecodeError {
         /// Where it should be.
         path: String,
     },
+    /// An old message without a time.
+    #[error(
+        "message on `{topic}` was kept by the broker (retained) and has no time of its own: how old it is, nobody knows"
+    )]
+    Retained {
+        /// The topic.
+        topic: String,
+    },
     /// A signal that the schema does not know, where the format refuses those.
     #[error(
         "message on `{topic}`: {path} is not a signal of the schema; add it there, or set unknown = \"ignore\""
@@ -189,8 +197,16 @@ impl DecodeError {
             DecodeError::NotJson { .. } => "not_json",
             DecodeError::WrongType { .. } => "wrong_type",
             DecodeError::Missing { .. } => "missing",
+            DecodeError::Retained { .. } => "retained",
             DecodeError::UnknownSignal { .. } => "unknown_signal",
             DecodeError::Time { .. } => "time",
+        }
+    }
+
+    /// What is wrong with a message that the broker had kept: no other may not take the time of its arrival.
+    pub(super) fn of_retained(&mut self) {
+        if let DecodeError::Missing { topic, what: "the time", .. } = self {
+            *self = DecodeError::Retained { topic: std::mem::take(topic) };
         }
     }
 

@@ -151,28 +151,34 @@ impl Decoder {
         received: Timestamp,
         rows: &mut Rows,
     ) -> Result<Decoded, DecodeError> {
-        self.decode_own(topic, payload, received, rows).unwrap_or_else(|| {
+        self.decode_own(topic, payload, Some(received), rows).unwrap_or_else(|| {
             let patterns: Vec<String> = self.patterns.iter().map(|p| format!("`{p}`")).collect();
             Err(DecodeError::NoRoute { topic: topic.into(), patterns: patterns.join(", ") })
         })
     }
 
-    /// As [`Decoder::decode`]; `None` where the topic is not for this decoder.
+    /// As [`Decoder::decode`]; `None` where the topic is not for this decoder. Of a message that is older than its
+    /// arrival (`received` is `None`), only readings with a time of their own are taken.
     pub fn decode_own(
         &self,
         topic: &str,
         payload: &[u8],
-        received: Timestamp,
+        received: Option<Timestamp>,
         rows: &mut Rows,
     ) -> Option<Result<Decoded, DecodeError>> {
         let entry = rows.topic(topic, || self.resolve(topic))?;
         let filled = rows.filled();
-        let result = self.readable(topic, payload).and_then(|text| match &self.format {
-            Format::Json(plan) => {
-                Walk::new(plan, topic, rows, entry, self.undated.then_some(received)).run(text)
-            }
-            Format::Scalar { .. } => bare(topic, text, received, entry, rows),
+        let arrival = received.filter(|_| self.undated);
+        let mut result = self.readable(topic, payload).and_then(|text| match &self.format {
+            Format::Json(plan) => Walk::new(plan, topic, rows, entry, arrival).run(text),
+            Format::Scalar { .. } => bare(topic, text, arrival, entry, rows),
         });
+        if received.is_none() {
+            match &mut result {
+                Ok(decoded) => decoded.fault.iter_mut().for_each(|fault| fault.of_retained()),
+                Err(error) => error.of_retained(),
+            }
+        }
         if !matches!(&result, Ok(decoded) if decoded.readings > 0) {
             rows.roll_back(filled);
         }
@@ -238,7 +244,7 @@ impl Decoder {
 fn bare(
     topic: &str,
     text: &str,
-    received: Timestamp,
+    arrival: Option<Timestamp>,
     entry: u32,
     rows: &mut Rows,
 ) -> Result<Decoded, DecodeError> {
@@ -246,7 +252,11 @@ fn bare(
     let Some(value) = scalar::value(topic, text)? else { return Ok(decoded) };
     match (rows.topic_signal(entry), rows.topic_asset(entry)) {
         (TopicSignal::Known(signal), Some(asset)) => {
-            let around = Common { ts: received, quality: Quality::Good, asset, signal };
+            let Some(ts) = arrival else {
+                let (topic, path) = (topic.to_owned(), "beside the value".to_owned());
+                return Err(DecodeError::Missing { topic, what: "the time", path });
+            };
+            let around = Common { ts, quality: Quality::Good, asset, signal };
             rows.push(signal, value, &around);
             (decoded.readings, decoded.undated) = (1, 1);
         }

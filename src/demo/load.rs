@@ -8,8 +8,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use rumqttc::v5::mqttbytes::v5::Packet as Packet5;
-use rumqttc::{Packet, v5};
+use rumqttc::v5;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,7 @@ use super::plant::{asset_id, site_of};
 use super::pump::Signal;
 use super::sender::{Sender, SenderOptions, broker_address};
 use crate::config::MqttVersion;
+use crate::link::mqtt::{Client, Connection, Event};
 use crate::time::{Span, Timestamp, monotonic};
 
 /// Different payloads for each load; after so many they come again with later times.
@@ -242,13 +242,16 @@ impl Subscriber {
         // its in-flight limit to a 3.1.1 client.
         let places = 1 << 16;
         let manual = acks == Acks::Manual;
-        let task = match version {
+        let (client, connection) = match version {
             MqttVersion::V311 => {
                 let mut options = rumqttc::MqttOptions::new(id, host, port);
                 options.set_manual_acks(manual).set_keep_alive(Duration::from_mins(1));
                 options.set_max_packet_size(1 << 20, 1 << 20);
-                let (client, events) = rumqttc::AsyncClient::new(options, places);
-                tokio::spawn(count_v311(client, events, filter, manual, tx))
+                let (client, mut events) = rumqttc::AsyncClient::new(options, places);
+                let mut network = rumqttc::NetworkOptions::new();
+                network.set_tcp_nodelay(true);
+                events.set_network_options(network);
+                (Client::V4(client), Connection::V4(Box::new(events)))
             }
             MqttVersion::V5 => {
                 let mut options = v5::MqttOptions::new(id, host, port);
@@ -256,9 +259,10 @@ impl Subscriber {
                 options.set_receive_maximum(Some(in_flight));
                 options.set_outgoing_inflight_upper_limit(16);
                 let (client, events) = v5::AsyncClient::new(options, places);
-                tokio::spawn(count_v5(client, events, filter, manual, tx))
+                (Client::V5(client), Connection::V5(Box::new(events)))
             }
         };
+        let task = tokio::spawn(run(client, connection, filter, manual, tx));
         let first = progress.wait_for(|taken| taken.ready || taken.failed.is_some()).await;
         let failed = first.map_or(Some("it ended".to_owned()), |taken| taken.failed.clone());
         if let Some(reason) = failed {
@@ -300,65 +304,30 @@ fn count(progress: &watch::Sender<Taken>) {
     });
 }
 
-async fn count_v311(
-    client: rumqttc::AsyncClient,
-    mut events: rumqttc::EventLoop,
+async fn run(
+    client: Client,
+    mut connection: Connection,
     filter: String,
     manual: bool,
     progress: watch::Sender<Taken>,
 ) {
-    let mut network = rumqttc::NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    events.set_network_options(network);
+    let filters = [filter];
     let failed = loop {
-        match events.poll().await {
-            Ok(rumqttc::Event::Incoming(Packet::ConnAck(_))) => {
-                if let Err(error) = client.try_subscribe(&filter, rumqttc::QoS::AtLeastOnce) {
-                    break error.to_string();
-                }
-            }
-            Ok(rumqttc::Event::Incoming(Packet::SubAck(_))) => {
+        let done = match connection.poll().await {
+            Ok(Event::Connected { .. }) => client.subscribe(&filters).await,
+            Ok(Event::Subscribed(_)) => {
                 progress.send_modify(|taken| taken.ready = true);
+                Ok(())
             }
-            Ok(rumqttc::Event::Incoming(Packet::Publish(publish))) => {
+            Ok(Event::Message(message)) => {
                 count(&progress);
-                if manual && let Err(error) = client.try_ack(&publish) {
-                    break error.to_string();
-                }
+                if manual { client.acknowledge(message.id) } else { Ok(()) }
             }
-            Ok(_) => {}
+            Ok(_) => Ok(()),
             Err(error) => break error.to_string(),
-        }
-    };
-    progress.send_modify(|taken| taken.failed = Some(failed));
-}
-
-async fn count_v5(
-    client: v5::AsyncClient,
-    mut events: v5::EventLoop,
-    filter: String,
-    manual: bool,
-    progress: watch::Sender<Taken>,
-) {
-    let failed = loop {
-        match events.poll().await {
-            Ok(v5::Event::Incoming(Packet5::ConnAck(_))) => {
-                let qos = v5::mqttbytes::QoS::AtLeastOnce;
-                if let Err(error) = client.try_subscribe(&filter, qos) {
-                    break error.to_string();
-                }
-            }
-            Ok(v5::Event::Incoming(Packet5::SubAck(_))) => {
-                progress.send_modify(|taken| taken.ready = true);
-            }
-            Ok(v5::Event::Incoming(Packet5::Publish(publish))) => {
-                count(&progress);
-                if manual && let Err(error) = client.try_ack(&publish) {
-                    break error.to_string();
-                }
-            }
-            Ok(_) => {}
-            Err(error) => break error.to_string(),
+        };
+        if let Err(gone) = done {
+            break gone.to_string();
         }
     };
     progress.send_modify(|taken| taken.failed = Some(failed));

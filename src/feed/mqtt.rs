@@ -1,8 +1,8 @@
 //! Scores and alarms on the site's own broker: flat JSON, retained, for dashboards that speak MQTT.
 //!
 //! `node` runs [`MqttFeed::run`] as a task of its own with a subscription to the feed. It promises to slow nobody
-//! down: what it cannot send in time is skipped, oldest first, and counted. After a reconnect it publishes each
-//! asset's latest alarm again, so that no dashboard keeps one that is over. It delivers nothing for sure:
+//! down: what it cannot send in time is skipped, oldest first, and counted. After a reconnect it publishes
+//! each alarm's latest change again, so that no dashboard keeps one that is over. It delivers nothing for sure:
 //! that is the uplink's work.
 
 use std::collections::HashMap;
@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 use crate::config::MqttConfig;
 use crate::link::mqtt::{Client, Dial, Gone, Qos, Role};
 use crate::link::pump::Pump;
-use crate::link::topic::{Names, Template};
+use crate::link::topic::{Names, Template, below};
 use crate::link::{Backoff, LinkStatus, SetupError};
 use crate::record::{AlarmRecord, AlarmState, Record, ScoreRecord};
 use crate::time::{Span, now};
 
 /// Publishes on the way at a time.
 const WINDOW: u16 = 64;
-/// Topics whose latest alarm is remembered.
-const ALARMS_MAX: usize = 4096;
+/// Topics whose latest alarm is remembered: one an asset, and one an alarm of it.
+const ALARMS_MAX: usize = 8192;
 
 /// What was published, counted since the start.
 #[derive(Debug, Default)]
@@ -164,13 +164,21 @@ impl MqttFeed {
             ),
             Record::Raw(_) | Record::Loss(_) => return Ok(()),
         };
-        let topic = self.topic.fill(&names);
         let payload = Bytes::from(Value::Object(payload).to_string());
-        if qos == Qos::One && (self.alarms.len() < ALARMS_MAX || self.alarms.contains_key(&topic)) {
-            self.alarms.insert(topic.clone(), payload.clone());
+        let mut topics = vec![self.topic.fill(&names)];
+        if let Record::Alarm(alarm) = record {
+            // An asset's topic has its last change, whichever alarm's; each alarm has a topic of its own below it.
+            topics.push(below(&topics[0], &alarm.name));
+            for topic in &topics {
+                if self.alarms.len() < ALARMS_MAX || self.alarms.contains_key(topic) {
+                    self.alarms.insert(topic.clone(), payload.clone());
+                }
+            }
         }
-        client.publish(&topic, qos, true, payload).await?;
-        self.counts.published.fetch_add(1, Ordering::Relaxed);
+        for topic in topics {
+            client.publish(&topic, qos, true, payload.clone()).await?;
+            self.counts.published.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 }

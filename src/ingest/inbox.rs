@@ -168,6 +168,8 @@ struct Window {
     learned: Option<usize>,
     last: usize,
     repeats: u32,
+    /// Whether the operator knows.
+    told: bool,
 }
 
 impl Window {
@@ -177,7 +179,13 @@ impl Window {
     const HALVED_FROM: usize = 128;
 
     fn new(in_flight: u16) -> Window {
-        Window { configured: usize::from(in_flight), learned: None, last: 0, repeats: 0 }
+        Window {
+            configured: usize::from(in_flight),
+            learned: None,
+            last: 0,
+            repeats: 0,
+            told: false,
+        }
     }
 
     fn close_at(&self) -> usize {
@@ -197,8 +205,15 @@ impl Window {
         self.last = receipts;
         self.repeats += u32::from(quiet && receipts > 0);
         if self.repeats >= Self::REPEATS && self.learned != Some(receipts) {
-            tracing::debug!(receipts, "the broker stops at this many unacknowledged messages");
             self.learned = Some(receipts);
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::warn!(
+                    receipts,
+                    in_flight = self.configured,
+                    "the broker sends no more messages than `receipts` before they are acknowledged: no more share one \
+                     sync of the disk. Raise its limit to `mqtt.in_flight` (Mosquitto: max_inflight_messages)"
+                );
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::LinkStatus;
 use crate::link::mqtt::Client;
 use crate::store::{Receipt, Released};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, monotonic};
 
 pub use inbox::{Batch, Closing, Inbox};
 pub use mqtt::MqttSource;
@@ -203,7 +203,6 @@ struct Hand {
     waiting: Arc<Waiting>,
     counts: Arc<IngestCounts>,
     limits: Limits,
-    warned: bool,
 }
 
 impl Hand {
@@ -224,45 +223,60 @@ impl Hand {
         self.handful.push(delivery);
     }
 
-    /// Passes the handful on. Waits only where a broker sends more than the window it was told, or the window
-    /// holds more bytes than the limit; the engine empties the queue whatever happens here. `false`: nobody takes
-    /// messages any more.
-    async fn pass(&mut self, stop: &CancellationToken) -> bool {
+    /// Passes the handful on. Waits only where a broker sends more than the window it was told (Mosquitto 2.0 does, once
+    /// it has a queue: every acknowledgement lets it send a whole window), or the window holds more bytes than the
+    /// limit; the engine empties the queue whatever happens here. It waits no longer than `patience`: meanwhile the
+    /// connection is not looked after.
+    async fn pass(&mut self, stop: &CancellationToken, patience: Duration) -> Passed {
         if self.handful.is_empty() {
-            return true;
+            return Passed::On;
         }
+        let due = monotonic() + patience;
         let mut handful = std::mem::take(&mut self.handful);
         loop {
             handful = match self.deliveries.try_send(handful) {
                 Ok(()) => break,
-                Err(TrySendError::Disconnected(handful)) => return self.give_up(&handful),
+                Err(TrySendError::Disconnected(handful)) => {
+                    self.give_up(&handful);
+                    return Passed::NoFurther;
+                }
                 Err(TrySendError::Full(handful)) => handful,
             };
-            if !std::mem::replace(&mut self.warned, true) {
-                tracing::warn!(
-                    in_flight = self.limits.in_flight,
-                    "the broker has more unacknowledged messages on the way than `mqtt.in_flight`; \
-                     set it to the broker's max_inflight_messages"
-                );
-            }
-            if pause(stop).await {
-                return self.give_up(&handful);
+            let (stopped, late) = (pause(stop).await, monotonic() >= due);
+            if stopped || late {
+                self.give_up(&handful);
+                return if stopped { Passed::NoFurther } else { Passed::TooLate };
             }
         }
         while self.waiting.bytes.load(Ordering::Relaxed) > self.limits.bytes_max {
             if pause(stop).await {
                 break;
             }
+            if monotonic() >= due {
+                return Passed::TooLate;
+            }
         }
-        true
+        Passed::On
     }
 
-    // Nobody takes these any more. What has a receipt comes again; the rest is lost and counted.
-    fn give_up(&self, handful: &[Delivery]) -> bool {
+    // Nobody takes these. What has a receipt comes again; the rest is lost and counted.
+    fn give_up(&self, handful: &[Delivery]) {
         let lost = handful.iter().filter(|delivery| delivery.receipt.is_none()).count();
+        let bytes = handful.iter().map(|delivery| delivery.payload.len()).sum();
         IngestCounts::add(&self.counts.dropped, lost as u64);
-        false
+        self.waiting.unacknowledged.fetch_sub(lost, Ordering::Relaxed);
+        self.waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// What became of a handful.
+enum Passed {
+    /// The engine thread has it, or will.
+    On,
+    /// The engine thread was behind for too long.
+    TooLate,
+    /// Nobody takes messages any more.
+    NoFurther,
 }
 
 // A short wait for the engine thread; `true`: told to stop.

@@ -20,7 +20,7 @@ use crate::link::{Backoff, LinkStatus, SetupError};
 use crate::store::Receipt;
 use crate::time::{Span, Timestamp, monotonic, now};
 
-use super::{Current, Delivery, Door, Hand, IngestCounts};
+use super::{Current, Delivery, Door, Hand, IngestCounts, Passed};
 
 /// Filters in one SUBSCRIBE packet.
 const FILTERS_A_PACKET: usize = 64;
@@ -30,6 +30,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const RETRY_REFUSED: Duration = Duration::from_mins(1);
 /// A connection that held this long was a good one: the next wait starts small again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
+/// The same of one that the broker closed: two clients with one id throw each other out again and again.
+const STEADY_AFTER: Duration = Duration::from_mins(2);
+/// Connections in a row that the broker closed before that, until another client is suspected.
+const CLOSED_MAX: u32 = 3;
+/// Why a connection is given up that cannot be looked after.
+const BEHIND: &str = "the node is behind by more than it may hold in memory, so the connection was given up; the broker \
+                      sends again what was not acknowledged";
 /// Losses in a row through a message too large to be read, before its session is given up.
 const TOO_LARGE_MAX: u32 = 3;
 
@@ -70,7 +77,6 @@ impl MqttSource {
             waiting,
             counts: Arc::clone(&counts),
             limits,
-            warned: false,
         };
         let mut session = Session {
             source: self,
@@ -83,6 +89,7 @@ impl MqttSource {
             subscribed: false,
             refused: Vec::new(),
             too_large: 0,
+            closed: 0,
             leaving: false,
         };
         session.keep_connected().await;
@@ -95,7 +102,7 @@ impl MqttSource {
 enum End {
     Stopped,
     Failed(String),
-    TooLarge(String),
+    Lost(Lost),
 }
 
 /// All that outlives a connection.
@@ -111,6 +118,8 @@ struct Session {
     subscribed: bool,
     refused: Vec<(String, String)>,
     too_large: u32,
+    /// Connections in a row that the broker closed soon.
+    closed: u32,
     /// Whether the goodbye is on its way.
     leaving: bool,
 }
@@ -134,23 +143,17 @@ impl Session {
             let end = self.connect(down.as_ref()).await;
             self.current.send_replace(None);
             let was_up = self.connection > made;
-            let (error, large) = match end {
-                End::Stopped => return,
-                End::Failed(error) => (error, false),
-                End::TooLarge(error) => (error, true),
-            };
-            if self.hand.is_none() {
+            if matches!(end, End::Stopped) || self.hand.is_none() {
                 return;
             }
-            self.too_large = if large { self.too_large + 1 } else { 0 };
             IngestCounts::add(&self.counts.failures, 1);
-            if was_up && started.elapsed() >= GOOD_AFTER {
-                backoff.reset();
-            }
+            let error = self.judge(&end, was_up.then(|| started.elapsed()), &mut backoff);
             let (since, retries) = match down {
                 Some((since, retries)) if !was_up => (since, retries + 1),
                 _ => {
-                    tracing::warn!(broker = self.source.dial.url(), %error, "no connection to the broker");
+                    if self.closed <= CLOSED_MAX {
+                        tracing::warn!(broker = self.source.dial.url(), %error, "no connection to the broker");
+                    }
                     (now(), 0)
                 }
             };
@@ -161,6 +164,44 @@ impl Session {
                 return;
             }
         }
+    }
+
+    // What the end of a connection that `held` so long (where it was made at all) means for the next ones; says it for
+    // people.
+    fn judge(&mut self, end: &End, held: Option<Duration>, backoff: &mut Backoff) -> String {
+        let (taken, closed, large, error) = match end {
+            End::Stopped => (false, false, false, String::new()),
+            End::Failed(error) => (false, false, false, error.clone()),
+            End::Lost(lost) => (
+                matches!(lost, Lost::TakenOver),
+                matches!(lost, Lost::TakenOver | Lost::Closed) && held.is_some(),
+                matches!(lost, Lost::TooLarge { .. }),
+                lost.to_string(),
+            ),
+        };
+        self.too_large = if large { self.too_large + 1 } else { 0 };
+        let good = if closed { STEADY_AFTER } else { GOOD_AFTER };
+        if held.is_some_and(|held| held >= good) {
+            backoff.reset();
+            self.closed = 0;
+        }
+        self.closed = match (closed, taken) {
+            (false, _) => 0,
+            (true, false) => self.closed + 1,
+            (true, true) => (self.closed + 1).max(CLOSED_MAX),
+        };
+        if self.closed < CLOSED_MAX {
+            return error;
+        }
+        let id = self.source.dial.client_id();
+        let what = if taken {
+            format!("another client with the client id `{id}` has taken this node's session over")
+        } else {
+            format!(
+                "the broker closes every connection soon after it was made; does another client have the client id `{id}`"
+            )
+        };
+        format!("{what}; give every node a `node` name or an `mqtt.client_id` of its own")
     }
 
     // One connection, from dialling to its end.
@@ -178,11 +219,33 @@ impl Session {
             () = self.stop.cancelled() => return End::Stopped,
         };
         match first {
-            Ok(Event::Connected { session_present }) => {
+            Ok(Event::Connected { session_present, session_expiry }) => {
+                self.tell_terms(session_present, session_expiry);
                 self.opened(client, link, session_present, down).await
             }
             Ok(other) => End::Failed(format!("the broker answered {other:?} to the connection")),
-            Err(lost) => ended(lost),
+            Err(lost) => End::Lost(lost),
+        }
+    }
+
+    // What the broker's terms cost, once; and what a session that is gone has cost.
+    fn tell_terms(&self, session_present: bool, session_expiry: Option<Span>) {
+        let (broker, asked) = (self.source.dial.url(), self.source.dial.session_expiry());
+        if let Some(kept) = session_expiry.filter(|kept| self.connection == 0 && *kept < asked) {
+            tracing::warn!(
+                broker,
+                %kept,
+                %asked,
+                "the broker keeps this node's session for less time than `mqtt.session_expiry`: after a longer \
+                 absence, what it held for the node is lost"
+            );
+        }
+        if self.subscribed && !session_present {
+            tracing::warn!(
+                broker,
+                "the broker has forgotten this node's session, and with it what came while the node was away; it is \
+                 subscribed to again. Let the broker keep its sessions (Mosquitto: persistence true)"
+            );
         }
     }
 
@@ -203,7 +266,9 @@ impl Session {
             self.refused.clear();
             subscribing.todo.clone_from(&self.source.filters);
         }
-        if let Some((since, retries)) = down {
+        if let Some((since, retries)) = down
+            && self.closed <= CLOSED_MAX
+        {
             let away = now().since(*since);
             tracing::info!(broker = self.source.dial.url(), %away, retries, session_present, "connected again");
         } else if self.connection == 1 {
@@ -235,8 +300,13 @@ impl Session {
                 Event::Closed => return End::Stopped,
                 _ => {}
             }
-            if !link.has_more() && !self.pass().await {
-                self.hand = None;
+            if link.has_more() {
+                continue;
+            }
+            match self.pass().await {
+                Passed::On => {}
+                Passed::NoFurther => self.hand = None,
+                Passed::TooLate => return End::Failed(BEHIND.into()),
             }
         }
     }
@@ -253,7 +323,7 @@ impl Session {
             let stopping = self.hand.is_none();
             tokio::select! {
                 biased;
-                event = &mut poll => return event.map_err(ended),
+                event = &mut poll => return event.map_err(End::Lost),
                 () = self.stop.cancelled(), if !stopping => self.hand = None,
                 // Nothing more will be acknowledged; what was, goes out before the goodbye.
                 () = self.current.closed(), if stopping && !self.leaving => {
@@ -299,10 +369,12 @@ impl Session {
         self.too_large = 0;
     }
 
-    async fn pass(&mut self) -> bool {
+    // Half a keep-alive without a look at the connection, and it would end in disorder.
+    async fn pass(&mut self) -> Passed {
+        let patience = self.source.dial.keep_alive() / 2;
         match &mut self.hand {
-            Some(hand) => hand.pass(&self.stop).await,
-            None => true,
+            Some(hand) => hand.pass(&self.stop, patience).await,
+            None => Passed::On,
         }
     }
 
@@ -375,12 +447,5 @@ async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => pending().await,
-    }
-}
-
-fn ended(lost: Lost) -> End {
-    match lost {
-        Lost::TooLarge { .. } => End::TooLarge(lost.to_string()),
-        other => End::Failed(other.to_string()),
     }
 }

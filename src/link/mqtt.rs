@@ -6,6 +6,7 @@
 //! are dropped. It does not reconnect.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::ClientConfig;
@@ -77,6 +78,8 @@ pub enum Event {
     Connected {
         /// Whether it still had this client's session.
         session_present: bool,
+        /// How long it keeps the session, where it says that it is another time than asked for (MQTT 5).
+        session_expiry: Option<Span>,
     },
     /// A message came.
     Message(Message),
@@ -138,6 +141,12 @@ pub enum Lost {
         /// The broker's limit.
         max: usize,
     },
+    /// Another client has connected with this one's id (MQTT 5; 3.1.1 does not say so).
+    #[error("another client with the same client id has taken the session over")]
+    TakenOver,
+    /// The broker closed it and gave no reason.
+    #[error("the broker closed the connection")]
+    Closed,
     /// Network, TLS, time-out, protocol.
     #[error("{0}")]
     Broken(String),
@@ -197,6 +206,21 @@ impl Dial {
     /// The broker's address, without secrets.
     pub fn url(&self) -> &str {
         &self.config.url
+    }
+
+    /// How often an idle connection is proved alive.
+    pub fn keep_alive(&self) -> Duration {
+        self.config.keep_alive.to_std()
+    }
+
+    /// How long the broker is asked to keep the session of a client that is away.
+    pub fn session_expiry(&self) -> Span {
+        self.config.session_expiry
+    }
+
+    /// The client id in use.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
     }
 
     /// A fresh connection; it opens with the first poll.
@@ -320,9 +344,19 @@ impl Connection {
     /// # Errors
     /// The connection could not be made or has ended.
     pub async fn poll(&mut self) -> Result<Event, Lost> {
+        // rumqttc waits for the answer to its ping alone, which stands behind all that the broker has sent before it. A
+        // broker that sends anything is alive.
         match self {
-            Connection::V4(events) => events.poll().await.map(v4::event).map_err(|e| v4::lost(&e)),
-            Connection::V5(events) => events.poll().await.map(v5::event).map_err(|e| v5::lost(&e)),
+            Connection::V4(events) => {
+                let event = events.poll().await.map_err(|e| v4::lost(&e))?;
+                events.state.await_pingresp &= !matches!(event, rumqttc::Event::Incoming(_));
+                Ok(v4::event(event))
+            }
+            Connection::V5(events) => {
+                let event = events.poll().await.map_err(|e| v5::lost(&e))?;
+                events.state.await_pingresp &= !matches!(event, rumqttc::v5::Event::Incoming(_));
+                Ok(v5::event(event))
+            }
         }
     }
 

@@ -87,6 +87,13 @@ impl Template {
     }
 }
 
+/// A topic one level below another.
+pub fn below(topic: &str, name: &str) -> String {
+    let mut topic = format!("{topic}/");
+    push_clean(&mut topic, name);
+    topic
+}
+
 fn push_clean(topic: &mut String, name: &str) {
     let start = topic.len();
     for c in name.chars() {
@@ -120,6 +127,7 @@ mod tests {
         let names = Names { node: "gw", pipeline: "p", asset: "pump-07", kind: "alarm" };
         assert_eq!(template.fill(&names), "forebay/gw/p/pump-07/alarm");
         assert_eq!(Template::parse("all").unwrap().fill(&names), "all");
+        assert_eq!(below("all", "dry run/#"), "all/dry run__");
     }
 
     #[test]

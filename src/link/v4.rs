@@ -68,7 +68,9 @@ pub(super) async fn subscribe(client: &AsyncClient, filters: &[String]) -> Resul
 pub(super) fn event(event: rumqttc::Event) -> Event {
     match event {
         rumqttc::Event::Incoming(packet) => match packet {
-            Packet::ConnAck(ack) => Event::Connected { session_present: ack.session_present },
+            Packet::ConnAck(ack) => {
+                Event::Connected { session_present: ack.session_present, session_expiry: None }
+            }
             Packet::Publish(publish) => Event::Message(Message {
                 topic: publish.topic,
                 payload: publish.payload,
@@ -124,9 +126,7 @@ pub(super) fn lost(error: &ConnectionError) -> Lost {
         ConnectionError::MqttState(StateError::Deserialization(
             BytesError::OutgoingPacketTooLarge { pkt_size, max },
         )) => Lost::OursTooLarge { size: *pkt_size, max: *max },
-        ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            Lost::Broken("the broker closed the connection".into())
-        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => Lost::Closed,
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             Lost::Broken("the broker does not answer any more".into())
         }

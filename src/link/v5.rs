@@ -5,8 +5,8 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::Error as BytesError;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, ConnectReturnCode, Filter, Packet, PubAckReason, Publish,
-    SubscribeReasonCode,
+    ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter, Packet, PubAckReason,
+    Publish, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
@@ -16,6 +16,7 @@ use super::mqtt::{
     Options, Qos, Refusal, Role,
 };
 use super::v4;
+use crate::time::Span;
 
 pub(super) fn open(options: Options) -> (Client, Connection) {
     let mut settings = MqttOptions::new(options.client_id, options.host, options.port);
@@ -77,7 +78,10 @@ pub(super) async fn subscribe(client: &AsyncClient, filters: &[String]) -> Resul
 pub(super) fn event(event: rumqttc::v5::Event) -> Event {
     match event {
         rumqttc::v5::Event::Incoming(packet) => match packet {
-            Packet::ConnAck(ack) => Event::Connected { session_present: ack.session_present },
+            Packet::ConnAck(ack) => Event::Connected {
+                session_present: ack.session_present,
+                session_expiry: ack.properties.and_then(|p| p.session_expiry_interval).map(seconds),
+            },
             Packet::Publish(publish) => Event::Message(Message {
                 topic: String::from_utf8(publish.topic.to_vec())
                     .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
@@ -94,6 +98,10 @@ pub(super) fn event(event: rumqttc::v5::Event) -> Event {
         },
         rumqttc::v5::Event::Outgoing(outgoing) => v4::sent(&outgoing),
     }
+}
+
+fn seconds(seconds: u32) -> Span {
+    Span::seconds(i64::from(seconds))
 }
 
 fn granted(code: SubscribeReasonCode) -> Result<u8, String> {
@@ -161,11 +169,15 @@ fn lost_state(error: &StateError) -> Lost {
         StateError::OutgoingPacketTooLarge { pkt_size, max } => {
             Lost::OursTooLarge { size: *pkt_size as usize, max: *max as usize }
         }
+        StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::SessionTakenOver,
+            ..
+        } => Lost::TakenOver,
         StateError::ServerDisconnect { reason_code, reason_string } => Lost::Broken(format!(
             "the broker ended the connection: {reason_code:?} {}",
             reason_string.as_deref().unwrap_or_default()
         )),
-        StateError::ConnectionAborted => Lost::Broken("the broker closed the connection".into()),
+        StateError::ConnectionAborted => Lost::Closed,
         StateError::AwaitPingResp => Lost::Broken("the broker does not answer any more".into()),
         other => Lost::Broken(other.to_string()),
     }

@@ -4,8 +4,10 @@
 //! anybody. It returns when the source has ended, after a last checkpoint, or with the first store error.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::NodeError;
 use super::refusals::Refusals;
@@ -18,14 +20,17 @@ use crate::feed::command::{Order, Orders};
 use crate::frame::Input;
 use crate::ingest::{Acks, Batch, Delivery, Inbox};
 use crate::metrics::Metrics;
-use crate::record::Record;
-use crate::store::{Committed, Ledger};
+use crate::record::{Record, Step};
+use crate::store::{Committed, Ledger, Receipts, Released, StoreError};
 use crate::time::{Span, Timestamp, monotonic, now};
 
 /// The loop comes round at least this often, so that its status is fresh and a checkpoint is not forgotten.
 const ROUND: Span = Span::millis(500);
 /// The status of a busy loop is told this often.
 const TELL: Span = Span::millis(250);
+
+/// How long a full disk is left alone between two tries.
+const FULL_WAIT: Duration = Duration::from_millis(250);
 
 /// A route: its decoder, and the rows of the tick.
 pub(super) struct Route {
@@ -50,6 +55,7 @@ pub(super) struct Core {
     pub(super) message_max: usize,
     pub(super) messages: Messages,
     pub(super) refusals: Refusals,
+    pub(super) stop: CancellationToken,
 }
 
 /// Messages at the door.
@@ -71,6 +77,7 @@ impl Core {
         // Dashboards start empty; what is on since before the start is not shown as over.
         let standing = self.engine.standing().into_iter().map(|s| Record::Alarm(s.record));
         self.hub.publish(standing.collect());
+        self.start()?;
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -80,6 +87,7 @@ impl Core {
                 self.checkpoint()?;
                 checkpointed = at;
             }
+            self.ledger.sync_due()?;
             if at.since(told) >= TELL {
                 self.tell();
                 told = at;
@@ -90,8 +98,14 @@ impl Core {
         Ok(self.status.borrow().clone())
     }
 
+    /// A tick of its own before all others: what was waited for when the last process ended is waited for again, since
+    /// the broker may hold it. In the journal, so that a recovery waits as long as this process did.
+    fn start(&mut self) -> Result<(), NodeError> {
+        self.step(vec![Input::of_start()], Receipts::new(), now(), monotonic())
+    }
+
     /// When to come round even if nothing arrives.
-    fn wake(&self) -> std::time::Instant {
+    fn wake(&self) -> Instant {
         let due = self.engine.wake_at().map_or(ROUND, |at| at.since(now()));
         monotonic() + due.clamp(Span::millis(1), ROUND).to_std()
     }
@@ -113,11 +127,26 @@ impl Core {
         if input.is_empty() && receipts.is_empty() && !due {
             return Ok(());
         }
+        self.step(input, receipts, at, closed)?;
+        for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
+            tell_operator(order, answer);
+        }
+        Ok(())
+    }
+
+    /// One step of the engine, made durable; then whoever waits for it is told.
+    fn step(
+        &mut self,
+        input: Vec<Input>,
+        receipts: Receipts,
+        at: Timestamp,
+        closed: Instant,
+    ) -> Result<(), NodeError> {
         let readings: usize = input.iter().map(|i| i.readings.len()).sum();
         let started = monotonic();
         let step = self.engine.step(input, at);
         let stepped = monotonic();
-        let (committed, released) = self.ledger.commit(&step, receipts)?;
+        let (committed, released) = self.commit(&step, receipts)?;
         self.metrics.step_seconds.observe((stepped - started).as_secs_f64());
         self.metrics.commit_seconds.observe(stepped.elapsed().as_secs_f64());
         self.metrics.tick_readings.observe(readings as f64);
@@ -129,10 +158,39 @@ impl Core {
             self.metrics.publish_seconds.observe(closed.elapsed().as_secs_f64());
         }
         self.warn();
-        for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
-            tell_operator(order, answer);
-        }
         Ok(())
+    }
+
+    /// Commits a tick; while the disk is full nothing is acknowledged, and it is tried again until there is space.
+    fn commit(
+        &mut self,
+        step: &Step,
+        mut receipts: Receipts,
+    ) -> Result<(Committed, Released), NodeError> {
+        let mut is_told = false;
+        loop {
+            match self.ledger.commit(step, &mut receipts) {
+                Ok(done) => {
+                    if is_told {
+                        self.status.send_modify(|view| view.is_disk_full = false);
+                        tracing::info!("there is space on the disk again; readings are taken");
+                    }
+                    return Ok(done);
+                }
+                Err(error @ StoreError::Full { .. }) if !self.stop.is_cancelled() => {
+                    if !is_told {
+                        tracing::error!(
+                            %error,
+                            "nothing is acknowledged until there is space; the broker keeps what comes"
+                        );
+                        self.status.send_modify(|view| view.is_disk_full = true);
+                        is_told = true;
+                    }
+                    std::thread::park_timeout(FULL_WAIT);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Says what an operator has to know of the tick.
@@ -180,7 +238,9 @@ impl Core {
             let route = &mut self.routes[index];
             let (topic, payload) = (&delivery.topic, &delivery.payload);
             let (decoder, rows) = (&route.decoder, &mut route.rows);
-            let Some(result) = decoder.decode_own(topic, payload, delivery.received, rows) else {
+            // One that the broker had kept is older than its arrival; nobody knows how much.
+            let received = (!delivery.retained).then_some(delivery.received);
+            let Some(result) = decoder.decode_own(topic, payload, received, rows) else {
                 continue;
             };
             taken = true;
@@ -199,7 +259,8 @@ impl Core {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
                         self.refusals.tell(fault.name(), topic, &why, delivery.received);
-                        self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
+                        let kept = self.rejected_kept;
+                        unless_full(self.ledger.quarantine(&why, topic, payload, kept))?;
                     }
                 }
                 Err(error) => self.reject(delivery, error.name(), &error.to_string())?,
@@ -221,14 +282,13 @@ impl Core {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
         self.refusals.tell(name, &delivery.topic, why, delivery.received);
-        self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
-        Ok(())
+        let (topic, kept) = (&delivery.topic, self.rejected_kept);
+        unless_full(self.ledger.quarantine(why, topic, &delivery.payload, kept))
     }
 
     fn checkpoint(&mut self) -> Result<(), NodeError> {
         let checkpoint = self.engine.checkpoint().map_err(NodeError::Checkpoint)?;
-        self.ledger.checkpoint(&checkpoint)?;
-        Ok(())
+        unless_full(self.ledger.checkpoint(&checkpoint))
     }
 
     fn tell(&mut self) {
@@ -238,6 +298,17 @@ impl Core {
             self.metrics.set_pipeline(name, counts);
         }
         self.status.send_replace(view);
+    }
+}
+
+/// A full disk costs what can be done without: the journal stands in for a checkpoint, and what was rejected is counted.
+fn unless_full(result: Result<(), StoreError>) -> Result<(), NodeError> {
+    match result {
+        Err(error @ StoreError::Full { .. }) => {
+            tracing::debug!(%error, "left out");
+            Ok(())
+        }
+        other => Ok(other?),
     }
 }
 

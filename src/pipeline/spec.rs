@@ -167,11 +167,14 @@ pub struct RecordingSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeSpec {
-    /// How long to wait for readings that come out of order. An asset's watermark is its latest event time less this.
+    /// How long to wait for readings that come out of order. An asset's watermark is its latest event time, or the
+    /// clock if that is behind it, less this.
     pub lateness: Span,
-    /// After this long without a reading, an asset's waiting readings are taken as complete.
+    /// After this long without a reading, an asset's waiting readings are taken as complete. Counted anew when the
+    /// node starts.
     pub idle: Span,
-    /// A reading further ahead of the clock than this is rejected: the device's clock is wrong.
+    /// A reading further ahead of the clock than this is rejected: the device's clock is wrong. One less far ahead
+    /// waits until the clock has come to it.
     pub max_ahead: Span,
     /// A reading before this is rejected: the device's clock was never set.
     pub earliest: Timestamp,

@@ -8,7 +8,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Condition, Event, Outcome};
-use super::{Around, Effects, Flow, Order, Stage, StageError, Standing, load_state, save_state};
+use super::{
+    Around, Effects, Flow, Order, Stage, StageError, Standing, load_state, of_asset, save_state,
+};
 use crate::command::{Action, Command, Refusal};
 use crate::frame::{Scored, Windows};
 use crate::pipeline::spec::AlarmSpec;
@@ -155,10 +157,8 @@ impl Alarm {
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
-        if self.assets.len() <= asset {
-            self.assets.resize(asset + 1, None);
-        }
-        let watched = self.assets[asset].get_or_insert_with(|| Watched::new(value, limits));
+        let watched = of_asset(&mut self.assets, asset as u32, || None);
+        let watched = watched.get_or_insert_with(|| Watched::new(value, limits));
         (watched.value, watched.limits) = (value, limits);
         let Some(event) = watched.due(&self.spec, at) else { return };
         let mut change = watched.change(at.0.to_string(), at);
@@ -340,7 +340,7 @@ impl Stage for Alarm {
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
-        self.assets = if state.is_empty() { Vec::new() } else { load_state("alarm", state)? };
+        self.assets = load_state("alarm", state)?;
         self.set_wake();
         Ok(())
     }

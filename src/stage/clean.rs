@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::checks::{Checks, History};
-use super::{Around, Effects, Flow, Mark, Reason, Stage, StageError, load_state, save_state};
+use super::{
+    Around, Effects, Flow, Mark, Reason, Stage, StageError, load_state, of_asset, save_state,
+};
 use crate::frame::{Quality, Readings};
 use crate::pipeline::spec::{CleanSpec, Duplicates, OnFail, TimeSpec};
 use crate::schema::Schema;
@@ -37,7 +39,7 @@ struct AssetState {
     latest: Timestamp,
     /// No earlier reading is waited for.
     watermark: Timestamp,
-    /// When the last reading came, by the clock of the ticks.
+    /// When the last reading came or, if that is later, the process started; by the clock of the ticks.
     seen_at: Timestamp,
     /// Readings held back, over all series.
     waiting: u32,
@@ -114,10 +116,7 @@ impl Clean {
         }
 
         let width = self.checks.len();
-        while self.assets.len() <= asset as usize {
-            self.assets.push(AssetState::new(width));
-        }
-        let state = &mut self.assets[asset as usize];
+        let state = of_asset(&mut self.assets, asset, || AssetState::new(width));
         state.seen_at = around.tick.now;
         if !state.touched {
             state.touched = true;
@@ -138,23 +137,23 @@ impl Clean {
         } else {
             account.duplicates += 1;
         }
-        if ts > state.latest {
-            state.latest = ts;
-            state.watermark = state.watermark.max(ts.minus(self.time.lateness));
-        }
+        state.latest = state.latest.max(ts);
+        // One that is ahead of the clock says nothing of those before it: it waits until the clock has come to it.
+        let follows = if self.live { ts.min(around.tick.now) } else { ts };
+        state.watermark = state.watermark.max(follows.minus(self.time.lateness));
     }
 
     /// Moves the watermarks of assets that have been silent for `idle`, or of all at the end of the input.
     fn give_up_waiting(&mut self, around: &Around<'_>) {
+        let now = around.tick.now;
         for (index, state) in self.assets.iter_mut().enumerate() {
-            let idle = self.live && around.tick.now.since(state.seen_at) >= self.time.idle;
-            if around.ended {
-                state.watermark = Timestamp::MAX;
-            } else if idle && state.waiting > 0 {
-                state.watermark = state.watermark.max(state.latest.plus(Span(1)));
-            } else {
-                continue;
-            }
+            let idle = self.live && state.waiting > 0 && now.since(state.seen_at) >= self.time.idle;
+            let newest = if idle { state.newest_upto(now) } else { None };
+            state.watermark = match newest {
+                _ if around.ended => Timestamp::MAX,
+                Some(newest) => state.watermark.max(newest.plus(Span(1))),
+                None => continue,
+            };
             if !state.touched {
                 state.touched = true;
                 self.touched.push(index as u32);
@@ -208,6 +207,25 @@ impl AssetState {
             touched: false,
         }
     }
+
+    /// The newest waiting reading that is not ahead of the clock.
+    fn newest_upto(&self, now: Timestamp) -> Option<Timestamp> {
+        let of = |series: &Series| {
+            let count = series.waiting.partition_point(|w| w.0 <= now);
+            Some(series.waiting.get(count.checked_sub(1)?)?.0)
+        };
+        self.series.iter().filter_map(of).max()
+    }
+
+    /// When something can be given up on. Only readings that are ahead of the clock need a look at them all.
+    fn due(&self, idle: Span) -> Timestamp {
+        let due = self.seen_at.plus(idle);
+        if self.latest <= due {
+            return due;
+        }
+        let first = self.series.iter().filter_map(|s| s.waiting.front()).map(|w| w.0).min();
+        first.map_or(due, |first| due.max(first))
+    }
 }
 
 impl Series {
@@ -257,6 +275,11 @@ impl Stage for Clean {
         for index in 0..readings.len() {
             self.take(&readings, index, around, effects);
         }
+        if around.started {
+            for state in &mut self.assets {
+                state.seen_at = around.tick.now;
+            }
+        }
         self.give_up_waiting(around);
         let (out, marks) = self.release(effects);
         effects.account.pending = self.pending;
@@ -268,7 +291,7 @@ impl Stage for Clean {
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
-        self.assets = if state.is_empty() { Vec::new() } else { load_state("clean", state)? };
+        self.assets = load_state("clean", state)?;
         self.pending = self.assets.iter().map(|a| u64::from(a.waiting)).sum();
         self.touched.clear();
         Ok(())
@@ -276,6 +299,6 @@ impl Stage for Clean {
 
     fn wake_at(&self) -> Option<Timestamp> {
         let waiting = self.assets.iter().filter(|a| self.live && a.waiting > 0);
-        waiting.map(|a| a.seen_at.plus(self.time.idle)).min()
+        waiting.map(|a| a.due(self.time.idle)).min()
     }
 }

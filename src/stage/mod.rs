@@ -131,6 +131,8 @@ pub struct Around<'a> {
     pub assets: &'a [Asset],
     /// The step.
     pub tick: Tick,
+    /// Whether the process has just started: the silence before it says nothing of the machines.
+    pub started: bool,
     /// Whether the input has ended: every watermark is at its end.
     pub ended: bool,
 }
@@ -326,12 +328,24 @@ pub(crate) fn save_state<T: Serialize>(
     postcard::to_stdvec(state).map_err(|e| StageError::State { stage, reason: e.to_string() })
 }
 
-/// Memory of a stage from bytes.
-pub(crate) fn load_state<T: for<'de> Deserialize<'de>>(
+/// Memory of a stage from bytes; none from none.
+pub(crate) fn load_state<T: for<'de> Deserialize<'de> + Default>(
     stage: &'static str,
     state: &[u8],
 ) -> Result<T, StageError> {
+    if state.is_empty() {
+        return Ok(T::default());
+    }
     postcard::from_bytes(state).map_err(|e| StageError::State { stage, reason: e.to_string() })
+}
+
+/// What is remembered of `asset`; of one that is new, `fresh`.
+pub(crate) fn of_asset<T>(all: &mut Vec<T>, asset: u32, fresh: impl FnMut() -> T) -> &mut T {
+    let index = asset as usize;
+    if all.len() <= index {
+        all.resize_with(index + 1, fresh);
+    }
+    &mut all[index]
 }
 
 /// Asset ids to indices, in the order of first sight.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Around, Effects, Flow, Stage, StageError, load_state, save_state};
+use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
 use crate::frame::{Grid, Origin};
 use crate::pipeline::spec::{Fill, ResampleSpec};
 use crate::time::{Span, Timestamp};
@@ -56,11 +56,9 @@ impl Resample {
     }
 
     fn state(&mut self, asset: u32) -> &mut AssetState {
-        while self.assets.len() <= asset as usize {
-            let series = (0..self.width).map(|_| Series::default()).collect();
-            self.assets.push(AssetState { series, ..AssetState::default() });
-        }
-        &mut self.assets[asset as usize]
+        let series = || (0..self.width).map(|_| Series::default()).collect();
+        let fresh = || AssetState { series: series(), ..AssetState::default() };
+        of_asset(&mut self.assets, asset, fresh)
     }
 
     /// Emits the rows of one asset that are decided now.
@@ -245,7 +243,7 @@ impl Stage for Resample {
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
-        self.assets = if state.is_empty() { Vec::new() } else { load_state("resample", state)? };
+        self.assets = load_state("resample", state)?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::features::{Feature, describe};
-use super::{Around, Effects, Flow, Stage, StageError, load_state, save_state};
+use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
 use crate::frame::{Grid, Windows};
 use crate::pipeline::spec::WindowSpec;
 use crate::time::{Span, Timestamp};
@@ -86,12 +86,10 @@ impl Window {
     /// Adds a row and closes the windows that are complete with it.
     fn add(&mut self, grid: &Grid, row: usize, out: &mut Windows, effects: &mut Effects) {
         let (asset, ts) = (grid.asset[row], grid.ts[row]);
-        while self.assets.len() <= asset as usize {
-            let columns = vec![Vec::new(); self.columns.len()];
-            self.assets.push(AssetState { columns, ..AssetState::default() });
-        }
         let end_after = self.end_after(ts);
-        let state = &mut self.assets[asset as usize];
+        let columns = || vec![Vec::new(); self.columns.len()];
+        let fresh = || AssetState { columns: columns(), ..AssetState::default() };
+        let state = of_asset(&mut self.assets, asset, fresh);
         state.ts.push(ts);
         let values = &grid.values[row * grid.channels..(row + 1) * grid.channels];
         for (column, &index) in state.columns.iter_mut().zip(&self.columns) {
@@ -250,7 +248,7 @@ impl Stage for Window {
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
-        self.assets = if state.is_empty() { Vec::new() } else { load_state("window", state)? };
+        self.assets = load_state("window", state)?;
         Ok(())
     }
 }

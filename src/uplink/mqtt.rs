@@ -179,6 +179,8 @@ fn fault(lost: &Lost) -> LinkError {
     match lost {
         Lost::Refused(answer) => LinkError::Unwelcome { answer: answer.clone() },
         Lost::OursTooLarge { .. } => LinkError::Refused { answer: lost.to_string() },
-        Lost::TooLarge { .. } | Lost::Broken(_) => LinkError::Lost(lost.to_string()),
+        Lost::TooLarge { .. } | Lost::TakenOver | Lost::Closed | Lost::Broken(_) => {
+            LinkError::Lost(lost.to_string())
+        }
     }
 }

@@ -106,6 +106,25 @@ fn models_that_take_something_else() {
 }
 
 #[test]
+fn a_model_trained_in_other_units() {
+    let trained = |units: &[&str]| {
+        let mut graph = noted(&ORDER);
+        graph.note("forebay.units", serde_json::to_string(units).unwrap());
+        let models = [("pipelines/m.onnx", graph.finish())];
+        scored("model = \"m.onnx\"", ", raise = 1", &models)
+    };
+    let told = [
+        trained(&["mm/s", "mm/s", "Pa", "Pa"]),
+        trained(&["in/s", "in/s", "psi", "psi"]),
+        trained(&["millimetres a second", "", "bar", "bar"]),
+    ];
+    snapshot("model-units", &told.join("\n----\n\n"));
+    for fine in [&["mm/s", "mm/s", "bar", "bar"][..], &["", "", "", ""], &["mm/s"]] {
+        assert_eq!(trained(fine), "no problems in 3 files\n", "{fine:?}");
+    }
+}
+
+#[test]
 fn an_alarm_needs_a_threshold_from_somewhere() {
     let plain = || sum(4, Kind::Float32, "score").finish();
     let mut own = sum(4, Kind::Float32, "score");

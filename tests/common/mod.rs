@@ -10,7 +10,7 @@ use forebay::frame::{Asset, Input, Quality, Readings};
 use forebay::pipeline::plan::{PlanOptions, plan, route};
 use forebay::pipeline::spec::PipelineSpec;
 use forebay::record::{Outgoing, Record};
-use forebay::schema::Schema;
+use forebay::schema::{Schema, Signal};
 use forebay::stage::Account;
 use forebay::time::Timestamp;
 
@@ -35,6 +35,18 @@ pub fn schema() -> Schema {
     toml::from_str(text).unwrap()
 }
 
+/// The schema `pump` of signals without limits, each with its other names.
+pub fn pump(signals: &[(&str, &[&str])]) -> Schema {
+    let signal = |&(name, aliases): &(&str, &[&str])| Signal {
+        name: name.into(),
+        unit: "1".into(),
+        aliases: aliases.iter().map(ToString::to_string).collect(),
+        ..Signal::default()
+    };
+    let signals = signals.iter().map(signal).collect();
+    Schema { name: "pump".into(), description: None, signals }
+}
+
 /// A pipeline file of the schema above with these stages.
 pub fn spec(stages: &str) -> PipelineSpec {
     let head = "name = \"rig\"\nschema = \"rig\"\ntopics = [\"rig/{asset}\"]\ntime = { lateness = \"2s\" }\n";
@@ -43,10 +55,14 @@ pub fn spec(stages: &str) -> PipelineSpec {
 
 /// The running pipeline of such a file, fed from a recording.
 pub fn pipeline(spec: &PipelineSpec) -> Pipeline {
+    planned(spec, false)
+}
+
+fn planned(spec: &PipelineSpec, live: bool) -> Pipeline {
     let base = Path::new(".");
     let options = PlanOptions {
         base,
-        live: false,
+        live,
         asset_limit: 100,
         models: &[],
         library: None,
@@ -58,6 +74,11 @@ pub fn pipeline(spec: &PipelineSpec) -> Pipeline {
 /// An engine with that one pipeline.
 pub fn engine(spec: &PipelineSpec) -> Engine {
     Engine::new("node".into(), vec![pipeline(spec)])
+}
+
+/// The same, fed by a broker and looking at its ticks' clock.
+pub fn live(spec: &PipelineSpec) -> Engine {
+    Engine::new("node".into(), vec![planned(spec, true)])
 }
 
 /// One reading as tests write it.

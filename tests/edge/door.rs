@@ -32,6 +32,7 @@ pub struct Door {
 pub enum Engine {
     Releases,
     KeepsReceipts,
+    /// Until it is told to stop; then it releases everything.
     Sleeps,
 }
 
@@ -51,11 +52,11 @@ impl Durable {
         Durable { ledger: store.ledger, seq: 0, _dir: dir }
     }
 
-    fn commit(&mut self, receipts: Receipts) -> Released {
+    fn commit(&mut self, mut receipts: Receipts) -> Released {
         self.seq += 1;
         let tick = Tick { seq: self.seq, now: Timestamp(self.seq as i64) };
         let step = Step { tick, input: Vec::new(), records: Vec::new() };
-        self.ledger.commit(&step, receipts).unwrap().1
+        self.ledger.commit(&step, &mut receipts).unwrap().1
     }
 }
 
@@ -72,7 +73,7 @@ fn engine_loop(
     }
     while let Some(batch) = inbox.next_batch(None) {
         seen.lock().unwrap().extend(batch.deliveries);
-        if what == Engine::Releases {
+        if what != Engine::KeepsReceipts {
             acks.release(&durable.commit(batch.receipts));
         }
     }

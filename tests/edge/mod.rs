@@ -6,6 +6,7 @@
     reason = "a test fails by panicking and says what it skips"
 )]
 
+pub mod bytes;
 pub mod door;
 pub mod records;
 
@@ -197,11 +198,20 @@ fn options(id: &str, port: u16) -> MqttOptions {
 
 /// Publishes all, and returns when the broker has acknowledged them (QoS 1) or they are written (QoS 0).
 pub async fn publish(port: u16, qos: QoS, messages: Vec<(String, Vec<u8>)>) {
+    send_all(port, qos, false, messages).await;
+}
+
+/// The same at QoS 1, for the broker to keep for those who subscribe later.
+pub async fn publish_retained(port: u16, messages: Vec<(String, Vec<u8>)>) {
+    send_all(port, QoS::AtLeastOnce, true, messages).await;
+}
+
+async fn send_all(port: u16, qos: QoS, retain: bool, messages: Vec<(String, Vec<u8>)>) {
     let count = messages.len();
     let (client, mut events) = AsyncClient::new(options(&unique("pub"), port), 100);
     let sender = tokio::spawn(async move {
         for (topic, payload) in messages {
-            client.publish(topic, qos, false, payload).await.unwrap();
+            client.publish(topic, qos, retain, payload).await.unwrap();
         }
         client
     });

@@ -41,6 +41,8 @@ pub(super) struct Summary {
     /// Records that the far side acknowledged.
     delivered: u64,
     queued: u64,
+    /// Records that the far side would not take.
+    refused: u64,
     evicted: u64,
     /// Records that the node counts as delivered and the far side does not have.
     lost: u64,
@@ -88,6 +90,7 @@ impl Summary {
             records: lanes(|lane| lane.records),
             delivered,
             queued: lanes(|lane| lane.waiting),
+            refused: lanes(|lane| lane.refused),
             evicted: lanes(|lane| lane.evicted),
             lost: delivered.saturating_sub(far.records) + far.lost,
             repeats: far.repeats,
@@ -104,7 +107,7 @@ impl Summary {
         let out = self.used + self.rejected + self.duplicates + self.late + self.pending;
         // A message sent twice is received twice; nothing else may make the two differ.
         let door = self.received == self.published || self.resent > 0;
-        let records = self.records == self.delivered + self.queued + self.evicted;
+        let records = self.records == self.delivered + self.queued + self.refused + self.evicted;
         door && self.received == out && records && self.lost == 0
     }
 
@@ -114,7 +117,7 @@ impl Summary {
             "readings  {} published, {} received\n\
              \x20         = {} used + {} rejected + {} duplicates + {} late + {} waiting\n\
              windows   {} closed, {} scores, {} alarms raised, {} cleared ({})\n\
-             records   {} made = {} delivered + {} queued + {} evicted\n\
+             records   {} made = {} delivered + {} queued + {} refused + {} evicted\n\
              \x20         {} lost over {} outages\n",
             self.published,
             self.received,
@@ -131,6 +134,7 @@ impl Summary {
             self.records,
             self.delivered,
             self.queued,
+            self.refused,
             self.evicted,
             self.lost,
             self.outages,

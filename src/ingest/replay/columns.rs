@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{RecordingError, Warnings};
+use super::{RecordingError, RecordingOptions, Warnings};
 use crate::decode::nearest;
+use crate::decode::time::TimeFormat;
 use crate::pipeline::spec::RecordingSpec;
 use crate::schema::Schema;
 
@@ -15,12 +16,15 @@ use crate::schema::Schema;
 const TIME_NAMES: [&str; 7] =
     ["time", "timestamp", "ts", "datetime", "date_time", "date", "timestamp_ms"];
 
-/// Positions of what is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Positions of what is read, and how it is to be taken.
+#[derive(Clone, Debug)]
 pub(super) struct Columns {
     pub(super) time: usize,
     pub(super) asset: Option<usize>,
     pub(super) layout: Layout,
+    pub(super) times: TimeFormat,
+    /// Signals by the names that the rows of a long recording give them.
+    pub(super) signals: HashMap<String, u16>,
 }
 
 /// How signals are laid out.
@@ -36,10 +40,10 @@ impl Columns {
     pub(super) fn find(
         path: &Path,
         names: &[String],
-        spec: &RecordingSpec,
-        schema: &Schema,
+        options: &RecordingOptions<'_>,
         warnings: &mut Warnings,
     ) -> Result<Columns, RecordingError> {
+        let RecordingOptions { spec, schema, .. } = options;
         let missing = |setting: &str, column: &str| RecordingError::MissingColumn {
             path: path.to_owned(),
             setting: setting.to_owned(),
@@ -78,7 +82,9 @@ impl Columns {
                 found: listed(names),
             });
         }
-        Ok(Columns { time, asset, layout })
+        let zone = spec.zone.as_deref();
+        let times = TimeFormat::recording(spec.unit, spec.time_format.as_deref(), zone)?;
+        Ok(Columns { time, asset, layout, times, signals: signal_names(spec, schema) })
     }
 }
 
@@ -124,8 +130,7 @@ pub(super) fn no_such_signal(signal: &str, schema: &Schema) -> RecordingError {
     }
 }
 
-/// Signals by the names that the rows of a long recording give them.
-pub(super) fn signal_names(spec: &RecordingSpec, schema: &Schema) -> HashMap<String, u16> {
+fn signal_names(spec: &RecordingSpec, schema: &Schema) -> HashMap<String, u16> {
     let mut names: HashMap<String, u16> =
         schema.lookup().into_iter().map(|(name, index)| (name.to_owned(), index)).collect();
     for (signal, name) in &spec.signals {

@@ -4,7 +4,6 @@
 //! a ragged row costs only itself.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
 use super::batch::Batch;
-use super::columns::{Columns, Layout, listed, signal_names, wanted_names};
+use super::columns::{Columns, Layout, listed, wanted_names};
 use super::source::Source;
 use super::{RecordingError, RecordingOptions, Warnings};
-use crate::decode::time::TimeFormat;
 use crate::decode::{scalar, shown};
 use crate::frame::Input;
 use crate::pipeline::spec::RecordingSpec;
@@ -43,8 +41,6 @@ pub(super) struct CsvRows {
     width: usize,
     /// Whether a comma in a number is its decimal point: it separates nothing.
     decimal_comma: bool,
-    times: TimeFormat,
-    signals: HashMap<String, u16>,
     /// The asset of rows that do not name one.
     asset: Option<String>,
     row: ByteRecord,
@@ -62,8 +58,7 @@ impl CsvRows {
         asset: Option<String>,
         warnings: &mut Warnings,
     ) -> Result<CsvRows, RecordingError> {
-        let spec = &options.spec;
-        let delimiter = delimiter(path, &source, spec, options.schema)?;
+        let delimiter = delimiter(path, &source, &options.spec, options.schema)?;
         let allowed = Arc::new(AtomicU64::new(ROW_MAX));
         let guard = Guard { inner: source.reader, passed: 0, allowed: Arc::clone(&allowed) };
         let mut reader = ReaderBuilder::new()
@@ -76,7 +71,7 @@ impl CsvRows {
         for field in &header {
             names.push(text(field, 1, warnings).trim().to_owned());
         }
-        let columns = Columns::find(path, &names, spec, options.schema, warnings)?;
+        let columns = Columns::find(path, &names, options, warnings)?;
         let mut rows = CsvRows {
             path: path.to_owned(),
             reader,
@@ -84,12 +79,6 @@ impl CsvRows {
             columns,
             width: names.len(),
             decimal_comma: delimiter != b',',
-            times: TimeFormat::recording(
-                spec.unit,
-                spec.time_format.as_deref(),
-                spec.zone.as_deref(),
-            )?,
-            signals: signal_names(spec, options.schema),
             asset,
             row: ByteRecord::new(),
             peeked: false,
@@ -130,7 +119,7 @@ impl CsvRows {
     }
 
     fn take_row(&mut self, warnings: &mut Warnings) {
-        let CsvRows { row, columns, batch, times, .. } = self;
+        let CsvRows { row, columns, batch, .. } = self;
         let line = row.position().map_or(0, csv::Position::line);
         // A separator at the end of every line is a habit of some loggers, not a field.
         let extra_empty =
@@ -143,7 +132,7 @@ impl CsvRows {
             return;
         }
         let field = |column: usize| row.get(column).unwrap_or_default();
-        let ts = match times.text(&text(field(columns.time), line, warnings)) {
+        let ts = match columns.times.text(&text(field(columns.time), line, warnings)) {
             Ok(ts) => ts,
             Err(fault) => {
                 warnings.add("rows without a readable time skipped", || {
@@ -172,7 +161,7 @@ impl CsvRows {
             }
             Layout::Long { signal, value } => {
                 let name = text(field(*signal), line, warnings);
-                match self.signals.get(name.trim()) {
+                match columns.signals.get(name.trim()) {
                     Some(&signal) => cells.push(signal, field(*value), warnings),
                     None => warnings.add("rows of signals that the schema does not know", || {
                         format!("`{}` (line {line})", shown(name.trim()))

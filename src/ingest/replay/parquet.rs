@@ -2,7 +2,6 @@
 //!
 //! Called by [`super::Recording`]. polars maps the file and decodes only the columns that are read.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +10,9 @@ use polars_io::SerReader;
 use polars_io::prelude::{ParallelStrategy, ParquetReader};
 
 use super::batch::Batch;
-use super::columns::{Columns, Layout, listed, signal_names};
+use super::columns::{Columns, Layout, listed};
 use super::{RecordingError, RecordingOptions, Warnings};
-use crate::decode::time::{TimeFault, TimeFormat};
+use crate::decode::time::TimeFault;
 use crate::decode::{scalar, shown};
 use crate::frame::Input;
 use crate::time::Timestamp;
@@ -26,8 +25,6 @@ pub(super) struct ParquetRows {
     path: PathBuf,
     names: Vec<String>,
     columns: Columns,
-    times: TimeFormat,
-    signals: HashMap<String, u16>,
     asset: Option<String>,
     total: usize,
     /// The part that is being taken apart, and how far that is.
@@ -44,7 +41,6 @@ impl ParquetRows {
         asset: Option<String>,
         warnings: &mut Warnings,
     ) -> Result<ParquetRows, RecordingError> {
-        let spec = &options.spec;
         let mut reader = ParquetReader::new(open_file(path)?);
         let fail = |e: PolarsError| read_error(path, 0, &e);
         let (names, total) = caught(|| {
@@ -52,7 +48,7 @@ impl ParquetRows {
             Ok::<(Vec<String>, usize), PolarsError>((names, reader.num_rows()?))
         })
         .map_err(fail)?;
-        let columns = Columns::find(path, &names, spec, options.schema, warnings)?;
+        let columns = Columns::find(path, &names, options, warnings)?;
         if total == 0 {
             return Err(RecordingError::HeaderOnly {
                 path: path.to_owned(),
@@ -63,12 +59,6 @@ impl ParquetRows {
             path: path.to_owned(),
             names,
             columns,
-            times: TimeFormat::recording(
-                spec.unit,
-                spec.time_format.as_deref(),
-                spec.zone.as_deref(),
-            )?,
-            signals: signal_names(spec, options.schema),
             asset,
             total,
             part: None,
@@ -184,7 +174,7 @@ impl ParquetRows {
             let Some(cell) = values.get(row) else { continue };
             let signal = match named {
                 None => Some(*signal),
-                Some(name) => self.signals.get(name.unwrap_or_default().trim()).copied(),
+                Some(name) => self.columns.signals.get(name.unwrap_or_default().trim()).copied(),
             };
             match (signal, cell) {
                 (Some(signal), Cell::Number(value)) => self.batch.push(asset, signal, ts, *value),
@@ -206,7 +196,7 @@ impl ParquetRows {
     fn times(&self, column: &Column) -> Result<Vec<Result<Timestamp, TimeFault>>, RecordingError> {
         let series = column.as_materialized_series();
         let fail = |e: PolarsError| read_error(&self.path, self.decoded, &e);
-        let missing = || self.times.not_a_time("nothing".into());
+        let missing = || self.columns.times.not_a_time("nothing".into());
         match series.dtype() {
             DataType::Datetime(_, zone) => {
                 let civil = zone.is_none();
@@ -216,7 +206,7 @@ impl ParquetRows {
                 let micros = micros.i64().map_err(fail)?;
                 let moment = |micros: i64| {
                     if civil {
-                        self.times.civil(Timestamp(micros)).ok_or_else(missing)
+                        self.columns.times.civil(Timestamp(micros)).ok_or_else(missing)
                     } else {
                         Ok(Timestamp(micros))
                     }
@@ -226,18 +216,18 @@ impl ParquetRows {
             kind if kind.is_integer() => {
                 let numbers = cast(series, &DataType::Int64).map_err(fail)?;
                 let numbers = numbers.i64().map_err(fail)?;
-                let moment = |number| self.times.integer(number);
+                let moment = |number| self.columns.times.integer(number);
                 Ok(numbers.iter().map(|n| n.map_or_else(|| Err(missing()), moment)).collect())
             }
             kind if kind.is_float() => {
                 let numbers = cast(series, &DataType::Float64).map_err(fail)?;
                 let numbers = numbers.f64().map_err(fail)?;
-                let moment = |number| self.times.float(number);
+                let moment = |number| self.columns.times.float(number);
                 Ok(numbers.iter().map(|n| n.map_or_else(|| Err(missing()), moment)).collect())
             }
             DataType::String => {
                 let texts = series.str().map_err(fail)?;
-                let moment = |text| self.times.text(text);
+                let moment = |text| self.columns.times.text(text);
                 Ok(texts.iter().map(|t| t.map_or_else(|| Err(missing()), moment)).collect())
             }
             other => Err(self.wrong_type(series, other, "a time: datetime, number or text")),

@@ -11,7 +11,11 @@ use crate::diagnose::{Problem, Spot};
 use crate::model::{Given, Mismatch, Model, Runtime};
 use crate::pipeline::names::{feature_names, is_feature, window_signals};
 use crate::pipeline::spec::{ModelInput, ScoreSpec, StageSpec};
+use crate::schema::known_units;
 use crate::stage::score::{ScoreError, ScoreStage};
+
+/// Features whose number is the same in every unit.
+const UNITLESS: [&str; 4] = ["skewness", "kurtosis", "crest", "coverage"];
 
 /// Checks the models of a pipeline file in `folder`.
 pub(in crate::pipeline) fn check(look: &mut Look<'_>, folder: &Path, library: Option<&Path>) {
@@ -96,6 +100,9 @@ fn fits(
             return;
         }
     };
+    if let Some(noted) = &model.metadata.units {
+        units(look, spot, score, &given, noted);
+    }
     let noted = model.metadata.threshold;
     let given = match score.input {
         ModelInput::Features => Given::Features(&given.features),
@@ -116,6 +123,37 @@ fn fits(
             );
             look.tell(problem.found(error.to_string()));
         }
+    }
+}
+
+/// A model that was trained in another unit answers all the same, and wrongly. `noted` are the units of its columns,
+/// each that of the column's signal.
+fn units(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, given: &Fed, noted: &[String]) {
+    let (Some(schema), model) = (look.schema, &score.model) else { return };
+    let columns: Vec<(&str, &str)> = match score.input {
+        ModelInput::Features => given.features.iter().filter_map(|f| f.rsplit_once('.')).collect(),
+        ModelInput::Sequence => given.channels.iter().map(|c| (c.as_str(), "mean")).collect(),
+    };
+    if columns.len() != noted.len() {
+        return;
+    }
+    let mut told = "";
+    for ((signal, feature), noted) in columns.into_iter().zip(noted) {
+        let unit = schema.signals.iter().find(|s| s.name == signal).map_or("", |s| &s.unit);
+        let same = noted == unit || noted.is_empty() || UNITLESS.contains(&feature);
+        if same || signal == told {
+            continue;
+        }
+        told = signal;
+        let known = [noted, unit].iter().all(|unit| known_units().any(|known| known == *unit));
+        let message = format!("model `{model}` was trained on `{signal}` in another unit");
+        let place = spot.key("model");
+        let problem =
+            if known { Problem::error(place, message) } else { Problem::warning(place, message) };
+        let problem = problem
+            .found(format!("`{signal}` in {unit}, as the schema has it"))
+            .expected(format!("`{signal}` in {noted}, or a model trained on {unit}"));
+        look.problems.push(problem); // each signal is a difference of its own
     }
 }
 

@@ -1,0 +1,257 @@
+//! What a broker can do to a node, and how each ends: the table "What a broker may do" in README.md.
+//!
+//! Real brokers where they can be brought to it; else a broker of bytes, which says exactly what it should.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
+
+mod edge;
+mod node_kit;
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use edge::bytes::{BytesBroker, publish_packet};
+use edge::door::{Door, Engine};
+use edge::{Mosquitto, publish, publish_retained, until};
+use forebay::config::{MqttConfig, MqttVersion};
+use forebay::time::{Span, now};
+use node_kit::brokers::{Local, VERSIONS};
+use node_kit::{Node, Site, broker};
+use rumqttc::QoS;
+
+const V311: MqttVersion = MqttVersion::V311;
+const V5: MqttVersion = MqttVersion::V5;
+const PLAIN: &str = "allow_anonymous true\npersistence false\nmax_queued_messages 0";
+
+/// For a broker of one client: the feed is another.
+const ALONE: &str = "mqtt = false";
+
+/// A pump's message as the shipped pipeline reads it.
+fn message(pump: usize, ts: i64) -> (String, Vec<u8>) {
+    let payload = format!(r#"{{"ts":{},"flow":55.0,"speed":1270}}"#, ts / 1000);
+    (format!("plant/north/pump/pump-{pump}/telemetry"), payload.into_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_with_one_client_id_are_named_and_do_not_fight_for_ever() {
+    let Some(broker) = Mosquitto::start(PLAIN) else { return };
+    for version in VERSIONS {
+        let id = edge::unique("twin");
+        let config = MqttConfig { client_id: Some(id.clone()), ..broker.client(version) };
+        let first = Door::open(config.clone(), &["plant/#"], Engine::Releases);
+        first.up().await;
+        let second = Door::open(config, &["plant/#"], Engine::Releases);
+        let named = |door: &Door| {
+            let error = door.status.borrow().error().unwrap_or_default();
+            error.contains(&format!("client id `{id}`")) && error.contains("of its own")
+        };
+        until("it is named", || named(&first) || named(&second)).await;
+        for door in [&first, &second] {
+            let made = door.counts.connections.load(Relaxed);
+            assert!(made <= 8, "{made} connections: that is a fight");
+        }
+        second.close().await;
+        first.up().await;
+        publish(broker.port, QoS::AtLeastOnce, vec![("plant/a".into(), b"1".to_vec())]).await;
+        until("the other goes on", || first.payloads().contains(&"1".to_owned())).await;
+        first.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_says_who_took_the_session_is_believed_at_once() {
+    let mut fake = BytesBroker::start(V5).await;
+    let config = MqttConfig { url: fake.url(), ..MqttConfig::default() };
+    let door = Door::open(config, &["t"], Engine::Releases);
+    // Mosquitto leaves out the last byte, the length of no properties, and rumqttc then hears nothing.
+    fake.accept(false, &[1], vec![0xE0, 2, 0x8E, 0]).await;
+    until("it is named", || {
+        let error = door.status.borrow().error().unwrap_or_default();
+        error.contains("has taken this node's session over")
+    })
+    .await;
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_retained_messages_is_taken_as_what_it_is() {
+    // rumqttd never sends more than its first hundred.
+    let Some(local) = Local::mosquitto() else { return };
+    let old = now().minus(Span::seconds(24 * 3600)).0;
+    let pumps = 2000;
+    let kept = (0..pumps).map(|pump| message(pump, old)).collect();
+    publish_retained(local.port(), kept).await;
+    let undated = ("plant/north/pump/undated/telemetry".to_owned(), b"{\"flow\":5}".to_vec());
+    publish_retained(local.port(), vec![undated]).await;
+
+    let site = Site::new();
+    site.config(&broker(&local.url(V5), V5), "");
+    let mut node = Node::start(&site);
+    node.ready(200).await;
+    until("all are taken", || node.messages() == pumps as u64 + 1).await;
+    until("one has no time", || node.refused("retained") == 1).await;
+    until("the others are used", || node.count("readings_received") == 2 * pumps as u64).await;
+    // What is new finds its place behind what is old.
+    let fresh = (0..pumps).map(|pump| message(pump, now().0)).collect();
+    publish(local.port(), QoS::AtLeastOnce, fresh).await;
+    until("new ones too", || node.count("readings_received") == 4 * pumps as u64).await;
+    assert_eq!((node.count("readings_late"), node.count("readings_duplicates")), (0, 0));
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_again_is_used_once_and_counted_also_after_a_kill() {
+    let start = now().minus(Span::seconds(60)).0;
+    let packet = |n: usize, again: bool| {
+        let (topic, payload) = message(1, start + 1_000_000 * n as i64);
+        publish_packet(V311, n as u16 + 1, &topic, &payload, again)
+    };
+    let batch = |numbers: std::ops::Range<usize>, again| {
+        numbers.flat_map(|n| packet(n, again)).collect::<Vec<u8>>()
+    };
+    let mut fake = BytesBroker::start(V311).await;
+    let site = Site::new();
+    site.config(&broker(&fake.url(), V311), ALONE);
+    let mut node = Node::start(&site);
+    fake.accept(false, &[1], batch(0..20, false)).await;
+    fake.acknowledged(20).await;
+    // It had the acknowledgements, and does not know.
+    fake.cut();
+    fake.accept(true, &[1], batch(0..20, true)).await;
+    fake.acknowledged(20).await;
+    until("they are duplicates", || node.count("readings_duplicates") == 40).await;
+    node.kill();
+    let node = Node::start(&site);
+    fake.accept(true, &[1], batch(0..21, true)).await;
+    fake.acknowledged(21).await;
+    until("they still are", || node.count("readings_duplicates") == 80).await;
+    assert_eq!((node.count("readings_received"), node.count("readings_late")), (122, 0));
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packet_ids_that_start_again_acknowledge_nothing_else() {
+    for version in VERSIONS {
+        let mut fake = BytesBroker::start(version).await;
+        let packets = |from: usize| {
+            let packet = |n: usize| {
+                let payload = (from + n).to_string();
+                publish_packet(version, n as u16 + 1, "t", payload.as_bytes(), false)
+            };
+            (0..5).flat_map(packet).collect::<Vec<u8>>()
+        };
+        let config = MqttConfig { url: fake.url(), version, ..MqttConfig::default() };
+        let door = Door::open(config, &["t"], Engine::Sleeps);
+        fake.accept(false, &[1], packets(0)).await;
+        until("five came", || door.counts.received.load(Relaxed) == 5).await;
+        fake.cut();
+        fake.accept(true, &[1], packets(5)).await;
+        until("five others came", || door.counts.received.load(Relaxed) == 10).await;
+        let counts = door.counts.clone();
+        assert_eq!(door.close().await.len(), 10);
+        assert_eq!((counts.stale.load(Relaxed), counts.acknowledged.load(Relaxed)), (5, 5));
+        assert_eq!(fake.acknowledged(5).await, [1, 2, 3, 4, 5], "each once, in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_kept_alive_while_the_engine_is_behind() {
+    let Some(broker) = Mosquitto::start(&format!("{PLAIN}\nlog_type all")) else { return };
+    let config = MqttConfig { keep_alive: Span::seconds(5), in_flight: 50, ..broker.client(V5) };
+    let door = Door::open(config, &["plant/#"], Engine::Sleeps);
+    door.up().await;
+    let messages = (0..500).map(|n: u32| ("plant/a".into(), n.to_string().into_bytes())).collect();
+    publish(broker.port, QoS::AtLeastOnce, messages).await;
+    until("the window is full", || door.counts.received.load(Relaxed) >= 50).await;
+    let id = door.config.client_id.clone().unwrap();
+    let log = broker.dir.path().join("log");
+    let pings = || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.matches(&format!("Received PINGREQ from {id}")).count()
+    };
+    until("it says that it lives", || pings() >= 2).await;
+    assert_eq!(door.counts.received.load(Relaxed), 50, "the window is kept");
+    assert_eq!(door.counts.connections.load(Relaxed), 1);
+    assert!(door.status.borrow().is_ready());
+    door.stop.cancel();
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ignores_the_window_costs_the_connection_and_no_memory() {
+    let mut fake = BytesBroker::start(V311).await;
+    let config = MqttConfig {
+        url: fake.url(),
+        version: V311,
+        keep_alive: Span::seconds(5),
+        ..MqttConfig::default()
+    };
+    let door = Door::open(config, &["t"], Engine::Sleeps);
+    let large = vec![b'x'; 1 << 20];
+    let packets = (1..=60).flat_map(|id| publish_packet(V311, id, "t", &large, false)).collect();
+    fake.accept(false, &[1], packets).await;
+    until("it is given up", || {
+        door.status.borrow().error().is_some_and(|error| error.contains("the node is behind"))
+    })
+    .await;
+    assert!(door.counts.received.load(Relaxed) < 60);
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_brokers_terms_cost_is_said() {
+    let mut fake = BytesBroker::start(V5).await;
+    fake.session_expiry = Some(60);
+    let site = Site::new();
+    site.config(&broker(&fake.url(), V5), ALONE);
+    let node = Node::start(&site);
+    fake.accept(false, &[0x87], Vec::new()).await;
+    until("the session's time is told", || {
+        node.has_logged("keeps this node's session for less time") && node.has_logged("kept=1m")
+    })
+    .await;
+    until("a refused subscription is too", || {
+        node.has_logged("the broker refused a subscription") && node.has_logged("not authorized")
+    })
+    .await;
+    assert_eq!(node.readiness(), 503);
+    fake.cut();
+    fake.accept(false, &[1], Vec::new()).await;
+    until("it is ready", || node.readiness() == 200).await;
+    fake.cut();
+    fake.accept(false, &[1], Vec::new()).await;
+    until("a lost session is told", || node.has_logged("has forgotten this node's session")).await;
+    node.stop().await.fine();
+
+    // Whatever a client says, rumqttd has no more than a hundred under way.
+    let local = Local::rumqttd();
+    site.config(&broker(&local.url(V5), V5), "");
+    let mut node = Node::start(&site);
+    node.ready(200).await;
+    let start = now().minus(Span::seconds(3600)).0;
+    let messages = (0..5000).map(|n| message(n % 50, start + 1000 * n as i64)).collect();
+    publish(local.port(), QoS::AtLeastOnce, messages).await;
+    until("the broker's window is told", || node.logged("share one sync of the disk") == 1).await;
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_speaks_is_alive_though_its_answer_is_far_behind() {
+    let with = |version| async move {
+        let mut fake = BytesBroker::start(version).await;
+        fake.answers_pings = false;
+        let keep_alive = Span::seconds(5);
+        let config = MqttConfig { url: fake.url(), version, keep_alive, ..MqttConfig::default() };
+        let door = Door::open(config, &["t"], Engine::Releases);
+        fake.accept(false, &[1], Vec::new()).await;
+        until("it has asked twice", || {
+            fake.say(publish_packet(version, 1, "t", b"1", false));
+            fake.pings() == 2
+        })
+        .await;
+        assert_eq!(door.counts.failures.load(Relaxed), 0);
+        // One that says nothing at all is given up.
+        until("it is given up", || door.status.borrow().error().is_some()).await;
+        door.close().await;
+    };
+    tokio::join!(with(V311), with(V5));
+}
