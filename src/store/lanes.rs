@@ -251,7 +251,7 @@ impl Lanes {
         };
         // Under the lock: an outbox must not make the eviction durable before its mark is.
         if count > 0 {
-            let mark = Evicted { lane, upto: to, loss: loss.clone() };
+            let mark = Evicted { lane, from, to, loss: loss.clone() };
             self.meter.wrote_index(marks::put_evicted(&*self.kv, &mark)?);
             self.kv.flush()?;
         }

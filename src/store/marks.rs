@@ -51,12 +51,12 @@ impl Loss {
     }
 }
 
-/// Up to which number a lane was evicted, and what was said about it last. The oldest go first, so whatever is not
-/// higher has left, one way or the other.
+/// Which numbers of a lane were evicted last, and what was said about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Evicted {
     pub(super) lane: Lane,
-    pub(super) upto: u64,
+    pub(super) from: u64,
+    pub(super) to: u64,
     pub(super) loss: Loss,
 }
 
