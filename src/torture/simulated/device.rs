@@ -10,9 +10,10 @@ use super::far::Far;
 use super::tear::Before;
 use super::{SimulatedError, ensure, plant};
 use crate::engine::{Engine, Pipeline};
+use crate::record::Step;
 use crate::store::{
-    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Store, StoreError,
-    StoreOptions,
+    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released, Store,
+    StoreError, StoreOptions,
 };
 use crate::time::Timestamp;
 
@@ -23,6 +24,8 @@ pub(super) struct Device {
     committed: Committed,
     /// A parcel that may have arrived.
     held: Option<Parcel>,
+    /// A tick that is not durable yet.
+    open: Option<(Step, Receipts)>,
 }
 
 /// What becomes of a send.
@@ -67,7 +70,7 @@ impl Device {
         ensure(resumed.changed == 0, || "a replay made other records".into())?;
         let outbox = outboxes.pop();
         let outbox = outbox.ok_or_else(|| SimulatedError::Broken("no outbox".into()))?;
-        Ok(Device { engine, ledger, outbox, committed: resumed.committed, held: None })
+        Ok(Device { engine, ledger, outbox, committed: resumed.committed, held: None, open: None })
     }
 
     /// Computes and commits a tick of these deliveries. Its receipts are not given back yet.
@@ -76,15 +79,23 @@ impl Device {
         broker: &Broker,
         deliveries: &[(u64, u64)],
         now: Timestamp,
-    ) -> Result<crate::store::Released, StoreError> {
+    ) -> Result<Released, StoreError> {
         let messages: Vec<u64> = deliveries.iter().map(|(_, message)| *message).collect();
         let mut receipts = Receipts::new();
         for (token, _) in deliveries {
             receipts.push(Receipt { connection: broker.connection, token: *token });
         }
         let step = self.engine.step(plant::input(&messages), now);
-        let (committed, released) = self.ledger.commit(&step, &mut receipts)?;
+        self.open = Some((step, receipts));
+        self.commit_again()
+    }
+
+    /// Commits the tick that found the disk full.
+    pub(super) fn commit_again(&mut self) -> Result<Released, StoreError> {
+        let (step, receipts) = self.open.as_mut().expect("invariant: only a tick that is open");
+        let (committed, released) = self.ledger.commit(step, receipts)?;
         self.committed = committed;
+        self.open = None;
         Ok(released)
     }
 
@@ -97,8 +108,17 @@ impl Device {
         random: &mut Rng,
     ) -> Result<(), SimulatedError> {
         let released = self.commit(broker, deliveries, now)?;
-        let lost_after =
-            if random.u8(..20) == 0 { random.usize(..=deliveries.len()) } else { usize::MAX };
+        Device::acknowledge(broker, &released, random)
+    }
+
+    /// Acknowledges what is durable, as far as the connection holds.
+    pub(super) fn acknowledge(
+        broker: &mut Broker,
+        released: &Released,
+        random: &mut Rng,
+    ) -> Result<(), SimulatedError> {
+        let count = released.iter().count();
+        let lost_after = if random.u8(..20) == 0 { random.usize(..=count) } else { usize::MAX };
         for (place, receipt) in released.iter().enumerate() {
             if place == lost_after {
                 broker.reconnect(random);

@@ -12,7 +12,7 @@ use super::device::{Device, Send, options};
 use super::far::Far;
 use super::{SimulatedError, ensure, plant};
 use crate::record::{Lane, Record};
-use crate::store::MemKv;
+use crate::store::{MemKv, StoreError};
 use crate::time::{Span, Timestamp};
 
 /// What happened in a life, to see that something did.
@@ -26,6 +26,8 @@ pub struct Told {
     pub power_cuts: u64,
     /// Of these, times that it went during a commit.
     pub torn_commits: u64,
+    /// Commits that found the disk full.
+    pub full_disks: u64,
     /// Messages that the broker sent again.
     pub redelivered: u64,
     /// Records that came to the far side again.
@@ -41,6 +43,7 @@ impl Told {
         self.kills += other.kills;
         self.power_cuts += other.power_cuts;
         self.torn_commits += other.torn_commits;
+        self.full_disks += other.full_disks;
         self.redelivered += other.redelivered;
         self.repeats += other.repeats;
         self.lost += other.lost;
@@ -116,8 +119,7 @@ impl World {
             Some(device) => device,
             None => self.start()?,
         };
-        let n = self.random.u8(..32);
-        match n {
+        match self.random.u8(..33) {
             0 => return self.kill(device),
             1 => return self.cut_power(&device),
             2 => return self.tear(device),
@@ -125,6 +127,7 @@ impl World {
             4 => device.flush()?,
             5..8 => device.checkpoint()?,
             8..17 => self.send(&mut device)?,
+            17 => return self.fill_disk(device),
             _ => self.tick(&mut device)?,
         }
         self.device = Some(device);
@@ -187,6 +190,26 @@ impl World {
         drop(device);
         before.tear_next(self.folder.path(), &after, &mut self.random)?;
         self.forget();
+        Ok(())
+    }
+
+    /// A commit finds the disk full, somewhere on its way. It is tried again, or never.
+    fn fill_disk(&mut self, mut device: Device) -> Result<(), SimulatedError> {
+        self.kv.fail_after(self.random.u64(..4));
+        let deliveries = self.broker.deliver(&mut self.random, 20);
+        let mut committed = device.commit(&self.broker, &deliveries, self.clock);
+        self.kv.fail_after(u64::MAX);
+        if matches!(committed, Err(StoreError::Full { .. })) {
+            self.told.full_disks += 1;
+            match self.random.u8(..4) {
+                0 => return self.cut_power(&device),
+                // It ends where it is.
+                1 => return Ok(()),
+                _ => committed = device.commit_again(),
+            }
+        }
+        Device::acknowledge(&mut self.broker, &committed?, &mut self.random)?;
+        self.device = Some(device);
         Ok(())
     }
 
