@@ -29,6 +29,7 @@ pub mod config;
 pub mod diagnose;
 pub mod pipeline;
 pub mod node;
+pub mod receive;
 pub mod demo;
 pub mod torture;
 pub mod cli;
