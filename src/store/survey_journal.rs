@@ -51,6 +51,11 @@ pub(super) fn survey(folder: &Path, aside: &Path) -> Result<Surveyed, StoreError
             break;
         }
     }
+    // A process that was killed before its sync leaves an entry that reads well and is not durable.
+    if let Some(Segment { path, .. }) = found.segments.last() {
+        let synced = fs::File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(StoreError::on("sync", path))?;
+    }
     Ok(found)
 }
 
