@@ -80,6 +80,10 @@ fn good_until(path: &Path, bytes: &[u8], found: &mut Surveyed) -> Result<usize, 
         return Ok(0);
     }
     let version = u16::from_le_bytes([start[6], start[7]]);
+    // No format was ever number 0: those are bytes that did not reach the disk.
+    if version == 0 {
+        return Ok(0);
+    }
     if version != VERSION {
         return Err(StoreError::Version {
             path: path.to_path_buf(),

@@ -7,7 +7,6 @@ use fastrand::Rng;
 
 use super::broker::Broker;
 use super::far::Far;
-use super::tear::Before;
 use super::{SimulatedError, ensure, plant};
 use crate::engine::{Engine, Pipeline};
 use crate::record::Step;
@@ -163,11 +162,6 @@ impl Device {
 
     pub(super) fn flush(&mut self) -> Result<(), SimulatedError> {
         Ok(self.outbox.flush()?)
-    }
-
-    /// What a power cut would find.
-    pub(super) fn before(&self, path: &Path) -> Result<Before, SimulatedError> {
-        Ok(Before::of(path, self.unsynced())?)
     }
 
     /// Files that are not durable to their end, and how much of each is.

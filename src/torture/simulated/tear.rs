@@ -1,65 +1,53 @@
-//! What a power cut does to files that only grow: each comes back with everything that was synced, and of the rest as
-//! much as happens to have reached the disk, not always from its start.
+//! What a power cut does in the middle of a commit: the journal's entry is torn, and nothing that follows it is there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 
-/// What a disk writes or does not.
-const SECTOR: u64 = 512;
+use crate::store::tear;
 
-/// The files of a store at a moment.
-pub(super) struct Before {
-    /// All of journal and lanes, with their lengths.
-    lengths: BTreeMap<PathBuf, u64>,
-    /// Those of which not all is durable, and how much is.
-    unsynced: Vec<(PathBuf, u64)>,
-}
+/// The files of a store before a commit, with their lengths.
+pub(super) struct Before(BTreeMap<PathBuf, u64>);
 
 impl Before {
-    pub(super) fn of(store: &Path, unsynced: Vec<(PathBuf, u64)>) -> io::Result<Before> {
-        Ok(Before { lengths: lengths(store)?, unsynced })
+    pub(super) fn of(store: &Path) -> io::Result<Before> {
+        Ok(Before(lengths(store)?))
     }
 
-    /// The power goes now: what is not durable is cut anywhere.
-    pub(super) fn cut(&self, random: &mut Rng) -> io::Result<()> {
-        for (path, durable) in &self.unsynced {
-            let length = self.lengths.get(path).copied().unwrap_or(*durable);
-            tear(path, *durable, length.max(*durable), random)?;
-        }
-        Ok(())
-    }
-
-    /// The power goes during the commit that came after this moment: the journal's entry is torn, and of the lanes there
-    /// is nothing that follows it. `after` is what was not synced at the end of the commit: it may have synced lanes
-    /// before it came to the journal.
-    pub(super) fn tear_next(
+    /// The power goes during the commit that came after this moment. `unsynced` is what was not durable at the end of
+    /// it: it may have synced lanes before it came to the journal.
+    pub(super) fn tear_commit(
         &self,
         store: &Path,
-        after: &[(PathBuf, u64)],
+        unsynced: &[(PathBuf, u64)],
         random: &mut Rng,
     ) -> io::Result<()> {
+        let mut torn = Vec::new();
         for (path, length) in lengths(store)? {
-            let before = self.lengths.get(&path).copied().unwrap_or(0);
+            let before = self.0.get(&path).copied();
             if path.starts_with(store.join("journal")) {
-                if length > before {
+                if length > before.unwrap_or(0) {
                     // One byte at least is missing, or the entry would be whole.
-                    tear(&path, before, length - 1, random)?;
+                    shorten(&path, length - 1)?;
+                    torn.push((path, before.unwrap_or(0)));
                 }
-            } else if self.lengths.contains_key(&path) {
-                let durable = after.iter().find(|(unsynced, _)| *unsynced == path);
-                let durable = durable.map_or(before, |(_, durable)| before.min(*durable));
-                tear(&path, durable, before, random)?;
+            } else if let Some(before) = before {
+                shorten(&path, before)?;
+                let durable = unsynced.iter().find(|(unsynced, _)| *unsynced == path);
+                torn.extend(durable.map(|(_, durable)| (path, *durable)));
             } else {
                 fs::remove_file(&path)?;
             }
         }
-        Ok(())
+        tear(&torn, &mut |n| random.usize(..n))
     }
+}
+
+fn shorten(path: &Path, length: u64) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.set_len(length)
 }
 
 fn lengths(store: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
@@ -76,23 +64,4 @@ fn lengths(store: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
         }
     }
     Ok(all)
-}
-
-/// Leaves what is durable and some of the rest; now and then a part of that never reached the disk and reads as zeros. A
-/// file that has been deleted meanwhile stays so.
-fn tear(path: &Path, durable: u64, most: u64, random: &mut Rng) -> io::Result<()> {
-    let file = match OpenOptions::new().write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let kept = random.u64(durable..=most);
-    file.set_len(kept)?;
-    if random.u8(..3) == 0 {
-        // Whole sectors, or what of them is behind the durable part.
-        let from = (random.u64(durable..=kept) / SECTOR * SECTOR).max(durable);
-        let to = (random.u64(from..=kept) / SECTOR * SECTOR + SECTOR).min(kept);
-        file.write_all_at(&vec![0; (to - from) as usize], from)?;
-    }
-    Ok(())
 }

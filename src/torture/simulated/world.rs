@@ -10,9 +10,10 @@ use tempfile::TempDir;
 use super::broker::Broker;
 use super::device::{Device, Send, options};
 use super::far::Far;
+use super::tear::Before;
 use super::{SimulatedError, ensure, plant};
 use crate::record::{Lane, Record};
-use crate::store::{MemKv, StoreError};
+use crate::store::{MemKv, StoreError, tear};
 use crate::time::{Span, Timestamp};
 
 /// What happened in a life, to see that something did.
@@ -174,7 +175,8 @@ impl World {
     /// What was not synced goes too.
     fn cut_power(&mut self, device: &Device) -> Result<(), SimulatedError> {
         self.told.power_cuts += 1;
-        device.before(self.folder.path())?.cut(&mut self.random)?;
+        let unsynced = device.unsynced();
+        tear(&unsynced, &mut |n| self.random.usize(..n))?;
         self.forget();
         Ok(())
     }
@@ -183,12 +185,10 @@ impl World {
     fn tear(&mut self, mut device: Device) -> Result<(), SimulatedError> {
         self.told.power_cuts += 1;
         self.told.torn_commits += 1;
-        let before = device.before(self.folder.path())?;
+        let before = Before::of(self.folder.path())?;
         let deliveries = self.broker.deliver(&mut self.random, 20);
         device.commit(&self.broker, &deliveries, self.clock)?;
-        let after = device.unsynced();
-        drop(device);
-        before.tear_next(self.folder.path(), &after, &mut self.random)?;
+        before.tear_commit(self.folder.path(), &device.unsynced(), &mut self.random)?;
         self.forget();
         Ok(())
     }
