@@ -58,6 +58,27 @@ async fn two_nodes_with_one_client_id_are_named_and_do_not_fight_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_one_name_say_so_and_leave_the_broker_in_peace() {
+    let Some(mosquitto) = Mosquitto::start(&format!("{PLAIN}\nlog_type all")) else { return };
+    let sites = [Site::new(), Site::new()];
+    for site in &sites {
+        site.config(&broker(&mosquitto.client(V5).url, V5), "");
+    }
+    let nodes = [0, 1].map(|n| Node::start(&sites[n]));
+    let named = |node: &Node| node.has_logged("does another client have the client id");
+    until("both say it", || nodes.iter().all(named)).await;
+    let log = std::fs::read_to_string(mosquitto.dir.path().join("log")).unwrap();
+    for client in ["forebay-test-node", "forebay-test-node-feed"] {
+        let made = log.matches(&format!(" as {client} (")).count();
+        assert!((2..=16).contains(&made), "{client} came {made} times");
+    }
+    for node in nodes {
+        assert!(node.logged("feed is down") <= 1, "{}", node.log());
+        node.stop().await.fine();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_says_who_took_the_session_is_believed_at_once() {
     let mut fake = BytesBroker::start(V5).await;
     let config = MqttConfig { url: fake.url(), ..MqttConfig::default() };
@@ -125,6 +146,34 @@ async fn what_is_sent_again_is_used_once_and_counted_also_after_a_kill() {
     fake.acknowledged(21).await;
     until("they still are", || node.count("readings_duplicates") == 80).await;
     assert_eq!((node.count("readings_received"), node.count("readings_late")), (122, 0));
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_of_any_length_makes_nothing_late() {
+    let mut fake = BytesBroker::start(V311).await;
+    let site = Site::new();
+    site.config(&broker(&fake.url(), V311), ALONE);
+    let path = site.path("pipelines/pump.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(r#"idle = "10m""#, r#"idle = "8s""#)).unwrap();
+    let start = now().minus(Span::seconds(60)).0;
+    let packet = |tenths: i64| {
+        let (topic, payload) = message(1, start + 100_000 * tenths);
+        publish_packet(V311, tenths as u16, &topic, &payload, false)
+    };
+    let node = Node::start(&site);
+    fake.accept(false, &[1], [packet(10), packet(20), packet(35)].concat()).await;
+    fake.acknowledged(3).await;
+    let stopped = now();
+    node.stop().await.fine();
+    // What waits for its watermark has waited for longer than `idle`; what the broker still has belongs before it.
+    until("the stop is long", || now().since(stopped) > Span::seconds(8)).await;
+    let node = Node::start(&site);
+    fake.accept(true, &[1], packet(25)).await;
+    fake.acknowledged(1).await;
+    until("it is counted", || node.count("readings_received") == 8).await;
+    assert_eq!(node.count("readings_late"), 0);
     node.stop().await.fine();
 }
 

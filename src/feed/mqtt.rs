@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -21,8 +22,10 @@ use crate::link::pump::Pump;
 use crate::link::topic::{Names, Template, below};
 use crate::link::{Backoff, LinkStatus, SetupError};
 use crate::record::{AlarmRecord, AlarmState, Record, ScoreRecord};
-use crate::time::{Span, now};
+use crate::time::{Span, monotonic, now};
 
+/// A connection that held this long was a good one: the next wait starts small again.
+const STEADY_AFTER: Duration = Duration::from_mins(2);
 /// Publishes on the way at a time.
 const WINDOW: u16 = 64;
 /// Topics whose latest alarm is remembered: one an asset, and one an alarm of it.
@@ -75,17 +78,17 @@ impl MqttFeed {
         stop: CancellationToken,
     ) {
         let mut backoff = Backoff::new(Span::seconds(30));
-        let mut down = None;
+        let (mut down, mut told) = (None, false);
         loop {
+            let began = monotonic();
             let opened = tokio::select! {
                 opened = Pump::open(&self.dial, 1, |_| false) => opened,
                 () = stop.cancelled() => break,
             };
             let error = match opened {
                 Ok(pump) => {
-                    backoff.reset();
                     if down.take().is_some() {
-                        tracing::info!(broker = self.dial.url(), "the MQTT feed works again");
+                        tracing::debug!(broker = self.dial.url(), "the MQTT feed works again");
                     }
                     let refused = Vec::new();
                     let up = LinkStatus::Up { since: now(), session_present: false, refused };
@@ -97,12 +100,15 @@ impl MqttFeed {
                 }
                 Err(error) => error.to_string(),
             };
-            let (since, retries) = if let Some((since, retries)) = down {
-                (since, retries + 1)
-            } else {
+            // One that was short may have been ended by another client of this name, which would not stop by itself.
+            if began.elapsed() >= STEADY_AFTER {
+                backoff.reset();
+                told = false;
+            }
+            let (since, retries) = down.map_or((now(), 0), |(since, retries)| (since, retries + 1));
+            if !std::mem::replace(&mut told, true) {
                 tracing::warn!(broker = self.dial.url(), error, "the MQTT feed is down");
-                (now(), 0)
-            };
+            }
             down = Some((since, retries));
             status.send_replace(LinkStatus::Down { since, error, retries });
             if tokio::time::timeout(backoff.wait(), stop.cancelled()).await.is_ok() {
