@@ -88,7 +88,7 @@ impl MqttFeed {
             let error = match opened {
                 Ok(pump) => {
                     if down.take().is_some() {
-                        tracing::debug!(broker = self.dial.url(), "the MQTT feed works again");
+                        tracing::info!(broker = self.dial.url(), "the MQTT feed works again");
                     }
                     let refused = Vec::new();
                     let up = LinkStatus::Up { since: now(), session_present: false, refused };

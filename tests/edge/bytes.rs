@@ -159,7 +159,7 @@ async fn read_packet(client: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, Ve
     Some((head, body))
 }
 
-/// A PUBLISH at QoS 1; `again`: it says that it may have been sent before.
+/// A PUBLISH at QoS 1, at QoS 0 where `id` is 0; `again`: it says that it may have been sent before.
 pub fn publish_packet(
     version: MqttVersion,
     id: u16,
@@ -169,8 +169,10 @@ pub fn publish_packet(
 ) -> Vec<u8> {
     let properties: &[u8] = if version == MqttVersion::V5 { &[0] } else { &[] };
     let size = (topic.len() as u16).to_be_bytes();
-    let body = [&size[..], topic.as_bytes(), &id.to_be_bytes(), properties, payload].concat();
-    let mut packet = vec![0x32 | u8::from(again) << 3];
+    let id_bytes = id.to_be_bytes();
+    let id_bytes: &[u8] = if id > 0 { &id_bytes } else { &[] };
+    let body = [&size[..], topic.as_bytes(), id_bytes, properties, payload].concat();
+    let mut packet = vec![0x30 | u8::from(id > 0) << 1 | u8::from(again) << 3];
     let mut length = body.len();
     loop {
         let more = u8::from(length >= 0x80) << 7;
