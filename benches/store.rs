@@ -9,7 +9,7 @@ use std::path::Path;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::frame::{Asset, Input, Quality};
 use forebay::record::{Checkpoint, Lane, Outgoing, Record, ScoreRecord, Step};
-use forebay::store::{Committed, Receipts, Store, StoreOptions};
+use forebay::store::{Committed, Durability, Receipts, Store, StoreOptions};
 use forebay::time::{Tick, Timestamp};
 
 const SIGNALS: u16 = 8;
@@ -82,7 +82,9 @@ fn open(path: &Path) -> (Store, Committed) {
         path: path.to_path_buf(),
         node: "edge-1".into(),
         lane_limits: [32 << 20, 64 << 20, 64 << 20, 64 << 20],
+        targets: vec!["far".into()],
         free_floor: 0,
+        durability: Durability::Tick,
         now: Timestamp(0),
     };
     let mut store = Store::open(&options).expect("the store opens");
@@ -115,7 +117,7 @@ fn commits(c: &mut Criterion) {
                 seq += 1;
                 let step = &mut steps[seq as usize % 200];
                 step.tick.seq = seq;
-                store.ledger.commit(step, Receipts::new()).expect("it commits");
+                store.ledger.commit(step, &mut Receipts::new()).expect("it commits");
                 // Every 30 s of ticks, as the node does.
                 if seq % 300 == 0 {
                     let checkpoint = Checkpoint { tick: step.tick, state: vec![7; 100_000] };
@@ -128,7 +130,7 @@ fn commits(c: &mut Criterion) {
         let records = stats.lane(Lane::Score);
         eprintln!(
             "{readings} readings, {name}: {seq} ticks; bytes a reading: {:.2} handed over, {:.2} on the disk; stored record: {:.0} bytes",
-            each(stats.written_bytes),
+            each(stats.written.total()),
             each(disk_bytes() - before),
             records.queued_bytes as f64 / records.queued.max(1) as f64,
         );
@@ -141,7 +143,8 @@ fn drain(c: &mut Criterion) {
     group.sample_size(20);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on the disk");
     let (store, mut committed) = open(folder.path());
-    let Store { mut ledger, mut outbox, recovered: _ } = store;
+    let Store { mut ledger, mut outboxes, recovered: _ } = store;
+    let outbox = &mut outboxes[0];
     group.throughput(Throughput::Bytes(64 << 10));
     group.bench_function("parcel of 64 KiB: next and settle", |b| {
         b.iter_batched(
@@ -150,7 +153,7 @@ fn drain(c: &mut Criterion) {
                 let tick = Tick { seq: committed.tick() + 1, now: Timestamp(0) };
                 let records = (0..60).map(|index| record(tick.seq, index)).collect();
                 let step = Step { tick, input: Vec::new(), records };
-                committed = ledger.commit(&step, Receipts::new()).expect("it commits").0;
+                committed = ledger.commit(&step, &mut Receipts::new()).expect("it commits").0;
                 committed
             },
             |committed| {

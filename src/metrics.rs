@@ -101,7 +101,7 @@ pub struct Metrics {
     ingest_up: Gauge,
     uplink_up: Gauge,
     outages: Counter,
-    store_bytes_written: Counter,
+    store_written: Family<Labels, Counter>,
     journal_bytes: Gauge,
     feed_skipped: Counter,
     mqtt_feed_skipped: Counter,
@@ -163,7 +163,7 @@ impl Metrics {
             ingest_up: Gauge::default(),
             uplink_up: Gauge::default(),
             outages: Counter::default(),
-            store_bytes_written: Counter::default(),
+            store_written: Family::default(),
             journal_bytes: Gauge::default(),
             feed_skipped: Counter::default(),
             mqtt_feed_skipped: Counter::default(),
@@ -236,9 +236,9 @@ impl Metrics {
         r.register("outages", "Times that the uplink went down", self.outages.clone());
         r.register_with_unit(
             "store_written",
-            "Bytes written to the store",
+            "Bytes written to the store's disk, by what they were for: what wears flash out",
             Unit::Bytes,
-            self.store_bytes_written.clone(),
+            self.store_written.clone(),
         );
         r.register_with_unit(
             "journal",
@@ -353,9 +353,12 @@ impl Metrics {
         self.outages.inner().store(n, Relaxed);
     }
 
-    /// Sets the bytes written to the store since start, and the journal's bytes now.
-    pub fn set_store(&self, bytes_written: u64, journal_bytes: u64) {
-        self.store_bytes_written.inner().store(bytes_written, Relaxed);
+    /// Sets the bytes written to the store since start, by purpose, and the journal's bytes now.
+    pub fn set_store(&self, written: &[(&'static str, u64)], journal_bytes: u64) {
+        for (purpose, bytes) in written {
+            let key = [("purpose", (*purpose).to_owned())];
+            self.store_written.get_or_create(&key).inner().store(*bytes, Relaxed);
+        }
         self.journal_bytes.set(journal_bytes as i64);
     }
 

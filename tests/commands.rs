@@ -279,7 +279,7 @@ proptest! {
         let (cut, checkpoint) = (cut.index(drafts.len()), checkpoint.index(drafts.len()));
         for (index, draft) in drafts.iter().enumerate() {
             let step = engine.step(draft.input(&spec), Timestamp(draft.now));
-            store.ledger.commit(&step, Receipts::new()).unwrap();
+            store.ledger.commit(&step, &mut Receipts::new()).unwrap();
             if index == checkpoint {
                 store.ledger.checkpoint(&engine.checkpoint().unwrap()).unwrap();
             }
@@ -294,7 +294,7 @@ proptest! {
         }
         prop_assert_eq!(engine.checkpoint().unwrap(), straight.checkpoint().unwrap());
         let committed = store.ledger.finish_recovery().unwrap().committed;
-        let waiting = store.outbox.peek(Lane::Alarm, committed, usize::MAX);
+        let waiting = store.outboxes[0].peek(Lane::Alarm, committed, usize::MAX, 0);
         let lines: Vec<Record> = waiting.unwrap().map_or(Vec::new(), |parcel| {
             parcel.records().map(|(_, line)| serde_json::from_slice(line).unwrap()).collect()
         });
@@ -313,7 +313,7 @@ proptest! {
             let tick = Tick { seq: index as u64 + 1, now: Timestamp(index as i64) };
             let input = vec![Input::of_commands(commands.clone())];
             let step = Step { tick, input, records: Vec::new() };
-            store.ledger.commit(&step, Receipts::new()).unwrap();
+            store.ledger.commit(&step, &mut Receipts::new()).unwrap();
         }
         drop(store);
         let store = Store::open_on(kv, &options).unwrap();

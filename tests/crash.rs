@@ -54,20 +54,25 @@ fn child() {
     loop {
         let seq = committed.tick() + 1;
         let step = step(tick(seq), input(&wishes(seq)));
-        committed = store.ledger.commit(&step, Receipts::new()).unwrap().0;
+        committed = store.ledger.commit(&step, &mut Receipts::new()).unwrap().0;
         say(&format!("committed {seq}"));
         if random.u8(..8) == 0 {
             store.ledger.checkpoint(&store_kit::checkpoint(seq)).unwrap();
         }
         while random.bool() {
-            let Some(parcel) = store.outbox.next(committed, random.usize(..8_000)).unwrap() else {
+            let Some(parcel) = store.outboxes[0].next(committed, random.usize(..8_000)).unwrap()
+            else {
                 break;
             };
             for (_, line) in parcel.records() {
                 say(&format!("sent {}", std::str::from_utf8(line).unwrap()));
             }
-            store.outbox.settle(parcel.acked()).unwrap();
+            store.outboxes[0].settle(parcel.acked()).unwrap();
             say("settled");
+            if random.u8(..4) == 0 {
+                store.outboxes[0].flush().unwrap();
+                say("flushed");
+            }
         }
     }
 }
@@ -78,7 +83,7 @@ struct Known {
     committed: u64,
     /// Ids that the far side has.
     sent: BTreeSet<String>,
-    /// Sent, settled, and a commit after that: they must not come back.
+    /// Sent, settled, and flushed after that: they must not come back.
     firm: BTreeSet<String>,
     losses: BTreeMap<String, LossRecord>,
     /// Of the child that runs: sent and not settled, settled and not flushed.
@@ -91,7 +96,6 @@ impl Known {
         match line.split_once(' ') {
             Some(("committed", seq)) => {
                 self.committed = seq.parse().unwrap();
-                self.firm.extend(self.settled.drain(..));
             }
             Some(("sent", record)) => {
                 let record: Record = serde_json::from_str(record).unwrap();
@@ -99,6 +103,7 @@ impl Known {
                 self.receive(&record);
             }
             _ if line == "settled" => self.settled.append(&mut self.pending),
+            _ if line == "flushed" => self.firm.extend(self.settled.drain(..)),
             _ => {}
         }
     }

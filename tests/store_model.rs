@@ -8,7 +8,8 @@
 mod store_kit;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay::record::{Lane, Record};
@@ -29,6 +30,7 @@ enum Op {
     /// Only some of a parcel, as MQTT acknowledges.
     SettleSome(usize, u64),
     Refuse(usize),
+    Flush,
     Checkpoint,
     /// The power goes; the number decides what survives.
     Crash(u64),
@@ -48,34 +50,29 @@ fn op() -> impl Strategy<Value = Op> {
         4 => budget().prop_map(Op::Settle),
         3 => (budget(), any::<u64>()).prop_map(|(b, mask)| Op::SettleSome(b, mask)),
         1 => budget().prop_map(Op::Refuse),
+        1 => Just(Op::Flush),
         2 => Just(Op::Checkpoint),
         3 => any::<u64>().prop_map(Op::Crash),
         1 => Just(Op::Restart),
     ]
 }
 
-/// What the model knows of a record that left.
-#[derive(Clone, Copy, Debug)]
-struct Left {
-    /// Made durable since.
-    flushed: bool,
-    /// Everything before it had left too.
-    in_order: bool,
-}
-
 /// The plain model: keys and ids by lane.
 #[derive(Default)]
 struct Model {
     queued: [BTreeMap<Key, String>; 4],
-    left: [BTreeMap<Key, Left>; 4],
+    /// What left, and whether that was made durable since.
+    left: [BTreeMap<Key, bool>; 4],
     checkpoint: u64,
     seq: u64,
+    /// A tick that may be in the journal or not.
+    broken: Option<(u64, Vec<Wish>)>,
 }
 
 impl Model {
     fn flushed(&mut self) {
-        for left in self.left.iter_mut().flat_map(BTreeMap::values_mut) {
-            left.flushed = true;
+        for flushed in self.left.iter_mut().flat_map(BTreeMap::values_mut) {
+            *flushed = true;
         }
     }
 
@@ -83,17 +80,12 @@ impl Model {
         for key in keys {
             self.queued[lane as usize].remove(key).expect("only what waits is handed out");
         }
-        for key in keys {
-            let in_order =
-                self.queued[lane as usize].first_key_value().is_none_or(|(k, _)| k > key);
-            let left = Left { flushed: false, in_order };
-            self.left[lane as usize].insert(*key, left);
-        }
+        self.left[lane as usize].extend(keys.iter().map(|key| (*key, false)));
     }
 
     /// Whether a record that left may wait again after a power cut.
     fn may_return(&self, key: Key) -> bool {
-        self.left[key.lane as usize].get(&key).is_some_and(|left| !left.flushed && !left.in_order)
+        self.left[key.lane as usize].get(&key).is_some_and(|flushed| !flushed)
     }
 }
 
@@ -136,6 +128,10 @@ impl<'a> Bed<'a> {
             Op::Settle(budget) => self.settle(budget, u64::MAX),
             Op::SettleSome(budget, mask) => self.settle(budget, mask),
             Op::Refuse(budget) => self.refuse(budget),
+            Op::Flush => {
+                self.store().outboxes[0].flush().unwrap();
+                self.model.flushed();
+            }
             Op::Checkpoint => self.checkpoint(),
             Op::Crash(seed) => self.restart(Some(seed)),
             Op::Restart => self.restart(None),
@@ -148,11 +144,8 @@ impl<'a> Bed<'a> {
         self.model.seq += 1;
         let seq = self.model.seq;
         let step = step(tick(seq), input(wishes));
-        let (committed, _) = self.store().ledger.commit(&step, Receipts::new()).unwrap();
+        let (committed, _) = self.store().ledger.commit(&step, &mut Receipts::new()).unwrap();
         self.committed = committed;
-        if !wishes.is_empty() {
-            self.model.flushed();
-        }
         self.add(seq, wishes);
         self.take_evictions(Some(seq));
     }
@@ -205,24 +198,23 @@ impl<'a> Bed<'a> {
         kv.fail_after(writes);
         let seq = self.model.seq + 1;
         let step = step(tick(seq), input(wishes));
-        if let Ok((committed, _)) = self.store().ledger.commit(&step, Receipts::new()) {
-            self.committed = committed;
-            if !wishes.is_empty() {
-                self.model.flushed();
+        match self.store().ledger.commit(&step, &mut Receipts::new()) {
+            Ok((committed, _)) => {
+                self.committed = committed;
+                self.model.seq = seq;
+                self.add(seq, wishes);
             }
-        } else {
-            let again = self.store().ledger.commit(&step, Receipts::new());
-            assert!(matches!(again, Err(StoreError::Poisoned)), "a failed ledger takes no more");
+            Err(error) => {
+                assert!(matches!(error, StoreError::Full { .. }), "{error}");
+                self.model.broken = Some((seq, wishes.to_vec()));
+            }
         }
-        // The journal has the input either way, so the replay makes the records.
-        self.model.seq = seq;
-        self.add(seq, wishes);
         self.restart(Some(seed));
     }
 
     fn settle(&mut self, budget: usize, mask: u64) {
         let committed = self.committed;
-        let Some(parcel) = self.store().outbox.next(committed, budget).unwrap() else {
+        let Some(parcel) = self.store().outboxes[0].next(committed, budget).unwrap() else {
             assert!(self.model.queued.iter().all(BTreeMap::is_empty), "something waits");
             return;
         };
@@ -230,7 +222,7 @@ impl<'a> Bed<'a> {
         let oldest = self.model.queued[parcel.lane as usize].keys().copied().take(keys.len());
         assert_eq!(keys, oldest.collect::<Vec<_>>(), "the oldest go first");
         assert!(parcel.bytes() <= budget || keys.len() == 1, "the budget is kept");
-        let again = self.store().outbox.next(committed, budget).unwrap();
+        let again = self.store().outboxes[0].next(committed, budget).unwrap();
         assert_eq!(again.as_ref().map(|p| &p.id), Some(&parcel.id), "same records, same id");
         let chosen: Vec<Key> = keys
             .iter()
@@ -238,51 +230,61 @@ impl<'a> Bed<'a> {
             .filter(|(i, _)| mask >> (i % 64) & 1 == 1)
             .map(|p| *p.1)
             .collect();
-        self.store().outbox.settle(parcel.acked_keys(chosen.iter().copied())).unwrap();
+        self.store().outboxes[0].settle(parcel.acked_keys(chosen.iter().copied())).unwrap();
         self.model.leave(parcel.lane, &chosen);
-        if chosen.first() == keys.first() {
-            self.model.flushed();
-        }
         self.take_evictions(None);
     }
 
     fn refuse(&mut self, budget: usize) {
         let committed = self.committed;
-        let Some(parcel) = self.store().outbox.next(committed, budget).unwrap() else { return };
-        self.store().outbox.refuse(parcel.refused("400: no such field")).unwrap();
-        let kept = self.store().outbox.refused(1).unwrap();
+        let Some(parcel) = self.store().outboxes[0].next(committed, budget).unwrap() else {
+            return;
+        };
+        self.store().outboxes[0].refuse(parcel.refused("400: no such field")).unwrap();
+        let kept = self.store().outboxes[0].refused(1).unwrap();
         assert_eq!(kept[0].why, "400: no such field");
         let keys: Vec<Key> = parcel.records().map(|(key, _)| key).collect();
         self.model.leave(parcel.lane, &keys);
-        self.model.flushed();
     }
 
     fn checkpoint(&mut self) {
         let seq = self.model.seq;
         self.store().ledger.checkpoint(&store_kit::checkpoint(seq)).unwrap();
         self.model.checkpoint = seq;
+        self.model.flushed();
     }
 
     fn restart(&mut self, seed: Option<u64>) {
-        let (before, books) = (self.there(), self.store().outbox.stats());
+        let (before, books) = (self.there(), self.store().outboxes[0].stats());
+        let unsynced = self.store().ledger.unsynced();
         self.store = None;
         if let (Engine::Mem(kv), Some(seed)) = (&self.engine, seed) {
             let mut random = fastrand::Rng::with_seed(seed);
             kv.crash(&mut |n| random.usize(..n));
+            tear(&unsynced, &mut random);
         }
         let mut store = open(&self.engine, &self.options);
-        assert_eq!(store.recovered.last_tick, self.model.seq);
+        let broken = self.model.broken.take();
+        let last = store.recovered.last_tick;
+        assert!(last == self.model.seq || broken.as_ref().is_some_and(|(seq, _)| last == *seq));
+        self.model.seq = last;
         let checkpoint = store.recovered.checkpoint.as_ref().map_or(0, |c| c.tick.seq);
         assert_eq!(checkpoint, self.model.checkpoint);
         let resumed = recover(&mut store);
         self.committed = resumed.committed;
         assert_eq!(resumed.changed, 0);
         self.store = Some(store);
-        let (after, books_after) = (self.there(), self.store().outbox.stats());
+        let (after, books_after) = (self.there(), self.store().outboxes[0].stats());
+        if let Some((seq, wishes)) = broken
+            && after.iter().flatten().any(|(key, _)| key.seq == seq && key.ordinal == 0)
+        {
+            self.add(seq, &wishes);
+        }
         for lane in Lane::ALL {
             if seed.is_none() && before[lane as usize] == after[lane as usize] {
                 let bytes = books_after.lane(lane).queued_bytes;
-                assert_eq!(bytes, books.lane(lane).queued_bytes, "the bytes are counted alike");
+                // A start drops what everybody has.
+                assert!(bytes <= books.lane(lane).queued_bytes, "the bytes are counted alike");
             }
         }
         self.take_back();
@@ -307,6 +309,24 @@ impl<'a> Bed<'a> {
     }
 }
 
+/// What a power cut leaves of files that were not synced: any length, or the length but not the bytes, or nothing.
+fn tear(unsynced: &[(PathBuf, u64)], random: &mut fastrand::Rng) {
+    for (path, durable) in unsynced {
+        let Ok(mut bytes) = fs::read(path) else { continue };
+        let kept = random.usize(*durable as usize..=bytes.len());
+        match random.u8(..4) {
+            0 => {}
+            1 => bytes[kept..].fill(0),
+            _ => bytes.truncate(kept),
+        }
+        if *durable == 0 && random.u8(..4) == 0 {
+            fs::remove_file(path).unwrap();
+        } else {
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
 fn open(engine: &Engine, options: &StoreOptions) -> Store {
     match engine {
         Engine::Mem(kv) => Store::open_on(Arc::clone(kv) as Arc<dyn Kv>, options).unwrap(),
@@ -324,15 +344,16 @@ fn play(engine: Engine, ops: Vec<Op>) {
     // Drained, nothing is left over in any key space of the outbox.
     loop {
         let committed = bed.committed;
-        let Some(parcel) = bed.store().outbox.next(committed, 5_000).unwrap() else { break };
+        let Some(parcel) = bed.store().outboxes[0].next(committed, 5_000).unwrap() else { break };
         let keys: BTreeSet<Key> = parcel.records().map(|(key, _)| key).collect();
-        bed.store().outbox.settle(parcel.acked()).unwrap();
+        bed.store().outboxes[0].settle(parcel.acked()).unwrap();
         bed.model.leave(parcel.lane, &keys.into_iter().collect::<Vec<_>>());
     }
     assert!(bed.model.queued.iter().all(BTreeMap::is_empty), "{:?}", bed.model.queued);
-    if let Engine::Mem(kv) = &bed.engine {
-        assert_eq!(kv.scan(b"o", b"p").count(), 0);
-    }
+    // With the next checkpoint nothing is left on the disk either.
+    bed.run(Op::Checkpoint);
+    let stats = bed.store().ledger.stats();
+    assert_eq!(stats.sum(|lane| lane.queued_bytes), 0, "{stats:?}");
 }
 
 proptest! {

@@ -45,10 +45,11 @@ impl Feeding {
         let config = StoreConfig { path: dir.path().into(), ..StoreConfig::default() };
         let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
         let resumed = store.ledger.finish_recovery().unwrap();
-        let meter = store.outbox.meter();
+        let meter = store.outboxes[0].meter();
         let (committed, _) = watch::channel(resumed.committed);
         let ids = BTreeSet::new();
-        (Feeding { ledger: store.ledger, seq: 0, ids, committed, meter, _dir: dir }, store.outbox)
+        let outbox = store.outboxes.pop().unwrap();
+        (Feeding { ledger: store.ledger, seq: 0, ids, committed, meter, _dir: dir }, outbox)
     }
 
     fn put(&mut self, records: Vec<Outgoing>) {
@@ -56,7 +57,7 @@ impl Feeding {
         self.ids.extend(records.iter().map(|outgoing| outgoing.record.id().to_owned()));
         let tick = Tick { seq: self.seq, now: Timestamp(self.seq as i64) };
         let step = Step { tick, input: Vec::new(), records };
-        let (committed, _) = self.ledger.commit(&step, Receipts::default()).unwrap();
+        let (committed, _) = self.ledger.commit(&step, &mut Receipts::default()).unwrap();
         self.committed.send_replace(committed);
     }
 }

@@ -4,9 +4,10 @@
 //! anybody. It returns when the source has ended, after a last checkpoint, or with the first store error.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::NodeError;
 use super::refusals::Refusals;
@@ -19,14 +20,17 @@ use crate::feed::command::{Order, Orders};
 use crate::frame::Input;
 use crate::ingest::{Acks, Batch, Delivery, Inbox};
 use crate::metrics::Metrics;
-use crate::record::Record;
-use crate::store::{Committed, Ledger, Receipts};
+use crate::record::{Record, Step};
+use crate::store::{Committed, Ledger, Receipts, Released, StoreError};
 use crate::time::{Span, Timestamp, monotonic, now};
 
 /// The loop comes round at least this often, so that its status is fresh and a checkpoint is not forgotten.
 const ROUND: Span = Span::millis(500);
 /// The status of a busy loop is told this often.
 const TELL: Span = Span::millis(250);
+
+/// How long a full disk is left alone between two tries.
+const FULL_WAIT: Duration = Duration::from_millis(250);
 
 /// A route: its decoder, and the rows of the tick.
 pub(super) struct Route {
@@ -51,6 +55,7 @@ pub(super) struct Core {
     pub(super) message_max: usize,
     pub(super) messages: Messages,
     pub(super) refusals: Refusals,
+    pub(super) stop: CancellationToken,
 }
 
 /// Messages at the door.
@@ -82,6 +87,7 @@ impl Core {
                 self.checkpoint()?;
                 checkpointed = at;
             }
+            self.ledger.sync_due()?;
             if at.since(told) >= TELL {
                 self.tell();
                 told = at;
@@ -140,7 +146,7 @@ impl Core {
         let started = monotonic();
         let step = self.engine.step(input, at);
         let stepped = monotonic();
-        let (committed, released) = self.ledger.commit(&step, receipts)?;
+        let (committed, released) = self.commit(&step, receipts)?;
         self.metrics.step_seconds.observe((stepped - started).as_secs_f64());
         self.metrics.commit_seconds.observe(stepped.elapsed().as_secs_f64());
         self.metrics.tick_readings.observe(readings as f64);
@@ -153,6 +159,38 @@ impl Core {
         }
         self.warn();
         Ok(())
+    }
+
+    /// Commits a tick; while the disk is full nothing is acknowledged, and it is tried again until there is space.
+    fn commit(
+        &mut self,
+        step: &Step,
+        mut receipts: Receipts,
+    ) -> Result<(Committed, Released), NodeError> {
+        let mut is_told = false;
+        loop {
+            match self.ledger.commit(step, &mut receipts) {
+                Ok(done) => {
+                    if is_told {
+                        self.status.send_modify(|view| view.is_disk_full = false);
+                        tracing::info!("there is space on the disk again; readings are taken");
+                    }
+                    return Ok(done);
+                }
+                Err(error @ StoreError::Full { .. }) if !self.stop.is_cancelled() => {
+                    if !is_told {
+                        tracing::error!(
+                            %error,
+                            "nothing is acknowledged until there is space; the broker keeps what comes"
+                        );
+                        self.status.send_modify(|view| view.is_disk_full = true);
+                        is_told = true;
+                    }
+                    std::thread::park_timeout(FULL_WAIT);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Says what an operator has to know of the tick.
@@ -221,7 +259,8 @@ impl Core {
                         self.metrics.message_rejected(fault.name(), decoded.rejected as u64);
                         let why = fault.to_string();
                         self.refusals.tell(fault.name(), topic, &why, delivery.received);
-                        self.ledger.quarantine(&why, topic, payload, self.rejected_kept)?;
+                        let kept = self.rejected_kept;
+                        unless_full(self.ledger.quarantine(&why, topic, payload, kept))?;
                     }
                 }
                 Err(error) => self.reject(delivery, error.name(), &error.to_string())?,
@@ -243,14 +282,13 @@ impl Core {
         self.messages.rejected += 1;
         self.metrics.message_rejected(name, 1);
         self.refusals.tell(name, &delivery.topic, why, delivery.received);
-        self.ledger.quarantine(why, &delivery.topic, &delivery.payload, self.rejected_kept)?;
-        Ok(())
+        let (topic, kept) = (&delivery.topic, self.rejected_kept);
+        unless_full(self.ledger.quarantine(why, topic, &delivery.payload, kept))
     }
 
     fn checkpoint(&mut self) -> Result<(), NodeError> {
         let checkpoint = self.engine.checkpoint().map_err(NodeError::Checkpoint)?;
-        self.ledger.checkpoint(&checkpoint)?;
-        Ok(())
+        unless_full(self.ledger.checkpoint(&checkpoint))
     }
 
     fn tell(&mut self) {
@@ -260,6 +298,17 @@ impl Core {
             self.metrics.set_pipeline(name, counts);
         }
         self.status.send_replace(view);
+    }
+}
+
+/// A full disk costs what can be done without: the journal stands in for a checkpoint, and what was rejected is counted.
+fn unless_full(result: Result<(), StoreError>) -> Result<(), NodeError> {
+    match result {
+        Err(error @ StoreError::Full { .. }) => {
+            tracing::debug!(%error, "left out");
+            Ok(())
+        }
+        other => Ok(other?),
     }
 }
 

@@ -164,7 +164,7 @@ impl Node {
         config: &Config,
         pipelines: &[LoadedPipeline],
         parts: Parts,
-        store: Ready,
+        mut store: Ready,
         stop: CancellationToken,
     ) -> Result<Node, NodeError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), &parts.runtime.name()));
@@ -196,12 +196,15 @@ impl Node {
             message_max: message_max(config),
             messages: Messages::default(),
             refusals: Refusals::default(),
+            stop: stop.clone(),
         };
         start_core(core, core_end, stop.clone())?;
         let mut tasks = Tasks::new(core_ended, stop);
         tasks.ingest(parts.source, opened.door);
-        let uplink =
-            parts.uplink.map(|uplink| tasks.uplink(uplink, store.outbox, committed_reader, config));
+        let uplink = parts
+            .uplink
+            .zip(store.outboxes.pop())
+            .map(|(uplink, outbox)| tasks.uplink(uplink, outbox, committed_reader, config));
         tasks.feeds(keeper, parts.feed, &hub);
         let sources = status::Sources {
             node: config.node.clone(),

@@ -11,7 +11,7 @@ use crate::time::monotonic;
 /// A store whose past has been replayed.
 pub(super) struct Ready {
     pub(super) ledger: Ledger,
-    pub(super) outbox: Outbox,
+    pub(super) outboxes: Vec<Outbox>,
     pub(super) committed: Committed,
 }
 
@@ -21,7 +21,7 @@ pub(super) fn recover(
     options: &StoreOptions,
 ) -> Result<(Engine, Ready), NodeError> {
     let started = monotonic();
-    let Store { mut ledger, outbox, recovered } = Store::open(options)?;
+    let Store { mut ledger, outboxes, recovered } = Store::open(options)?;
     for note in &recovered.notes {
         tracing::warn!("{note}");
     }
@@ -53,5 +53,5 @@ pub(super) fn recover(
         took_ms = started.elapsed().as_millis() as u64,
         "recovered"
     );
-    Ok((engine, Ready { ledger, outbox, committed: resumed.committed }))
+    Ok((engine, Ready { ledger, outboxes, committed: resumed.committed }))
 }

@@ -34,12 +34,22 @@ pub struct CoreView {
     pub messages: Messages,
     /// Every pipeline's books.
     pub pipelines: Vec<(String, PipelineCounts)>,
+    /// Whether the disk is full, so that nothing is taken.
+    pub is_disk_full: bool,
 }
 
 /// The engine thread's view of now.
 pub(super) fn view(engine: &Engine, messages: Messages, beats: u64) -> CoreView {
     let pipelines = engine.pipelines().iter().map(|p| (p.name.clone(), counts(p.account())));
-    CoreView { beats, messages, pipelines: pipelines.collect() }
+    CoreView { beats, messages, pipelines: pipelines.collect(), is_disk_full: false }
+}
+
+fn store(is_full: bool) -> StoreView {
+    if is_full {
+        let detail = "the disk is full: nothing is acknowledged until there is space".to_owned();
+        return StoreView { ok: false, detail };
+    }
+    StoreView::default()
 }
 
 /// A pipeline's books as plain numbers.
@@ -116,7 +126,7 @@ impl Sources {
             runtime: self.runtime.clone(),
             ingest,
             uplink,
-            store: StoreView::default(),
+            store: store(core.is_disk_full),
             lanes,
             outages,
             pipelines,
@@ -144,7 +154,7 @@ impl Sources {
         self.metrics.set_mqtt_feed_skipped(self.mqtt_feed.skipped.load(Relaxed));
         self.metrics.set_alarms_active(&self.hub.live().active_by_severity());
         self.metrics.set_feed_skipped(self.hub.skipped());
-        self.metrics.set_store(stats.written_bytes, stats.journal_bytes);
+        self.metrics.set_store(&stats.written.by_purpose(), stats.journal_bytes);
     }
 }
 

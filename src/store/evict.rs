@@ -1,20 +1,14 @@
 //! What has to go when a lane, the store or the disk is full.
 //!
-//! `ledger` calls [`plan`] in every commit, before it puts anything. Lanes drop their own oldest records first; only
-//! when the store as a whole is over its limits, or the disk is down to the space that must stay free, do the lower
-//! lanes go, and alarms as the last resort. More goes than has to, so that a long outage gives one notice of loss a
-//! sixteenth of a lane and not one a tick.
+//! `ledger` calls [`needs`] in every commit, before it writes anything, and `lanes` evicts whole segments. Lanes drop
+//! their own oldest records first; only when the store as a whole is over its limits, or the disk is down to the space
+//! that must stay free, do the lower lanes go. Alarms never go. More goes than has to, so that a long outage gives one
+//! notice of loss a sixteenth of a lane and not one a tick.
 
-use crate::record::{Lane, Step};
-
-use super::codec::{self, Block, Key};
-use super::error::StoreError;
-use super::kv::Kv;
-use super::marks::{Evicted, LOSS_ORDINAL, Loss};
-use super::meter::{Gone, Meter};
+use crate::record::Lane;
 
 /// Lanes in the order in which they are dropped for others.
-const LOWEST_FIRST: [Lane; 4] = [Lane::Raw, Lane::Feature, Lane::Score, Lane::Alarm];
+const LOWEST_FIRST: [Lane; 3] = [Lane::Raw, Lane::Feature, Lane::Score];
 
 /// What must be freed on one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,68 +63,6 @@ pub(super) fn needs(
     needs
 }
 
-/// What goes from one lane.
-pub(super) struct Plan {
-    /// The mark that says so; its notice has no number yet.
-    pub(super) mark: Evicted,
-    /// The blocks: key and number of parts.
-    blocks: Vec<(Key, u16)>,
-}
-
-/// Chooses a lane's oldest blocks until `need` is met; `None` where there is nothing.
-pub(super) fn plan(kv: &dyn Kv, need: Need, step: &Step) -> Result<Option<Plan>, StoreError> {
-    let lane = need.lane;
-    let (from, to) = Key::range(lane, 0, step.tick.seq - 1);
-    let mut freed = 0;
-    let mut count = 0;
-    let mut blocks: Vec<(Key, u16)> = Vec::new();
-    let mut upto = 0;
-    for pair in kv.scan(&from, &to) {
-        let (bytes, value) = pair?;
-        let Some((key, part)) = Key::parse(&bytes) else { continue };
-        if part == 0 {
-            if freed >= need.bytes {
-                break;
-            }
-            let Some(block) = Block::glance(&value) else { continue };
-            count += block.waiting();
-            upto = block.numbers().end - 1;
-            blocks.push((key, Block::parts(&value).unwrap_or(1)));
-        }
-        freed += codec::stored(value.len(), 1);
-    }
-    let (Some((first, _)), Some((last, _))) = (blocks.first(), blocks.last()) else {
-        return Ok(None);
-    };
-    let loss = Loss {
-        said_at: step.tick.seq,
-        ordinal: LOSS_ORDINAL + lane as u32,
-        number: 0,
-        lane,
-        count,
-        first_tick: first.seq,
-        last_tick: last.seq,
-        reason: need.reason.to_owned(),
-        at: step.tick.now,
-    };
-    Ok(Some(Plan { mark: Evicted { lane, upto, loss }, blocks }))
-}
-
-/// Removes what a plan chose, after its mark and its notice are durable. What the uplink settled meanwhile is gone
-/// already and is not counted here.
-pub(super) fn carry_out(kv: &dyn Kv, meter: &Meter, plan: &Plan) -> Result<(), StoreError> {
-    for (key, parts) in &plan.blocks {
-        let Some(first) = kv.remove(&key.bytes(0))? else { continue };
-        let mut bytes = first.len();
-        for part in 1..*parts {
-            bytes += kv.remove(&key.bytes(part))?.map_or(0, |value| value.len());
-        }
-        let waiting = Block::glance(&first).map_or(0, |block| block.waiting());
-        meter.gone(key.lane, Gone::Evicted, waiting, codec::stored(bytes, usize::from(*parts)));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,24 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn alarms_push_out_lower_lanes_and_go_last() {
+    fn alarms_push_out_lower_lanes_and_never_go() {
         let limits = [16, 100, 100, 100];
         // Too many alarms, room elsewhere: nothing goes.
         assert_eq!(needs([200, 0, 0, 50], [10, 0, 0, 0], limits, false), []);
-        // No room: raw rows go, then features, scores, and alarms only then.
+        // No room: raw rows go, then features, then scores.
         let got = needs([250, 40, 10, 10], [10, 0, 0, 0], limits, false);
         let store = |lane, bytes| Need { lane, bytes, reason: "store limit" };
         assert_eq!(got, [store(Lane::Raw, 5)]);
         let got = needs([400, 40, 10, 10], [10, 0, 0, 0], limits, false);
-        assert_eq!(
-            got,
-            [
-                store(Lane::Raw, 10),
-                store(Lane::Feature, 10),
-                store(Lane::Score, 40),
-                store(Lane::Alarm, 95)
-            ]
-        );
+        assert_eq!(got, [store(Lane::Raw, 10), store(Lane::Feature, 10), store(Lane::Score, 40)]);
     }
 
     #[test]

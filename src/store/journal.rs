@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,7 @@ pub(super) struct Journal {
     segments: Vec<Segment>,
     /// The newest segment, once something was written to it.
     file: Option<File>,
+    is_synced: bool,
     last: u64,
     /// The tick of the newest entry: what the next entry says it follows.
     chained: u64,
@@ -84,6 +86,7 @@ impl Journal {
             folder: folder.to_path_buf(),
             segments: surveyed.segments.clone(),
             file: None,
+            is_synced: true,
             last: surveyed.last,
             chained: surveyed.last,
             zstd,
@@ -107,23 +110,33 @@ impl Journal {
         self.segments.iter().map(|segment| segment.len).sum()
     }
 
-    /// Writes a tick's entry and syncs it; gives its bytes.
-    pub(super) fn append(&mut self, step: &Step, made: [Made; 4]) -> Result<u64, StoreError> {
+    /// Writes a tick's entry, syncs it if `sync`, and gives its bytes. One that could not be written leaves nothing
+    /// behind: the next one goes to the same place.
+    pub(super) fn append(
+        &mut self,
+        step: &Step,
+        made: [Made; 4],
+        sync: bool,
+    ) -> Result<u64, StoreError> {
         let seq = step.tick.seq;
         if seq <= self.last {
             return Err(StoreError::OutOfOrder { seq, last: self.last });
         }
         self.encode(step, made)?;
         if self.segments.last().is_some_and(|segment| segment.len > SEGMENT_BYTES) {
+            self.sync()?;
             self.file = None;
         }
         let file = match &mut self.file {
             Some(file) => file,
             None => self.file.insert(new_segment(&self.folder, seq, &mut self.segments)?),
         };
-        file.write_all(&self.buffer)
-            .and_then(|()| file.sync_data())
-            .map_err(StoreError::on("write", &self.folder))?;
+        let at = self.segments.last().map_or(START as u64, |segment| segment.len);
+        file.write_all_at(&self.buffer, at).map_err(StoreError::on("write", &self.folder))?;
+        self.is_synced = false;
+        if sync {
+            self.sync()?;
+        }
         let written = self.buffer.len() as u64;
         if let Some(segment) = self.segments.last_mut() {
             segment.len += written;
@@ -131,6 +144,14 @@ impl Journal {
         self.last = seq;
         self.chained = seq;
         Ok(written)
+    }
+
+    /// Returns when everything appended is durable; says whether anything was not.
+    pub(super) fn sync(&mut self) -> Result<bool, StoreError> {
+        let Some(file) = self.file.as_ref().filter(|_| !self.is_synced) else { return Ok(false) };
+        file.sync_data().map_err(StoreError::on("sync", &self.folder))?;
+        self.is_synced = true;
+        Ok(true)
     }
 
     /// Puts the entry into `buffer`.
@@ -166,6 +187,7 @@ impl Journal {
 
     /// Starts a new segment with the next entry, and deletes the segments that hold only ticks up to `upto`.
     pub(super) fn trim(&mut self, upto: u64) -> Result<(), StoreError> {
+        self.sync()?;
         self.file = None;
         while let [oldest, rest @ ..] = self.segments.as_slice() {
             let last = rest.first().map_or(self.last, |next| next.first - 1);

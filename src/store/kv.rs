@@ -26,8 +26,6 @@ pub trait Kv: Send + Sync {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
     /// Removes `key` and says what was there.
     fn remove(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Sets `key` to `new` where it still is `old`; says whether it was.
-    fn swap(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<bool, StoreError>;
     /// The pairs with `from <= key < to`, in order of their keys.
     fn scan(
         &self,
@@ -130,11 +128,6 @@ impl Kv for SledKv {
     fn remove(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.db.remove(key).map_err(|e| self.failed(e))?;
         Ok(found.map(|value| value.to_vec()))
-    }
-
-    fn swap(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<bool, StoreError> {
-        let outcome = self.db.compare_and_swap(key, Some(old), Some(new));
-        Ok(outcome.map_err(|e| self.failed(e))?.is_ok())
     }
 
     fn scan(

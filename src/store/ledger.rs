@@ -1,33 +1,54 @@
 //! The ledger: the half of the store that makes a tick durable.
 //!
-//! The engine loop owns it. [`Ledger::commit`] writes the tick's input to the journal and syncs it, puts its records
-//! into the outbox and flushes that once; only then are the receipts released and may the uplink read so far. A
-//! record is in the outbox only if its input is in the journal, so a crash in between is mended at the next start by
-//! replaying: [`Ledger::reconcile`] puts back what is missing. Evictions happen in here and nowhere else. After an
-//! error nothing more is accepted: what is on the disk is only known after a new start.
+//! The engine loop owns it. [`Ledger::commit`] writes the tick's input to the journal and syncs it, appends its records
+//! to their lanes, and only then are the receipts released and may the uplink read so far. The records are not synced:
+//! they follow from the journal, and the next checkpoint syncs them before it lets the journal go. At a start
+//! [`Ledger::reconcile`] appends what a crash kept off the disk. Evictions happen in here and nowhere else. On a full
+//! disk a commit fails and may be tried again; after any other error nothing more is accepted: what is on the disk is
+//! only known after a new start.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::record::{Checkpoint, Lane, Outgoing, Step};
+use crate::time::{Tick, Timestamp, monotonic};
 
+use super::block::Line;
 use super::checkpoint::{Checkpoints, LaneBooks};
-use super::codec::{Block, Key, Packed, Packer};
 use super::error::StoreError;
-use super::evict::{self, Plan};
+use super::evict;
 use super::journal::{Journal, Made};
 use super::kv::Kv;
-use super::marks;
+use super::lanes::{Gap, Lanes};
+use super::log::Log;
+use super::marks::{LOSS_ORDINAL, Loss};
 use super::meter::{Meter, StoreStats};
 use super::open::StoreOptions;
 use super::quarantine::{Quarantined, Shelf};
 use super::receipt::{Receipts, Released};
-use super::survey;
+use super::recovery::Recovery;
 
 /// Rejected messages kept a tick: a flood of them must not become a flood of writes.
 const QUARANTINED_A_TICK: u32 = 16;
+/// Bytes kept of one.
+const QUARANTINED_BYTES: usize = 4096;
+
+/// Ordinals of notices of damage start here, above those of evictions.
+const DAMAGE_ORDINAL: u32 = LOSS_ORDINAL + 16;
+
+/// Space on the disk that is never written to, at most: what sled needs to go on while nothing else can be stored.
+const RESERVE_MAX: u64 = 16 << 20;
+
+/// When what was acknowledged is durable against a power cut. A crash of the process alone loses nothing either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Every tick is synced before it is acknowledged.
+    Tick,
+    /// The journal is synced once in so long: a power cut loses what was acknowledged since.
+    Interval(Duration),
+}
 
 /// Up to which tick records are durable. Only the ledger makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,19 +79,18 @@ type Lines = Vec<(u32, Vec<u8>)>;
 pub struct Ledger {
     pub(super) kv: Arc<dyn Kv>,
     pub(super) journal: Journal,
-    /// The number of each lane's last record.
-    pub(super) last: [u64; 4],
-    /// Up to which number each lane had left when the store was opened.
-    pub(super) floors: [u64; 4],
+    lanes: Arc<Lanes>,
+    pub(super) logs: [Log; 4],
     checkpoints: Checkpoints,
-    packer: Packer,
     meter: Meter,
     rejected: Shelf,
-    settings: Settings,
-    /// What the journal promises for the ticks to be replayed.
-    promised: BTreeMap<u64, [Made; 4]>,
-    put_back: u64,
-    changed: u64,
+    pub(super) settings: Settings,
+    synced: Instant,
+    /// The tick whose input is in the journal and whose records are not all on their lanes: the disk was full.
+    unfinished: Option<(u64, [Made; 4])>,
+    /// Notices of evictions that are not on the alarm lane yet.
+    notices: Vec<Loss>,
+    pub(super) recovery: Recovery,
     rejected_this_tick: u32,
     poisoned: bool,
     /// Held as long as anything of the store is.
@@ -78,24 +98,24 @@ pub struct Ledger {
 }
 
 /// What of the options the ledger needs.
-struct Settings {
+pub(super) struct Settings {
     path: PathBuf,
     node: String,
     lane_limits: [u64; 4],
     free_floor: u64,
+    durability: Durability,
+    pub(super) now: Timestamp,
 }
 
 /// What a ledger is made of.
 pub(super) struct Parts {
     pub(super) kv: Arc<dyn Kv>,
     pub(super) journal: Journal,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) logs: [Log; 4],
     pub(super) checkpoints: Checkpoints,
     pub(super) meter: Meter,
-    /// What the journal promises for the ticks to be replayed.
-    pub(super) promised: BTreeMap<u64, [Made; 4]>,
-    /// By lane: the number of the last record, and that up to which all have left.
-    pub(super) last: [u64; 4],
-    pub(super) floors: [u64; 4],
+    pub(super) recovery: Recovery,
 }
 
 impl Ledger {
@@ -105,100 +125,110 @@ impl Ledger {
         lock: Arc<File>,
     ) -> Result<Ledger, StoreError> {
         Ok(Ledger {
-            packer: Packer::new().map_err(StoreError::on("prepare", &options.path))?,
-            rejected: Shelf::open(Arc::clone(&parts.kv), b'q')?,
+            rejected: Shelf::open(Arc::clone(&parts.kv), "q", QUARANTINED_BYTES)?,
             settings: Settings {
                 path: options.path.clone(),
                 node: options.node.clone(),
                 lane_limits: options.lane_limits,
                 free_floor: options.free_floor,
+                durability: options.durability,
+                now: options.now,
             },
             kv: parts.kv,
             journal: parts.journal,
+            lanes: parts.lanes,
+            logs: parts.logs,
             checkpoints: parts.checkpoints,
             meter: parts.meter,
-            promised: parts.promised,
-            last: parts.last,
-            floors: parts.floors,
-            put_back: 0,
-            changed: 0,
+            synced: monotonic(),
+            unfinished: None,
+            notices: Vec::new(),
+            recovery: parts.recovery,
             rejected_this_tick: 0,
             poisoned: false,
             _lock: lock,
         })
     }
 
-    /// Makes a tick durable: its input, its records, and what has to be evicted for them. The receipts come back when
-    /// that is done. Ticks count up; a tick with neither input nor records costs an entry too, so do not commit it.
+    /// Makes a tick durable: its input, its records, and what has to be evicted for them. The receipts come back as
+    /// released when that is done, and stay where they are otherwise. Ticks count up; a tick with neither input nor records costs an entry too, so do not commit it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: nothing is acknowledged; the same tick may be committed again, and no other.
     pub fn commit(
         &mut self,
         step: &Step,
-        receipts: Receipts,
+        receipts: &mut Receipts,
     ) -> Result<(Committed, Released), StoreError> {
         self.guarded(|ledger| ledger.write(step))?;
+        let receipts = std::mem::take(receipts);
         Ok((Committed(step.tick.seq), Released::after_flush(receipts)))
     }
 
     fn write(&mut self, step: &Step) -> Result<(), StoreError> {
+        let seq = step.tick.seq;
         let lines = encode(step)?;
-        let made = made(step, self.last);
-        let written = self.journal.append(step, made)?;
-        self.meter.wrote(written);
-        self.meter.journal(self.journal.bytes());
-        self.rejected_this_tick = 0;
-        let blocks = self.pack(step.tick.seq, made, &lines)?;
-        let mut plans = self.plan_evictions(step, &blocks)?;
-        for block in &blocks {
-            self.put(block)?;
+        let made = match self.unfinished {
+            Some((unfinished, made)) if unfinished == seq => made,
+            _ => made(step, self.logs.each_ref().map(|log| log.last() + 1)),
+        };
+        self.make_room(step, &lines, made)?;
+        if self.unfinished != Some((seq, made)) {
+            let sync = match self.settings.durability {
+                Durability::Tick => true,
+                Durability::Interval(every) => self.synced.elapsed() >= every,
+            };
+            let written = self.journal.append(step, made, sync)?;
+            if sync {
+                self.synced = monotonic();
+            }
+            self.meter.wrote_journal(written);
+            self.meter.journal(self.journal.bytes());
+            self.rejected_this_tick = 0;
+            self.unfinished = Some((seq, made));
         }
-        for plan in &mut plans {
-            plan.mark.loss.number = self.next_number(Lane::Alarm);
-            self.say(&plan.mark.loss)?;
-            marks::put_evicted(&*self.kv, &plan.mark)?;
+        for ((log, made), lines) in self.logs.iter_mut().zip(made).zip(&lines) {
+            // What is there already was appended by a try that failed later on.
+            let there = (log.last() + 1).saturating_sub(made.first) as usize;
+            let lines = lines.get(there..).unwrap_or_default();
+            log.append(step.tick, &numbered(log.last() + 1, lines))?;
         }
-        if !blocks.is_empty() || !plans.is_empty() {
-            self.kv.flush()?;
-        }
-        // Until here a power cut leaves the old records in place; from here on the notice of their loss is durable.
-        plans.iter().try_for_each(|plan| evict::carry_out(&*self.kv, &self.meter, plan))
+        self.say_evictions()?;
+        self.unfinished = None;
+        let met = self.lanes.take_met();
+        self.say_damage(step.tick, &met, None)
     }
 
-    /// Packs all lanes and takes up the numbers of their records.
-    fn pack(
+    /// Evicts what has to go for the tick. The notices' numbers follow those of the tick's own alarms.
+    fn make_room(
         &mut self,
-        seq: u64,
-        made: [Made; 4],
+        step: &Step,
         lines: &[Lines; 4],
-    ) -> Result<Vec<Packed>, StoreError> {
-        let mut blocks = Vec::new();
-        for ((lane, made), lines) in Lane::ALL.into_iter().zip(made).zip(lines) {
-            blocks.extend(self.packer.pack(lane, seq, made.first, lines)?);
-            self.last[lane as usize] += u64::from(made.count);
+        made: [Made; 4],
+    ) -> Result<(), StoreError> {
+        let incoming =
+            lines.each_ref().map(|lines| lines.iter().map(|(_, l)| l.len() as u64).sum());
+        let free = self.disk_free()?;
+        if incoming.iter().any(|bytes: &u64| *bytes > 0) {
+            let queued = self.meter.read().lanes.map(|lane| lane.queued_bytes);
+            let full = free < self.settings.free_floor;
+            let mut needs = evict::needs(queued, incoming, self.settings.lane_limits, full);
+            needs.sort_by_key(|need| need.lane);
+            for need in needs {
+                let [alarms, ..] = made;
+                let number = alarms.first + u64::from(alarms.count) + self.notices.len() as u64;
+                // The mark of the lane's last eviction is about to go: its notice must be durable by itself.
+                self.logs[Lane::Alarm as usize].sync()?;
+                self.logs[need.lane as usize].close();
+                let loss = self.lanes.evict(need.lane, need.bytes, need.reason, number, step)?;
+                self.notices.extend(loss);
+            }
         }
-        Ok(blocks)
-    }
-
-    /// The number of a lane's next record, taken up.
-    pub(super) fn next_number(&mut self, lane: Lane) -> u64 {
-        self.last[lane as usize] += 1;
-        self.last[lane as usize]
-    }
-
-    fn plan_evictions(&self, step: &Step, blocks: &[Packed]) -> Result<Vec<Plan>, StoreError> {
-        if blocks.is_empty() {
-            return Ok(Vec::new());
+        if free < RESERVE_MAX.min(self.settings.free_floor / 4) {
+            let path = self.settings.path.clone();
+            return Err(StoreError::Full { path });
         }
-        let queued = self.meter.read().lanes.map(|lane| lane.queued_bytes);
-        let mut incoming = [0; 4];
-        for block in blocks {
-            incoming[block.key.lane as usize] += block.stored();
-        }
-        let full = self.disk_free()? < self.settings.free_floor;
-        let mut needs = evict::needs(queued, incoming, self.settings.lane_limits, full);
-        // In the order of their notices' keys, so that these are numbered in order.
-        needs.sort_by_key(|need| need.lane);
-        let plans = needs.into_iter().map(|need| evict::plan(&*self.kv, need, step));
-        Ok(plans.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        Ok(())
     }
 
     fn disk_free(&self) -> Result<u64, StoreError> {
@@ -208,107 +238,102 @@ impl Ledger {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Puts a block. The later parts go first, so that a first part is never alone for long.
-    fn put(&self, block: &Packed) -> Result<(), StoreError> {
-        for (part, value) in block.values.iter().enumerate().rev() {
-            self.kv.put(&block.key.bytes(part as u16), value)?;
-        }
-        self.meter.made(block.key.lane, block.records, block.stored());
-        Ok(())
-    }
-
-    /// Puts a notice of loss where its key says.
-    pub(super) fn say(&mut self, loss: &marks::Loss) -> Result<(), StoreError> {
-        let seq = loss.said_at;
-        let line = line(&loss.notice(&self.settings.node), seq)?;
-        for block in self.packer.pack(Lane::Alarm, seq, loss.number, &[(loss.ordinal, line)])? {
-            self.put(&block)?;
+    /// Puts the notices of evictions on the alarm lane.
+    fn say_evictions(&mut self) -> Result<(), StoreError> {
+        while let Some(loss) = self.notices.first() {
+            let loss = loss.clone();
+            self.say(&loss)?;
+            self.notices.remove(0);
         }
         Ok(())
     }
 
-    /// At a start, for each entry of the journal: puts back the records that the outbox lacks, from the step that
-    /// the engine made of the entry again.
-    pub fn reconcile(&mut self, step: &Step) -> Result<(), StoreError> {
-        self.guarded(|ledger| {
-            let seq = step.tick.seq;
-            let Some(promised) = ledger.promised.remove(&seq) else { return Ok(()) };
-            if promised != made(step, promised.map(|made| made.first - 1)) {
-                ledger.changed += 1;
-            }
-            let lines = encode(step)?;
-            for ((lane, promised), lines) in Lane::ALL.into_iter().zip(promised).zip(lines) {
-                // More than was promised would take the numbers of the next tick.
-                let lines = lines.get(..promised.count as usize).unwrap_or(&lines);
-                if !lines.is_empty() {
-                    ledger.put_back(lane, seq, promised.first, lines)?;
-                }
-            }
-            Ok(())
-        })
+    /// Puts a notice of loss on the alarm lane, under its number.
+    pub(super) fn say(&mut self, loss: &Loss) -> Result<(), StoreError> {
+        let tick = Tick { seq: loss.said_at, now: loss.at };
+        let bytes = line(&loss.notice(&self.settings.node), tick.seq)?;
+        let [alarms, ..] = &mut self.logs;
+        alarms.skip(tick, loss.number - 1)?;
+        let number = alarms.last() + 1;
+        alarms.append(tick, &[Line { number, ordinal: loss.ordinal, bytes }])
     }
 
-    fn put_back(
+    /// Says what is missing for good, durably, and only then lets the targets pass over it.
+    pub(super) fn say_damage(
         &mut self,
-        lane: Lane,
-        seq: u64,
-        first: u64,
-        lines: &[(u32, Vec<u8>)],
+        tick: Tick,
+        gaps: &[Gap],
+        lost_input: Option<(u64, u64, u64)>,
     ) -> Result<(), StoreError> {
-        let floor = self.floors[lane as usize];
-        let (from, to) = Key::range(lane, seq, seq);
-        let mut there = BTreeSet::new();
-        for pair in self.kv.scan(&from, &to) {
-            let (bytes, value) = pair?;
-            let Some((_, 0)) = Key::parse(&bytes) else { continue };
-            there.extend(Block::glance(&value).into_iter().flat_map(|block| block.numbers()));
-        }
-        let lacks = |number: u64| number > floor && !there.contains(&number);
-        let numbered: Vec<(u64, &(u32, Vec<u8>))> = (first..).zip(lines).collect();
-        // Runs without a gap: a block's records have consecutive numbers.
-        for run in numbered.chunk_by(|(a, _), (b, _)| lacks(*a) == lacks(*b)) {
-            let Some((number, _)) = run.first().filter(|(number, _)| lacks(*number)) else {
-                continue;
-            };
-            let lines: Lines = run.iter().map(|(_, line)| (*line).clone()).collect();
-            self.put_back += lines.len() as u64;
-            for block in self.packer.pack(lane, seq, *number, &lines)? {
-                self.put(&block)?;
+        let mut damage: Vec<(Lane, u64, u64, u64)> = Vec::new();
+        for gap in gaps {
+            let (count, (first, last)) = (self.lanes.missed(gap), gap.ticks);
+            match damage.last_mut().filter(|(lane, ..)| *lane == gap.lane) {
+                Some((_, counted, _, to)) => (*counted, *to) = (*counted + count, last),
+                None => damage.push((gap.lane, count, first, last)),
             }
         }
-        Ok(())
+        damage.retain(|(_, count, ..)| *count > 0);
+        damage.extend(lost_input.map(|(count, first, last)| (Lane::Raw, count, first, last)));
+        for (index, (lane, count, first_tick, last_tick)) in damage.iter().enumerate() {
+            let loss = Loss {
+                said_at: tick.seq,
+                ordinal: DAMAGE_ORDINAL.saturating_add(index as u32),
+                number: self.logs[Lane::Alarm as usize].last() + 1,
+                lane: *lane,
+                count: *count,
+                first_tick: *first_tick,
+                last_tick: *last_tick,
+                reason: "damaged".to_owned(),
+                at: tick.now,
+            };
+            self.say(&loss)?;
+        }
+        if !damage.is_empty() {
+            self.logs[Lane::Alarm as usize].sync()?;
+        }
+        for gap in gaps {
+            self.lanes.pass_over(gap)?;
+        }
+        if gaps.is_empty() { Ok(()) } else { self.kv.flush() }
     }
 
-    /// At a start, after the last entry of the journal: makes what was put back durable, and says up to where the
-    /// uplink may read. The next tick is one more than that.
-    pub fn finish_recovery(&mut self) -> Result<Resumed, StoreError> {
-        self.guarded(|ledger| {
-            let alarm = ledger.last[Lane::Alarm as usize];
-            survey::accept_gaps(&*ledger.kv, Lane::Alarm, alarm)?;
-            ledger.kv.flush()?;
-            ledger.promised.clear();
-            Ok(Resumed {
-                committed: Committed(ledger.journal.last()),
-                put_back: ledger.put_back,
-                changed: ledger.changed,
-            })
-        })
-    }
-
-    /// Makes the engine's state durable and drops the part of the journal that is no longer needed. Two checkpoints
-    /// are kept, and the journal reaches back to the older.
+    /// Makes the records and the engine's state durable and drops the part of the journal that is no longer needed.
+    /// Two checkpoints are kept, and the journal reaches back to the older.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: the journal is kept instead; try again later.
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         self.guarded(|ledger| {
-            let mut lanes = [LaneBooks::default(); 4];
-            for ((books, lane), last) in lanes.iter_mut().zip(Lane::ALL).zip(ledger.last) {
-                *books = LaneBooks { floor: marks::floor(&*ledger.kv, lane)?, last };
-            }
-            let written = ledger.checkpoints.write(checkpoint, lanes)?;
+            ledger.logs.iter_mut().try_for_each(Log::sync)?;
+            ledger.kv.flush()?;
+            let books =
+                |log: &Log| LaneBooks { floor: ledger.lanes.floor(log.lane()), last: log.last() };
+            let books = ledger.logs.each_ref().map(books);
+            let written = ledger.checkpoints.write(checkpoint, books)?;
             ledger.journal.raise(checkpoint.tick.seq);
             ledger.journal.trim(ledger.checkpoints.journal_needed_after())?;
-            ledger.meter.wrote(written);
+            ledger.meter.wrote_checkpoint(written);
             ledger.meter.journal(ledger.journal.bytes());
+            for log in &mut ledger.logs {
+                if ledger.lanes.floor(log.lane()) >= log.last() {
+                    log.close();
+                }
+                ledger.lanes.drop_settled(log.lane())?;
+            }
             Ok(())
+        })
+    }
+
+    /// Makes durable what [`Durability::Interval`] left for later, if it is time: to be called while nothing comes.
+    pub fn sync_due(&mut self) -> Result<(), StoreError> {
+        let Durability::Interval(every) = self.settings.durability else { return Ok(()) };
+        if self.synced.elapsed() < every {
+            return Ok(());
+        }
+        self.guarded(|ledger| {
+            ledger.synced = monotonic();
+            ledger.journal.sync().map(|_| ())
         })
     }
 
@@ -332,7 +357,17 @@ impl Ledger {
         self.rejected.newest(limit)
     }
 
-    /// The books, shared with the outbox.
+    /// The last tick that is in the journal.
+    pub(super) fn last_tick(&self) -> u64 {
+        self.journal.last()
+    }
+
+    /// Files that a power cut may cut short now, and how many bytes of each are durable: for tests that cut them.
+    pub fn unsynced(&self) -> Vec<(PathBuf, u64)> {
+        self.logs.iter().flat_map(Log::unsynced).collect()
+    }
+
+    /// The books, shared with the outboxes.
     pub fn meter(&self) -> Meter {
         self.meter.clone()
     }
@@ -342,8 +377,8 @@ impl Ledger {
         self.meter.read()
     }
 
-    /// Runs a change; after one that failed no other is tried.
-    fn guarded<T>(
+    /// Runs a change; after one that failed no other is tried, unless the disk was full.
+    pub(super) fn guarded<T>(
         &mut self,
         change: impl FnOnce(&mut Ledger) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -351,13 +386,20 @@ impl Ledger {
             return Err(StoreError::Poisoned);
         }
         let done = change(self);
-        self.poisoned = done.is_err();
+        self.poisoned = matches!(&done, Err(error) if !matches!(error, StoreError::Full { .. }));
         done
     }
 }
 
+pub(super) fn numbered(first: u64, lines: &[(u32, Vec<u8>)]) -> Vec<Line> {
+    let numbered = (first..).zip(lines);
+    numbered
+        .map(|(number, (ordinal, bytes))| Line { number, ordinal: *ordinal, bytes: bytes.clone() })
+        .collect()
+}
+
 /// The step's records as lines of JSON, by lane. A record's ordinal is its place in the step.
-fn encode(step: &Step) -> Result<[Lines; 4], StoreError> {
+pub(super) fn encode(step: &Step) -> Result<[Lines; 4], StoreError> {
     let mut lanes: [Lines; 4] = Default::default();
     for (ordinal, outgoing) in step.records.iter().enumerate() {
         let line = line(outgoing, step.tick.seq)?;
@@ -374,9 +416,9 @@ fn line(outgoing: &Outgoing, seq: u64) -> Result<Vec<u8>, StoreError> {
     })
 }
 
-/// What the journal says that a step made, after records of these numbers.
-fn made(step: &Step, last: [u64; 4]) -> [Made; 4] {
-    let mut made = last.map(|last| Made { first: last + 1, ..Made::default() });
+/// What the journal says that a step made, its records numbered from `first` on.
+pub(super) fn made(step: &Step, first: [u64; 4]) -> [Made; 4] {
+    let mut made = first.map(|first| Made { first, ..Made::default() });
     for outgoing in &step.records {
         let made = &mut made[outgoing.lane as usize];
         made.count += 1;

@@ -1,24 +1,22 @@
-//! How far each lane was sent and how far it was evicted: what must not come back after a start.
+//! What changes in place, in sled: how far each target has each lane, and what was evicted last.
 //!
-//! `outbox` raises the settled mark, `ledger` the evicted one, each in a key of its own, so that neither overwrites
-//! the other's. Both are numbers of records, both only rise, and both are durable before a record is removed because
-//! of them. The higher of the two is the lane's floor: what is still found at or below it at a start was on its way
-//! out, and what is missing above it was lost. The evicted mark carries the notice of loss that belongs to it, in the
-//! same key: so a power cut cannot keep the eviction and lose the notice.
+//! `lanes` writes both, `Store::open` reads them. A damaged value is none: targets get records again, which they know
+//! by their ids. The mark of an eviction carries the notice of loss that belongs to it, and is durable before anything
+//! is deleted: a power cut cannot keep the eviction and lose the notice.
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Lane, LossRecord, Outgoing, Record};
 use crate::time::Timestamp;
 
-use super::codec::{self, Key};
 use super::error::StoreError;
 use super::kv::Kv;
+use super::settled::Settled;
 
 /// Ordinals from here on are notices of loss: no tick makes so many records.
 pub(super) const LOSS_ORDINAL: u32 = 0xFFFF_FF00;
 
-/// What an eviction, or damage found at a start, took from a lane.
+/// What an eviction, or damage, took from a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Loss {
     /// The tick whose commit says it.
@@ -35,11 +33,6 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// Where its notice stands in the outbox.
-    pub(super) fn key(&self) -> Key {
-        Key { lane: Lane::Alarm, seq: self.said_at, ordinal: self.ordinal }
-    }
-
     /// Its notice. The id is made of what the loss is, so it is the same however often it is written.
     pub(super) fn notice(&self, node: &str) -> Outgoing {
         let lane = self.lane.name();
@@ -58,68 +51,81 @@ impl Loss {
     }
 }
 
-/// Up to which number a lane was evicted, and what was said about it last.
+/// Which numbers of a lane were evicted last, and what was said about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Evicted {
     pub(super) lane: Lane,
-    pub(super) upto: u64,
+    pub(super) from: u64,
+    pub(super) to: u64,
     pub(super) loss: Loss,
 }
 
-/// Numbers that are known to be missing: from, to.
-pub(super) type Gap = (u64, u64);
-
-/// Gaps remembered a lane; more damage than that is reported again at the next start.
-const GAPS_MAX: usize = 200;
-
-/// Writes up to which number a lane was settled.
-pub(super) fn put_settled(kv: &dyn Kv, lane: Lane, upto: u64) -> Result<(), StoreError> {
-    put(kv, b'u', lane, &upto)
+/// Writes which numbers of a lane a target has; gives the bytes.
+pub(super) fn put_settled(
+    kv: &dyn Kv,
+    target: &str,
+    lane: Lane,
+    settled: &Settled,
+) -> Result<u64, StoreError> {
+    let mut key = vec![b'c', lane as u8];
+    key.extend_from_slice(target.as_bytes());
+    put(kv, &key, &settled.to_keep())
 }
 
-/// Up to which number a lane was settled; 0: not at all. A damaged mark is none.
-pub(super) fn settled(kv: &dyn Kv, lane: Lane) -> Result<u64, StoreError> {
-    Ok(get(kv, b'u', lane)?.unwrap_or(0))
+/// Which numbers of a lane each target has that was ever known.
+pub(super) fn settled(kv: &dyn Kv, lane: Lane) -> Result<Vec<(String, Settled)>, StoreError> {
+    let mut all = Vec::new();
+    for pair in kv.scan(&[b'c', lane as u8], &[b'c', lane as u8 + 1]) {
+        let (key, value) = pair?;
+        let name = key.get(2..).and_then(|name| String::from_utf8(name.to_vec()).ok());
+        all.extend(name.zip(unseal(&value)));
+    }
+    Ok(all)
 }
 
-/// Writes how far a lane was evicted.
-pub(super) fn put_evicted(kv: &dyn Kv, mark: &Evicted) -> Result<(), StoreError> {
-    put(kv, b'e', mark.lane, mark)
+/// Forgets a target.
+pub(super) fn forget(kv: &dyn Kv, target: &str) -> Result<(), StoreError> {
+    for lane in Lane::ALL {
+        let mut key = vec![b'c', lane as u8];
+        key.extend_from_slice(target.as_bytes());
+        kv.remove(&key)?;
+    }
+    Ok(())
 }
 
-/// How far a lane was evicted.
+/// Writes what was evicted; gives the bytes.
+pub(super) fn put_evicted(kv: &dyn Kv, mark: &Evicted) -> Result<u64, StoreError> {
+    put(kv, &[b'e', mark.lane as u8], mark)
+}
+
+/// What was evicted last.
 pub(super) fn evicted(kv: &dyn Kv, lane: Lane) -> Result<Option<Evicted>, StoreError> {
-    get(kv, b'e', lane)
+    Ok(kv.get(&[b'e', lane as u8])?.and_then(|bytes| unseal(&bytes)))
 }
 
-/// The number up to which every record of the lane has left.
-pub(super) fn floor(kv: &dyn Kv, lane: Lane) -> Result<u64, StoreError> {
-    Ok(settled(kv, lane)?.max(evicted(kv, lane)?.map_or(0, |mark| mark.upto)))
-}
-
-/// Writes which numbers of a lane are missing and were reported.
-pub(super) fn put_gaps(kv: &dyn Kv, lane: Lane, gaps: &[Gap]) -> Result<(), StoreError> {
-    put(kv, b'd', lane, &gaps.get(..GAPS_MAX).unwrap_or(gaps))
-}
-
-/// Which numbers of a lane are missing and were reported.
-pub(super) fn gaps(kv: &dyn Kv, lane: Lane) -> Result<Vec<Gap>, StoreError> {
-    Ok(get(kv, b'd', lane)?.unwrap_or_default())
-}
-
-fn put<T: Serialize>(kv: &dyn Kv, space: u8, lane: Lane, mark: &T) -> Result<(), StoreError> {
-    let bytes = codec::seal(mark).map_err(|e| StoreError::Encode {
+fn put<T: Serialize>(kv: &dyn Kv, key: &[u8], mark: &T) -> Result<u64, StoreError> {
+    let bytes = seal(mark).map_err(|e| StoreError::Encode {
         what: "a mark",
         seq: 0,
         reason: e.to_string(),
     })?;
-    kv.put(&[space, lane as u8], &bytes)
+    kv.put(key, &bytes)?;
+    Ok((key.len() + bytes.len()) as u64)
 }
 
-fn get<T: for<'de> Deserialize<'de>>(
-    kv: &dyn Kv,
-    space: u8,
-    lane: Lane,
-) -> Result<Option<T>, StoreError> {
-    Ok(kv.get(&[space, lane as u8])?.and_then(|bytes| codec::unseal(&bytes)))
+/// A value with a checksum in front.
+pub(super) fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {
+    let mut bytes = postcard::to_extend(value, vec![0; 4])?;
+    let crc = crc32fast::hash(&bytes[4..]);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    Ok(bytes)
+}
+
+/// What [`seal`] sealed; `None` where it is damaged.
+pub(super) fn unseal<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Option<T> {
+    let (crc, rest) = bytes.split_first_chunk::<4>()?;
+    if crc32fast::hash(rest) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    postcard::from_bytes(rest).ok()
 }

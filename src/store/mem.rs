@@ -51,7 +51,7 @@ impl MemKv {
         }
     }
 
-    /// Lets `writes` more puts, removes, swaps and flushes succeed; then all fail as on a full disk.
+    /// Lets `writes` more puts, removes and flushes succeed; then all fail as on a full disk.
     pub fn fail_after(&self, writes: u64) {
         self.lock().writes_left = Some(writes);
     }
@@ -100,16 +100,6 @@ impl Kv for MemKv {
         let mut inner = self.lock();
         inner.spend()?;
         Ok(inner.set(key, None))
-    }
-
-    fn swap(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<bool, StoreError> {
-        let mut inner = self.lock();
-        inner.spend()?;
-        let same = inner.live.get(key).is_some_and(|now| now == old);
-        if same {
-            inner.set(key, Some(new));
-        }
-        Ok(same)
     }
 
     fn scan(

@@ -1,6 +1,6 @@
 //! What must not be lost: the journal of ticks, the checkpoints, and the records that wait for the far side.
 //!
-//! `node` opens a [`Store`] and takes it apart: the engine loop keeps the [`Ledger`], the uplink the [`Outbox`].
+//! `node` opens a [`Store`] and takes it apart: the engine loop keeps the [`Ledger`], each target's uplink its [`Outbox`].
 //! Opening is recovery, and there is no other start: newest good checkpoint, replay of the journal behind it,
 //! `reconcile` for each entry, `finish_recovery`.
 //!
@@ -8,18 +8,21 @@
 //! PATH/lock          held while the store is open
 //! PATH/journal/      journal.rs     one entry a tick: time and input
 //! PATH/checkpoint/   checkpoint.rs  the engine's state, two generations
-//! PATH/outbox/       kv.rs (sled)   records, marks, rejected messages
+//! PATH/lanes/NAME/   log.rs         the records of a lane, in segments that only grow
+//! PATH/index/        kv.rs (sled)   how far each target has each lane, marks of evictions, what is quarantined
 //! PATH/quarantine-T/                what was damaged at time T, for a person
 //! ```
 
+mod block;
 mod checkpoint;
-mod codec;
 mod columns;
 mod error;
 mod evict;
 mod journal;
 mod kv;
+mod lanes;
 mod ledger;
+mod log;
 mod marks;
 mod mem;
 mod meter;
@@ -28,15 +31,18 @@ mod outbox;
 mod parcel;
 mod quarantine;
 mod receipt;
+mod recovery;
+mod scan;
+mod settled;
 mod survey;
 mod survey_journal;
 
-pub use codec::{Key, VALUE_MAX};
+pub use block::Key;
 pub use error::StoreError;
 pub use kv::{Kv, Pair, SledKv};
-pub use ledger::{Committed, Ledger, Resumed};
+pub use ledger::{Committed, Durability, Ledger, Resumed};
 pub use mem::MemKv;
-pub use meter::{LaneStats, Meter, StoreStats};
+pub use meter::{LaneStats, Meter, StoreStats, Written};
 pub use open::{Recovered, Store, StoreOptions};
 pub use outbox::Outbox;
 pub use parcel::{Acked, Parcel, Refused};

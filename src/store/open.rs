@@ -14,19 +14,19 @@ use crate::record::{Checkpoint, Lane};
 use crate::time::Timestamp;
 
 use super::checkpoint::{Checkpoints, LaneBooks, Loaded};
-use super::codec::Key;
 use super::error::StoreError;
 use super::journal::{Journal, Made};
 use super::kv::{Kv, Opened, SledKv};
-use super::ledger::{Ledger, Parts};
-use super::marks::{self, LOSS_ORDINAL, Loss};
+use super::lanes::{Gap, Lanes, Segment};
+use super::ledger::{Durability, Ledger, Parts};
+use super::log::Log;
+use super::marks;
 use super::meter::Meter;
 use super::outbox::Outbox;
-use super::survey::{self, Damage, Found};
-use super::survey_journal::{Entries, Surveyed};
-
-/// Ordinals of notices of damage start here, above those of evictions.
-const DAMAGE_ORDINAL: u32 = LOSS_ORDINAL + 16;
+use super::recovery::Recovery;
+use super::settled::Settled;
+use super::survey::{self, Surveyed};
+use super::survey_journal::{Entries, Surveyed as SurveyedJournal};
 
 /// Quarantine folders kept; older ones are deleted, so that a sick disk does not fill itself.
 const QUARANTINES_KEPT: usize = 4;
@@ -38,10 +38,14 @@ pub struct StoreOptions {
     pub path: PathBuf,
     /// The node's name, for notices of loss.
     pub node: String,
-    /// Most bytes that wait on each lane, as stored. sled takes up to two and a half times that on disk.
+    /// The far sides' names: what waits is kept until each has it.
+    pub targets: Vec<String>,
+    /// Most bytes that each lane takes up on the disk.
     pub lane_limits: [u64; 4],
     /// Bytes of the disk that stay free: below that, new records take the place of old ones.
     pub free_floor: u64,
+    /// When what was acknowledged is durable.
+    pub durability: Durability,
     /// The time now: it names what is set aside, and dates notices of damage.
     pub now: Timestamp,
 }
@@ -54,8 +58,10 @@ impl StoreOptions {
         StoreOptions {
             path: config.path.clone(),
             node: node.to_owned(),
+            targets: vec!["uplink".to_owned()],
             lane_limits: limits.map(|limit| limit.as_u64()),
             free_floor: config.free_floor.as_u64(),
+            durability: Durability::Tick,
             now,
         }
     }
@@ -65,8 +71,8 @@ impl StoreOptions {
 pub struct Store {
     /// For the engine loop.
     pub ledger: Ledger,
-    /// For the uplink.
-    pub outbox: Outbox,
+    /// For the uplinks, one a target, in the order of [`StoreOptions::targets`].
+    pub outboxes: Vec<Outbox>,
     /// What the engine starts from.
     pub recovered: Recovered,
 }
@@ -89,15 +95,15 @@ impl Store {
         let lock = lock(&options.path)?;
         let aside = aside(options);
         let mut notes = Vec::new();
-        let path = options.path.join("outbox");
+        let path = options.path.join("index");
         let kv = match SledKv::open(&path)? {
             Opened::Good(kv) => kv,
             Opened::Damaged(reason) => {
                 fs::create_dir_all(&aside).map_err(StoreError::on("create", &aside))?;
-                let kept = aside.join("outbox");
+                let kept = aside.join("index");
                 fs::rename(&path, &kept).map_err(StoreError::on("move", &path))?;
                 notes.push(format!(
-                    "the outbox is damaged ({reason}) and was set aside as `{}`: records since the last checkpoint are made again, older ones that waited are lost",
+                    "the index is damaged ({reason}) and was set aside as `{}`: the far side gets again what it has and what still lies here",
                     kept.display()
                 ));
                 match SledKv::open(&path)? {
@@ -131,45 +137,210 @@ fn open(
     notes.append(&mut surveyed.notes);
     let after = loaded.as_ref().map_or(0, |loaded| loaded.checkpoint.tick.seq);
     notes.extend(missing_state(&surveyed, after));
-    let meter = Meter::default();
-    let found = survey_lanes(&**kv, &meter, loaded.as_ref(), &surveyed)?;
+    let books = books(loaded.as_ref(), &surveyed);
+    let (targets, settled) = targets(&**kv, options, books)?;
+    let meter = Meter::new(&targets);
+    meter.journal(journal.bytes());
+    let found = survey_lanes(options, books, &settled)?;
     let highest = found.iter().map(|lane| lane.last_tick).max().unwrap_or(0);
     let lost = surveyed.lost.last().map_or(0, |head| head.tick.seq);
-    journal.raise(highest.max(after).max(lost));
-    meter.journal(journal.bytes());
-    // Before the floors are read: it raises the marks over what had left out of order.
-    let outbox = Outbox::open(Arc::clone(kv), meter.clone(), Arc::clone(&lock))?;
+    count(&meter, &found, &settled);
+    let recovery = recovery(&**kv, &surveyed, &found, &settled, after)?;
+    // A tick that evicted and never came to be has used up its number: its notice bears it.
+    journal.raise(highest.max(after).max(lost).max(recovery.used));
+    notes.extend(said(&recovery));
+    let last = found.each_ref().map(|lane| lane.last);
+    let lanes = join(found, settled);
+    let lanes = Lanes::new(Arc::clone(kv), meter.clone(), targets, lanes);
+    let lanes = Arc::new(lanes);
+    let outboxes = outboxes(kv, options, &lanes, &meter, &lock)?;
     let parts = Parts {
-        promised: promised(&surveyed, after),
-        last: last_numbers(&found, &surveyed),
-        floors: floors(&**kv, &found)?,
         kv: Arc::clone(kv),
-        meter,
+        logs: logs(options, last, &lanes)?,
         journal,
+        lanes,
         checkpoints,
+        meter,
+        recovery,
     };
-    let mut ledger = Ledger::new(parts, options, lock)?;
-    say_again(&mut ledger)?;
-    let mut damage: Vec<Damage> = found.iter().filter_map(|lane| lane.damage.clone()).collect();
-    damage.extend(damaged_journal(&surveyed));
-    say_damage(&mut ledger, &damage, options.now)?;
-    found.iter().try_for_each(|lane| lane.remember(&**kv))?;
-    notes.extend(damage.iter().map(Damage::to_string));
+    let ledger = Ledger::new(parts, options, lock)?;
     prune(&options.path)?;
     Ok(Store {
         recovered: Recovered {
             checkpoint: loaded.map(|loaded| loaded.checkpoint),
             entries: Entries::new(&surveyed, after),
-            last_tick: ledger.journal.last(),
+            last_tick: ledger.last_tick(),
             notes,
         },
         ledger,
-        outbox,
+        outboxes,
     })
 }
 
+/// How far the lanes were at the tick behind which the journal is replayed: what was synced then must be there.
+fn books(loaded: Option<&Loaded>, surveyed: &SurveyedJournal) -> [LaneBooks; 4] {
+    match (loaded, surveyed.heads.first()) {
+        (Some(loaded), _) => loaded.lanes,
+        (None, Some(head)) => head.made.map(|made| LaneBooks { floor: 0, last: made.first - 1 }),
+        (None, None) => [LaneBooks::default(); 4],
+    }
+}
+
+/// All targets that something is kept for, and what each has. A target that is new starts where the slowest one is;
+/// if exactly one is new and one is no longer configured, it was renamed.
+fn targets(
+    kv: &dyn Kv,
+    options: &StoreOptions,
+    books: [LaneBooks; 4],
+) -> Result<(Vec<String>, [Vec<Settled>; 4]), StoreError> {
+    let mut known: BTreeMap<String, [Option<Settled>; 4]> = BTreeMap::new();
+    for lane in Lane::ALL {
+        for (name, settled) in marks::settled(kv, lane)? {
+            known.entry(name).or_default()[lane as usize] = Some(settled);
+        }
+    }
+    let new: Vec<&String> = options.targets.iter().filter(|t| !known.contains_key(*t)).collect();
+    let old: Vec<String> =
+        known.keys().filter(|name| !options.targets.contains(name)).cloned().collect();
+    if let ([new], [old]) = (new.as_slice(), old.as_slice())
+        && let Some(settled) = known.remove(old)
+    {
+        marks::forget(kv, old)?;
+        for (lane, settled) in Lane::ALL.into_iter().zip(&settled) {
+            if let Some(settled) = settled {
+                marks::put_settled(kv, new, lane, settled)?;
+            }
+        }
+        kv.flush()?;
+        known.insert((*new).clone(), settled);
+    }
+    let mut names = options.targets.clone();
+    names.extend(known.keys().filter(|name| !options.targets.contains(name)).cloned());
+    let mut all: [Vec<Settled>; 4] = Default::default();
+    for ((lane, books), all) in Lane::ALL.into_iter().zip(books).zip(&mut all) {
+        let of = |name: &String| known.get(name).and_then(|lanes| lanes[lane as usize].clone());
+        let slowest = names.iter().filter_map(of).map(|settled| settled.upto()).min();
+        let mut start = Settled::default();
+        start.insert(1, slowest.unwrap_or(books.floor));
+        all.extend(names.iter().map(|name| of(name).unwrap_or_else(|| start.clone())));
+        if let Some(mark) = marks::evicted(kv, lane)? {
+            // Durable with the end of the recovery, before the next eviction takes the mark's place.
+            for (name, settled) in names.iter().zip(all) {
+                settled.insert(mark.from, mark.to);
+                marks::put_settled(kv, name, lane, settled)?;
+            }
+        }
+    }
+    Ok((names, all))
+}
+
+fn survey_lanes(
+    options: &StoreOptions,
+    books: [LaneBooks; 4],
+    settled: &[Vec<Settled>; 4],
+) -> Result<[Surveyed; 4], StoreError> {
+    let one = |lane: Lane| {
+        let index = lane as usize;
+        survey::survey(&options.path, lane, books[index], &settled[index])
+    };
+    let [alarm, score, feature, raw] = Lane::ALL;
+    Ok([one(alarm)?, one(score)?, one(feature)?, one(raw)?])
+}
+
+/// Counts what waits.
+fn count(meter: &Meter, found: &[Surveyed; 4], settled: &[Vec<Settled>; 4]) {
+    for ((lane, found), settled) in Lane::ALL.into_iter().zip(found).zip(settled) {
+        meter.took_up(lane, found.segments.iter().map(|segment| segment.len).sum());
+        for (target, settled) in settled.iter().enumerate() {
+            meter.found(target, lane, settled.open_in(1, found.last));
+        }
+    }
+}
+
+/// What is left to do once the journal is replayed.
+fn recovery(
+    kv: &dyn Kv,
+    surveyed: &SurveyedJournal,
+    found: &[Surveyed; 4],
+    settled: &[Vec<Settled>; 4],
+    after: u64,
+) -> Result<Recovery, StoreError> {
+    let mut recovery = Recovery::default();
+    recovery.promised = promised(surveyed, after);
+    for lane in Lane::ALL {
+        if let Some(mark) = marks::evicted(kv, lane)? {
+            recovery.used = recovery.used.max(mark.loss.said_at);
+            recovery.notices.insert(mark.loss.number, mark.loss);
+        }
+    }
+    let [alarms, ..] = found;
+    recovery.notices.retain(|number, _| *number > alarms.last);
+    for (known, settled) in recovery.known.iter_mut().zip(settled) {
+        *known = settled.iter().map(Settled::upto).max().unwrap_or(0);
+    }
+    let is_missed = |gap: &Gap| {
+        settled[gap.lane as usize].iter().any(|settled| settled.open_in(gap.from, gap.to) > 0)
+    };
+    recovery.gaps = found.iter().flat_map(|lane| lane.gaps.clone()).filter(is_missed).collect();
+    recovery.lost_input = match (surveyed.lost.first(), surveyed.lost.last()) {
+        (Some(first), Some(last)) => {
+            let readings = surveyed.lost.iter().map(|head| head.readings).sum();
+            Some((readings, first.tick.seq, last.tick.seq))
+        }
+        _ => None,
+    };
+    Ok(recovery)
+}
+
+/// What is missing, for the log.
+fn said(recovery: &Recovery) -> Vec<String> {
+    let gaps = recovery.gaps.iter().map(|gap| {
+        let (lane, count, (first, last)) = (gap.lane.name(), gap.to - gap.from + 1, gap.ticks);
+        format!(
+            "lane `{lane}`: {count} records of ticks {first} to {last} are missing; a loss record says so"
+        )
+    });
+    let input = recovery.lost_input.map(|(readings, first, last)| {
+        format!("{readings} readings of ticks {first} to {last} are lost to damage; a loss record says so")
+    });
+    gaps.chain(input).collect()
+}
+
+fn join(found: [Surveyed; 4], settled: [Vec<Settled>; 4]) -> [(Vec<Segment>, Vec<Settled>); 4] {
+    let mut settled = settled.into_iter();
+    found.map(|lane| (lane.segments, settled.next().unwrap_or_default()))
+}
+
+fn logs(
+    options: &StoreOptions,
+    last: [u64; 4],
+    lanes: &Arc<Lanes>,
+) -> Result<[Log; 4], StoreError> {
+    let one = |lane: Lane| {
+        let (limit, last) = (options.lane_limits[lane as usize], last[lane as usize]);
+        Log::new(&options.path, lane, limit, last, Arc::clone(lanes))
+    };
+    let [alarm, score, feature, raw] = Lane::ALL;
+    Ok([one(alarm)?, one(score)?, one(feature)?, one(raw)?])
+}
+
+fn outboxes(
+    kv: &Arc<dyn Kv>,
+    options: &StoreOptions,
+    lanes: &Arc<Lanes>,
+    meter: &Meter,
+    lock: &Arc<File>,
+) -> Result<Vec<Outbox>, StoreError> {
+    let open = |name: &String| {
+        let target = lanes.target(name).unwrap_or_default();
+        let (kv, lanes, lock) = (Arc::clone(kv), Arc::clone(lanes), Arc::clone(lock));
+        Outbox::open(name, target, kv, lanes, meter.clone(), lock)
+    };
+    options.targets.iter().map(open).collect()
+}
+
 /// Whether the journal alone has to do and does not reach back to the first tick.
-fn missing_state(surveyed: &Surveyed, after: u64) -> Option<String> {
+fn missing_state(surveyed: &SurveyedJournal, after: u64) -> Option<String> {
     let first = surveyed.heads.first().filter(|first| after == 0 && first.after > 0)?;
     Some(format!(
         "no checkpoint can be read and the journal starts after tick {}: the state before that is lost",
@@ -198,110 +369,10 @@ fn aside(options: &StoreOptions) -> PathBuf {
     options.path.join(format!("quarantine-{:020}", options.now.0))
 }
 
-/// Surveys all lanes. Which records must be there is known from the checkpoint, or else from the first entry of the
-/// journal; what was made later is made again by the replay.
-fn survey_lanes(
-    kv: &dyn Kv,
-    meter: &Meter,
-    loaded: Option<&Loaded>,
-    surveyed: &Surveyed,
-) -> Result<[Found; 4], StoreError> {
-    let first = surveyed.heads.first();
-    let (upto, books) = match (loaded, first) {
-        (Some(loaded), _) => (loaded.checkpoint.tick.seq, loaded.lanes),
-        (None, Some(head)) => {
-            (head.tick.seq - 1, head.made.map(|made| LaneBooks { floor: 0, last: made.first - 1 }))
-        }
-        (None, None) => (u64::MAX, [LaneBooks::default(); 4]),
-    };
-    let [alarm, score, feature, raw] = books;
-    Ok([
-        survey::survey(kv, meter, Lane::Alarm, alarm, upto)?,
-        survey::survey(kv, meter, Lane::Score, score, upto)?,
-        survey::survey(kv, meter, Lane::Feature, feature, upto)?,
-        survey::survey(kv, meter, Lane::Raw, raw, upto)?,
-    ])
-}
-
-/// The number up to which each lane has left.
-fn floors(kv: &dyn Kv, found: &[Found; 4]) -> Result<[u64; 4], StoreError> {
-    let mut floors = found.each_ref().map(|lane| lane.floor);
-    for (floor, lane) in floors.iter_mut().zip(Lane::ALL) {
-        *floor = marks::floor(kv, lane)?.max(*floor);
-    }
-    Ok(floors)
-}
-
-/// The number of each lane's last record: the highest that anything speaks of.
-fn last_numbers(found: &[Found; 4], surveyed: &Surveyed) -> [u64; 4] {
-    let mut last = found.each_ref().map(|lane| lane.last);
-    for head in surveyed.heads.iter().chain(&surveyed.lost) {
-        for (last, made) in last.iter_mut().zip(head.made) {
-            *last = (*last).max(made.first + u64::from(made.count) - 1);
-        }
-    }
-    last
-}
-
 /// What each tick to be replayed made.
-fn promised(surveyed: &Surveyed, after: u64) -> BTreeMap<u64, [Made; 4]> {
+fn promised(surveyed: &SurveyedJournal, after: u64) -> BTreeMap<u64, [Made; 4]> {
     let behind = surveyed.heads.iter().filter(|head| head.tick.seq > after);
     behind.map(|head| (head.tick.seq, head.made)).collect()
-}
-
-/// Puts the notices that belong to the evicted marks, where a power cut kept the mark alone.
-fn say_again(ledger: &mut Ledger) -> Result<(), StoreError> {
-    for lane in Lane::ALL {
-        let Some(mark) = marks::evicted(&*ledger.kv, lane)? else { continue };
-        ledger.last[0] = ledger.last[0].max(mark.loss.number);
-        let key = mark.loss.key();
-        if mark.loss.number > ledger.floors[0] && ledger.kv.get(&key.bytes(0))?.is_none() {
-            ledger.say(&mark.loss)?;
-        }
-    }
-    Ok(())
-}
-
-/// Readings that were in the journal and cannot be replayed.
-fn damaged_journal(surveyed: &Surveyed) -> Option<Damage> {
-    let (first, last) = (surveyed.lost.first()?, surveyed.lost.last()?);
-    Some(Damage {
-        lane: Lane::Raw,
-        count: surveyed.lost.iter().map(|head| head.readings).sum(),
-        first_tick: first.tick.seq,
-        last_tick: last.tick.seq,
-    })
-}
-
-/// Makes notices of damage durable, before anything that is damaged is removed.
-fn say_damage(ledger: &mut Ledger, damage: &[Damage], now: Timestamp) -> Result<(), StoreError> {
-    let seq = ledger.journal.last();
-    let mut ordinal = DAMAGE_ORDINAL;
-    let (from, to) = Key::range(Lane::Alarm, seq, seq);
-    for pair in ledger.kv.scan(&from, &to) {
-        let (bytes, _) = pair?;
-        let taken = Key::parse(&bytes).map_or(0, |(key, _)| key.ordinal.saturating_add(1));
-        ordinal = ordinal.max(taken);
-    }
-    for damage in damage {
-        let number = ledger.next_number(Lane::Alarm);
-        ledger.say(&Loss {
-            said_at: seq,
-            ordinal,
-            number,
-            lane: damage.lane,
-            count: damage.count,
-            first_tick: damage.first_tick,
-            last_tick: damage.last_tick,
-            reason: "damaged".to_owned(),
-            at: now,
-        })?;
-        ordinal = ordinal.saturating_add(1);
-    }
-    if !damage.is_empty() {
-        ledger.kv.flush()?;
-    }
-    Ok(())
 }
 
 /// Deletes all but the newest quarantine folders.

@@ -1,117 +1,202 @@
-//! The outbox: the half of the store that hands records out until the far side has them.
+//! The outbox: the half of the store that hands records out until a far side has them. There is one a target.
 //!
-//! The uplink's task owns it. [`Outbox::next`] gives the oldest records of the most urgent lane that has any, never
-//! past what is committed; [`Outbox::settle`] makes durable how far the far side has them, then removes them. What was
-//! acknowledged out of order is only marked, which a power cut may undo: that costs a repeat, which the far side knows
-//! by its id. Calls wait for the disk: from async code, make them where that is allowed.
+//! The target's uplink task owns it. [`Outbox::next`] gives the oldest records of the most urgent lane that has any,
+//! never past what is committed; [`Outbox::settle`] takes note that the far side has them. That is durable a moment
+//! later, so a crash may cost a repeat, which the far side knows by its id. Damage met on the way is skipped and
+//! handed to the ledger, which says it. Calls wait for the disk: from async code, make them where that is allowed.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::record::Lane;
+use crate::time::monotonic;
 
-use super::codec::{self, Block, Entry, Key};
+use super::block::{Block, Key};
 use super::error::StoreError;
 use super::kv::Kv;
+use super::lanes::{Gap, Lanes, Place, Segment};
 use super::ledger::Committed;
-use super::marks;
 use super::meter::{Gone, Meter, StoreStats};
 use super::parcel::{Acked, Parcel, Refused, Waiting};
 use super::quarantine::{Quarantined, Shelf};
+use super::scan::{Found, Scan};
+use super::settled::Settled;
 
 /// Refused records kept to look into.
 const REFUSED_MAX: usize = 1000;
+/// Bytes kept of one.
+const REFUSED_BYTES: usize = 1 << 20;
+
+/// Longest time that what was settled is not durable while more is settled.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// Hands out records. See the module.
 pub struct Outbox {
+    name: String,
+    target: usize,
     kv: Arc<dyn Kv>,
+    lanes: Arc<Lanes>,
     meter: Meter,
     refused: Shelf,
+    /// By lane: where the oldest records were read last, and fresher ones.
+    positions: RefCell<[[Option<Position>; 2]; 4]>,
+    flushed: Instant,
     /// Held as long as anything of the store is.
     _lock: Arc<File>,
 }
 
+/// A block's place: its segment's first number, where it starts, and its first number.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    segment: u64,
+    at: u64,
+    number: u64,
+}
+
+/// What one look collects.
+struct Pick {
+    lane: Lane,
+    upto: u64,
+    budget: usize,
+    /// The next number that is wanted.
+    number: u64,
+    settled: Settled,
+    bytes: usize,
+    waiting: Vec<Waiting>,
+    position: Option<Position>,
+    is_full: bool,
+}
+
 impl Outbox {
     pub(super) fn open(
+        name: &str,
+        target: usize,
         kv: Arc<dyn Kv>,
+        lanes: Arc<Lanes>,
         meter: Meter,
         lock: Arc<File>,
     ) -> Result<Outbox, StoreError> {
-        let refused = Shelf::open(Arc::clone(&kv), b'r')?;
-        let outbox = Outbox { kv, meter, refused, _lock: lock };
-        for lane in Lane::ALL {
-            outbox.pass(lane, marks::floor(&*outbox.kv, lane)?, Gone::Delivered)?;
-        }
-        Ok(outbox)
+        let refused = Shelf::open(Arc::clone(&kv), &format!("r{name}"), REFUSED_BYTES)?;
+        Ok(Outbox {
+            name: name.to_owned(),
+            target,
+            kv,
+            lanes,
+            meter,
+            refused,
+            positions: RefCell::default(),
+            flushed: monotonic(),
+            _lock: lock,
+        })
+    }
+
+    /// The name of its target.
+    pub fn target(&self) -> &str {
+        &self.name
     }
 
     /// The next records to send: of the first lane that has any, oldest first, with at most `budget_bytes` of lines
     /// (but at least one record). `None`: everything up to `upto` is settled.
     pub fn next(&self, upto: Committed, budget_bytes: usize) -> Result<Option<Parcel>, StoreError> {
         for lane in Lane::ALL {
-            if let Some(parcel) = self.peek(lane, upto, budget_bytes)? {
+            if let Some(parcel) = self.peek(lane, upto, budget_bytes, 0)? {
                 return Ok(Some(parcel));
             }
         }
         Ok(None)
     }
 
-    /// The next records of one lane.
+    /// The next records of one lane, numbered `from` or higher; 0: the oldest.
     pub fn peek(
         &self,
         lane: Lane,
         upto: Committed,
         budget_bytes: usize,
+        from: u64,
     ) -> Result<Option<Parcel>, StoreError> {
-        let (from, to) = Key::range(lane, 0, upto.0);
-        let mut waiting: Vec<Waiting> = Vec::new();
-        let mut bytes = 0;
-        let mut pairs = self.kv.scan(&from, &to);
-        while let Some(pair) = pairs.next() {
-            let (key, first) = pair?;
-            let Some((key, 0)) = Key::parse(&key) else { continue };
-            let Some(block) = self.block(key, first, &mut pairs)? else { continue };
-            let records = waiting_in(key, &block)?;
-            let size: usize = records.iter().map(|record| record.line.len() + 1).sum();
-            if bytes + size > budget_bytes && !waiting.is_empty() {
-                // A block is better settled whole than in two.
-                break;
-            }
-            for record in records {
-                bytes += record.line.len() + 1;
-                if bytes > budget_bytes && !waiting.is_empty() {
-                    break;
-                }
-                waiting.push(record);
-            }
-            if bytes >= budget_bytes {
+        let slot = usize::from(from > 0);
+        let mut pick = Pick {
+            lane,
+            upto: upto.0,
+            budget: budget_bytes,
+            number: from,
+            settled: self.lanes.settled(self.target, lane),
+            bytes: 0,
+            waiting: Vec::new(),
+            position: None,
+            is_full: false,
+        };
+        let mut known = self.positions.borrow()[lane as usize][slot];
+        while !pick.is_full
+            && let Some(Place { number, segment }) =
+                self.lanes.place(self.target, lane, pick.number)
+        {
+            pick.number = number;
+            let known = known.take().filter(|p| p.segment == segment.first && p.number <= number);
+            if !self.read(&mut pick, &segment, known)? {
                 break;
             }
         }
-        Ok((!waiting.is_empty()).then(|| Parcel::new(lane, waiting)))
+        if pick.position.is_some() {
+            self.positions.borrow_mut()[lane as usize][slot] = pick.position;
+        }
+        Ok((!pick.waiting.is_empty()).then(|| Parcel::new(lane, pick.waiting)))
     }
 
-    /// Reads a block's other parts. `None`: the ledger evicted it meanwhile.
-    fn block(
+    /// Reads a segment from `known` on; says whether the next one may have more.
+    fn read(
         &self,
-        key: Key,
-        first: Vec<u8>,
-        pairs: &mut dyn Iterator<Item = Result<super::kv::Pair, StoreError>>,
-    ) -> Result<Option<Block>, StoreError> {
-        let parts = Block::parts(&first).unwrap_or(1);
-        let mut joined = first;
-        for pair in pairs.take(usize::from(parts) - 1) {
-            joined.extend_from_slice(&pair?.1);
+        pick: &mut Pick,
+        segment: &Segment,
+        known: Option<Position>,
+    ) -> Result<bool, StoreError> {
+        let start = known.map_or(0, |position| position.at);
+        let mut expected = known.map_or(segment.first, |position| position.number);
+        let mut tick_before = segment.tick;
+        let lane = pick.lane;
+        let gap = |from: u64, to: u64, ticks: (u64, u64)| Gap { lane, from, to, ticks };
+        let Some(mut scan) = Scan::open(&segment.path, start, segment.len)? else {
+            // Deleted meanwhile, or by somebody else: then all of it is missed, and said.
+            self.met(&gap(segment.first, segment.end - 1, (segment.tick, segment.tick)));
+            pick.number = segment.end;
+            return Ok(true);
+        };
+        while let Some(found) = scan.next()? {
+            let Found::Block { at, block } = found else { continue };
+            if block.head.first > expected {
+                let ticks = (tick_before, block.head.tick.seq);
+                self.met(&gap(expected, block.head.first - 1, ticks));
+            }
+            if block.head.tick.seq > pick.upto {
+                return Ok(false);
+            }
+            expected = block.head.end();
+            tick_before = block.head.tick.seq;
+            let position = Position { segment: segment.first, at, number: block.head.first };
+            if expected > pick.number && !pick.take(&block, position) {
+                self.met(&gap(block.head.first, expected - 1, (tick_before, tick_before)));
+            }
+            if pick.is_full {
+                return Ok(false);
+            }
         }
-        match Block::parse(&joined) {
-            Ok(block) => Ok(Some(block)),
-            Err(_) if self.kv.get(&key.bytes(0))?.is_none() => Ok(None),
-            Err(reason) => Err(damaged(key, reason)),
+        if expected < segment.end {
+            self.met(&gap(expected, segment.end - 1, (tick_before, tick_before)));
+        }
+        pick.number = pick.number.max(segment.end);
+        Ok(true)
+    }
+
+    /// Numbers that cannot be read: skipped here, and said by the ledger if anybody waits for them.
+    fn met(&self, gap: &Gap) {
+        if self.lanes.missed(gap) > 0 {
+            self.lanes.met(*gap);
         }
     }
 
-    /// Removes what the far side has.
+    /// Takes note of what the far side has.
     #[expect(clippy::needless_pass_by_value, reason = "an acknowledgement is used up")]
     pub fn settle(&mut self, acked: Acked) -> Result<(), StoreError> {
         self.leave(&acked, Gone::Delivered)
@@ -126,117 +211,35 @@ impl Outbox {
             let name = format!("{}/{seq}/{ordinal}", lane.name());
             self.refused.add(&why, &name, &record.line, REFUSED_MAX)?;
         }
+        // Durable before the records may go.
+        self.kv.flush()?;
         self.leave(&parcel.acked(), Gone::Refused)
     }
 
     fn leave(&mut self, acked: &Acked, how: Gone) -> Result<(), StoreError> {
-        for block in acked.rest.chunk_by(|(a, x), (b, y)| a.seq == b.seq && x == y) {
-            let Some((key, first)) = block.first() else { continue };
-            let start = Key { ordinal: *first, ..*key };
-            let ordinals: BTreeSet<u32> = block.iter().map(|(key, _)| key.ordinal).collect();
-            // Absent: the ledger evicted it, and counted it so.
-            if let Some(first) = self.kv.get(&start.bytes(0))? {
-                self.mark(start, &first, how, |_, ordinal| ordinals.contains(&ordinal))?;
-            }
+        if acked.is_empty() {
+            return Ok(());
         }
-        acked.upto.map_or(Ok(()), |number| self.pass(acked.lane, number, how))
-    }
-
-    /// Raises a lane's mark to a record that left with all before it, and on over what had left out of order; then
-    /// removes all that.
-    fn pass(&self, lane: Lane, number: u64, how: Gone) -> Result<(), StoreError> {
-        let mut reached = number;
-        for block in self.blocks(lane) {
-            let (_, _, block) = block?;
-            // Not over a gap: what is missing there may be about to be made again.
-            if block.numbers().start > reached + 1 {
-                break;
-            }
-            let waits = |(each, entry): &(u64, &Entry)| !entry.settled && *each > reached;
-            let waiting = block.numbers().zip(block.entries()).find(waits);
-            reached = reached.max(waiting.map_or(block.numbers().end, |(each, _)| each) - 1);
-            if waiting.is_some() {
-                break;
-            }
-        }
-        if marks::settled(&*self.kv, lane)? < reached {
-            marks::put_settled(&*self.kv, lane, reached)?;
-            self.kv.flush()?;
-        }
-        for block in self.blocks(lane) {
-            let (start, first, block) = block?;
-            if block.numbers().start > reached {
-                break;
-            }
-            if block.numbers().end <= reached + 1 {
-                self.remove(start, &block, how)?;
-            } else {
-                self.mark(start, &first, how, |each, _| each <= reached)?;
-            }
+        self.lanes.settle(self.target, acked.lane, &acked.ranges, how)?;
+        let is_flushed = self.lanes.drop_settled(acked.lane)?;
+        if is_flushed {
+            self.flushed = monotonic();
+        } else if self.flushed.elapsed() >= FLUSH_EVERY {
+            self.flush()?;
         }
         Ok(())
     }
 
-    /// A lane's blocks: key, first part, head.
-    fn blocks(
-        &self,
-        lane: Lane,
-    ) -> impl Iterator<Item = Result<(Key, Vec<u8>, Block), StoreError>> + '_ {
-        let (from, to) = Key::range(lane, 0, u64::MAX);
-        self.kv.scan(&from, &to).filter_map(|pair| match pair {
-            Ok((bytes, first)) => match (Key::parse(&bytes), Block::glance(&first)) {
-                (Some((key, 0)), Some(block)) => Some(Ok((key, first, block))),
-                _ => None,
-            },
-            Err(error) => Some(Err(error)),
-        })
-    }
-
-    /// Marks records of a block that others keep.
-    fn mark(
-        &self,
-        start: Key,
-        first: &[u8],
-        how: Gone,
-        is_settled: impl FnMut(u64, u32) -> bool,
-    ) -> Result<(), StoreError> {
-        let parts = Block::parts(first).unwrap_or(1);
-        let mut joined = first.to_vec();
-        for part in 1..parts {
-            joined.extend(self.kv.get(&start.bytes(part))?.unwrap_or_default());
-        }
-        // Unreadable: its other parts are gone already, with the ledger that is evicting it.
-        let Ok(mut block) = Block::parse(&joined) else { return Ok(()) };
-        let left = block.settle(is_settled);
-        let bytes = block.to_bytes().map_err(|e| StoreError::Encode {
-            what: "a record",
-            seq: start.seq,
-            reason: e.to_string(),
-        })?;
-        // A mark changes one byte a record and the checksum, all in the first part and none longer than before.
-        let bytes = bytes.get(..first.len()).unwrap_or(&bytes);
-        if left > 0 && self.kv.swap(&start.bytes(0), first, bytes)? {
-            self.meter.gone(start.lane, how, left, 0);
-            self.meter.wrote(bytes.len() as u64);
-        }
-        Ok(())
-    }
-
-    fn remove(&self, start: Key, block: &Block, how: Gone) -> Result<(), StoreError> {
-        // Whoever gets the first part counts it: the ledger may be evicting it now.
-        let Some(first) = self.kv.remove(&start.bytes(0))? else { return Ok(()) };
-        let parts = Block::parts(&first).unwrap_or(1);
-        let mut bytes = first.len();
-        for part in 1..parts {
-            bytes += self.kv.remove(&start.bytes(part))?.map_or(0, |value| value.len());
-        }
-        self.meter.gone(start.lane, how, block.waiting(), codec::stored(bytes, usize::from(parts)));
-        Ok(())
-    }
-
-    /// Makes what was acknowledged out of order durable too: at the end of a drain, so that it is not sent again.
+    /// Makes what was settled durable: at the end of a drain, so that it is not sent again.
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        self.kv.flush()
+        self.kv.flush()?;
+        self.flushed = monotonic();
+        Ok(())
+    }
+
+    /// The number of the last record of a lane that is there: what comes later is fresher than all of now.
+    pub fn last(&self, lane: Lane) -> u64 {
+        self.lanes.last(lane)
     }
 
     /// The newest refused records, newest first.
@@ -255,21 +258,30 @@ impl Outbox {
     }
 }
 
-fn waiting_in(key: Key, block: &Block) -> Result<Vec<Waiting>, StoreError> {
-    let lines = block.lines().map_err(|reason| damaged(key, reason))?;
-    let records = block.numbers().zip(block.entries()).zip(lines);
-    Ok(records
-        .filter(|((_, entry), _)| !entry.settled)
-        .map(|((number, entry), line)| Waiting {
-            key: Key { ordinal: entry.ordinal, ..key },
-            number,
-            block: key.ordinal,
-            line,
-        })
-        .collect())
-}
-
-fn damaged(key: Key, reason: &str) -> StoreError {
-    let what = format!("a record of tick {} on lane `{}`", key.seq, key.lane.name());
-    StoreError::Damaged { what, reason: reason.to_owned() }
+impl Pick {
+    /// Takes what of a block is wanted and fits; `false`: the block cannot be unpacked.
+    fn take(&mut self, block: &Block, position: Position) -> bool {
+        let head = &block.head;
+        let wanted = |number: u64| number >= self.number && !self.settled.contains(number);
+        if !head.entries.iter().any(|entry| wanted(head.first + u64::from(entry.offset))) {
+            return true;
+        }
+        let Some(lines) = block.lines() else { return false };
+        self.position.get_or_insert(position);
+        for (entry, line) in head.entries.iter().zip(lines) {
+            let number = head.first + u64::from(entry.offset);
+            if number < self.number || self.settled.contains(number) {
+                continue;
+            }
+            self.bytes += line.len() + 1;
+            if self.bytes > self.budget && !self.waiting.is_empty() {
+                self.is_full = true;
+                return true;
+            }
+            let key = Key { lane: self.lane, seq: head.tick.seq, ordinal: entry.ordinal };
+            self.waiting.push(Waiting { key, number, line });
+        }
+        self.is_full = self.bytes >= self.budget;
+        true
+    }
 }

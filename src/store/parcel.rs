@@ -1,7 +1,7 @@
 //! What the uplink sends at once, and the proof that it arrived.
 //!
-//! `Outbox::next` makes a [`Parcel`]; the uplink sends it and turns it into [`Acked`] or [`Refused`], which is the
-//! only way to make one: what was never handed out cannot be settled.
+//! The outbox makes a [`Parcel`]; the uplink sends it and turns it into [`Acked`] or [`Refused`], which is the only
+//! way to make one: what was never handed out cannot be settled.
 
 use std::collections::BTreeSet;
 
@@ -9,16 +9,14 @@ use sha2::{Digest, Sha256};
 
 use crate::record::Lane;
 
-use super::codec::Key;
+use super::block::Key;
 
-/// A record that waits, and the block that holds it.
+/// A record that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
     pub(super) key: Key,
     /// Its number among all records of its lane.
     pub(super) number: u64,
-    /// Ordinal of the first record of its block.
-    pub(super) block: u32,
     pub(super) line: Vec<u8>,
 }
 
@@ -60,6 +58,16 @@ impl Parcel {
         self.records.iter().map(|record| (record.key, record.line.as_slice()))
     }
 
+    /// The number of the first record, counted up over the lane's whole life.
+    pub fn first(&self) -> u64 {
+        self.records.first().map_or(0, |record| record.number)
+    }
+
+    /// The number of the last record.
+    pub fn last(&self) -> u64 {
+        self.records.last().map_or(0, |record| record.number)
+    }
+
     /// Bytes of all lines, each with a line break.
     pub fn bytes(&self) -> usize {
         self.records.iter().map(|record| record.line.len() + 1).sum()
@@ -77,22 +85,15 @@ impl Parcel {
 
     /// The far side has all of it.
     pub fn acked(&self) -> Acked {
-        self.acked_keys(self.records.iter().map(|record| record.key))
+        Acked::of(self.lane, self.records.iter().map(|record| record.number))
     }
 
     /// The far side has these records; keys that are not in the parcel are passed over. One call for many keys
     /// costs less than many calls.
     pub fn acked_keys(&self, keys: impl IntoIterator<Item = Key>) -> Acked {
         let keys: BTreeSet<Key> = keys.into_iter().collect();
-        let has = |record: &&Waiting| keys.contains(&record.key);
-        let in_order = self.records.iter().take_while(has).count();
-        let (front, rest) = self.records.split_at(in_order);
-        Acked {
-            lane: self.lane,
-            upto: front.last().map(|record| record.number),
-            front: front.len(),
-            rest: rest.iter().filter(has).map(|record| (record.key, record.block)).collect(),
-        }
+        let has = self.records.iter().filter(|record| keys.contains(&record.key));
+        Acked::of(self.lane, has.map(|record| record.number))
     }
 
     /// The far side will never take these records (a 4xx): they go to the quarantine and out of the way.
@@ -109,23 +110,30 @@ impl Parcel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acked {
     pub(super) lane: Lane,
-    /// Every record of the lane up to this number has left.
-    pub(super) upto: Option<u64>,
-    /// How many of the parcel's records those are.
-    front: usize,
-    /// Those further on, with records before them that still wait: keys and blocks, in order.
-    pub(super) rest: Vec<(Key, u32)>,
+    /// Their numbers: from, to.
+    pub(super) ranges: Vec<(u64, u64)>,
 }
 
 impl Acked {
+    fn of(lane: Lane, numbers: impl Iterator<Item = u64>) -> Acked {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for number in numbers {
+            match ranges.last_mut() {
+                Some(range) if range.1 + 1 == number => range.1 = number,
+                _ => ranges.push((number, number)),
+            }
+        }
+        Acked { lane, ranges }
+    }
+
     /// How many records.
     pub fn len(&self) -> usize {
-        self.front + self.rest.len()
+        self.ranges.iter().map(|(from, to)| (to - from + 1) as usize).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.ranges.is_empty()
     }
 }
 

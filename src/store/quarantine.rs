@@ -7,18 +7,21 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::codec;
 use super::error::StoreError;
 use super::kv::Kv;
+use super::marks;
 
-/// Bytes kept of a payload.
-const PAYLOAD_MAX: usize = 4096;
 /// Bytes kept of a topic or a reason.
 const TEXT_MAX: usize = 512;
+/// Largest value handed to sled: above 7 KB sled 0.34.7 makes files that it never syncs.
+const VALUE_MAX: usize = 6 * 1024;
 
 /// Something that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
+    /// Its number on the shelf.
+    #[serde(skip)]
+    pub number: u64,
     /// Why.
     pub why: String,
     /// The topic it came on, or the key of the record.
@@ -32,26 +35,44 @@ pub struct Quarantined {
 /// A bounded row of them.
 pub(super) struct Shelf {
     kv: Arc<dyn Kv>,
-    space: u8,
+    prefix: Vec<u8>,
+    /// Bytes kept of a payload.
+    payload_max: usize,
     /// Numbers of the oldest one kept and of the next one.
     oldest: u64,
     next: u64,
 }
 
 impl Shelf {
-    /// The shelf in key space `space`.
-    pub(super) fn open(kv: Arc<dyn Kv>, space: u8) -> Result<Shelf, StoreError> {
-        let mut shelf = Shelf { kv, space, oldest: 0, next: 0 };
-        let mut numbers = Vec::new();
-        for pair in shelf.kv.scan(&[space], &[space + 1]) {
-            let (key, _) = pair?;
-            numbers.extend(key.get(1..).and_then(|n| Some(u64::from_be_bytes(n.try_into().ok()?))));
-        }
+    /// The shelf called `name`.
+    pub(super) fn open(
+        kv: Arc<dyn Kv>,
+        name: &str,
+        payload_max: usize,
+    ) -> Result<Shelf, StoreError> {
+        let mut prefix = name.as_bytes().to_vec();
+        prefix.push(0);
+        let mut shelf = Shelf { kv, prefix, payload_max, oldest: 0, next: 0 };
+        let numbers = shelf.numbers()?;
         if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
             shelf.oldest = *first;
             shelf.next = last + 1;
         }
         Ok(shelf)
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>, StoreError> {
+        let mut end = self.prefix.clone();
+        end.pop();
+        end.push(1);
+        let mut numbers = Vec::new();
+        for pair in self.kv.scan(&self.prefix, &end) {
+            let (key, _) = pair?;
+            let number = key.get(self.prefix.len()..).and_then(|rest| rest.first_chunk());
+            numbers.extend(number.map(|number| u64::from_be_bytes(*number)));
+        }
+        numbers.dedup();
+        Ok(numbers)
     }
 
     /// Keeps one more, and at most `kept_max`.
@@ -66,20 +87,23 @@ impl Shelf {
             return Ok(());
         }
         let one = Quarantined {
+            number: self.next,
             why: head(why),
             topic: head(topic),
-            payload: payload.get(..PAYLOAD_MAX).unwrap_or(payload).to_vec(),
+            payload: payload.get(..self.payload_max).unwrap_or(payload).to_vec(),
             bytes: payload.len() as u64,
         };
-        let bytes = codec::seal(&one).map_err(|e| StoreError::Encode {
-            what: "a rejected message",
+        let bytes = marks::seal(&one).map_err(|e| StoreError::Encode {
+            what: "what is quarantined",
             seq: self.next,
             reason: e.to_string(),
         })?;
-        self.kv.put(&self.key(self.next), &bytes)?;
+        for (part, value) in bytes.chunks(VALUE_MAX).enumerate() {
+            self.kv.put(&self.key(self.next, part as u16), value)?;
+        }
         self.next += 1;
         while self.next - self.oldest > kept_max as u64 {
-            self.kv.remove(&self.key(self.oldest))?;
+            self.remove(self.oldest)?;
             self.oldest += 1;
         }
         Ok(())
@@ -87,18 +111,37 @@ impl Shelf {
 
     /// The newest `limit`, newest first.
     pub(super) fn newest(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
-        let first = self.next.saturating_sub(limit as u64).max(self.oldest);
         let mut all = Vec::new();
-        for number in (first..self.next).rev() {
-            let bytes = self.kv.get(&self.key(number))?;
-            all.extend(bytes.and_then(|bytes| codec::unseal(&bytes)));
+        for number in self.numbers()?.into_iter().rev().take(limit) {
+            all.extend(self.get(number)?);
         }
         Ok(all)
     }
 
-    fn key(&self, number: u64) -> [u8; 9] {
-        let mut key = [self.space; 9];
-        key[1..].copy_from_slice(&number.to_be_bytes());
+    /// The one with this number.
+    pub(super) fn get(&self, number: u64) -> Result<Option<Quarantined>, StoreError> {
+        let mut bytes = Vec::new();
+        for part in 0.. {
+            let Some(value) = self.kv.get(&self.key(number, part))? else { break };
+            bytes.extend_from_slice(&value);
+        }
+        let one: Option<Quarantined> = marks::unseal(&bytes);
+        Ok(one.map(|one| Quarantined { number, ..one }))
+    }
+
+    /// Takes one off the shelf; says whether it was there.
+    pub(super) fn remove(&mut self, number: u64) -> Result<bool, StoreError> {
+        let mut parts = 0;
+        while self.kv.remove(&self.key(number, parts))?.is_some() {
+            parts += 1;
+        }
+        Ok(parts > 0)
+    }
+
+    fn key(&self, number: u64, part: u16) -> Vec<u8> {
+        let mut key = self.prefix.clone();
+        key.extend_from_slice(&number.to_be_bytes());
+        key.extend_from_slice(&part.to_be_bytes());
         key
     }
 }

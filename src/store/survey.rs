@@ -1,228 +1,177 @@
-//! Reading the outbox at a start: what waits, what was on its way out, what is missing.
+//! Reading a lane's segments at a start: what waits, and what is missing.
 //!
-//! `Store::open` calls [`survey`] before anybody else touches the outbox. A record at or below its lane's floor is
-//! removed: it was settled or evicted. A block that is damaged, or that the storage engine lost without a word, leaves
-//! a gap in the lane's numbers. Where the journal is replayed the gap is filled; anywhere else it is a loss, which is
-//! said before the gap is remembered as known.
+//! `Store::open` calls [`survey`] before anybody else touches the lanes. Up to the checkpoint everything was synced,
+//! so what is missing there is damage; behind it a power cut may have torn anything, and the replay makes it again.
+//! So only segments that may be torn are read, not the backlog: damage in that is met when it is sent.
 
-use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
 
 use crate::record::Lane;
 
 use super::checkpoint::LaneBooks;
-use super::codec::{self, Block, Key};
 use super::error::StoreError;
-use super::kv::{Kv, Pair};
-use super::marks::{self, Gap};
-use super::meter::Meter;
-
-/// Damage to a lane that no replay makes good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Damage {
-    pub(super) lane: Lane,
-    pub(super) count: u64,
-    pub(super) first_tick: u64,
-    pub(super) last_tick: u64,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "lane `{}`: {} records or readings of ticks {} to {} were lost to damage; a loss record says so",
-            self.lane.name(),
-            self.count,
-            self.first_tick,
-            self.last_tick
-        )
-    }
-}
+use super::journal::sync_folder;
+use super::lanes::{Gap, Segment};
+use super::log;
+use super::scan::{Found, Scan};
+use super::settled::Settled;
 
 /// What was found on one lane.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) lane: Lane,
-    /// The number up to which every record has left.
-    pub(super) floor: u64,
-    /// The highest number of any record or mark.
+#[derive(Debug, Default)]
+pub(super) struct Surveyed {
+    /// Its segments, oldest first.
+    pub(super) segments: Vec<Segment>,
+    /// The number of the last record that is there, or was.
     pub(super) last: u64,
-    /// The highest tick of any record.
+    /// The highest tick seen.
     pub(super) last_tick: u64,
-    /// Missing records that were not reported before.
-    pub(super) damage: Option<Damage>,
-    /// All missing records: to be remembered once the damage was reported.
+    /// Numbers that ought to be there and are not.
     pub(super) gaps: Vec<Gap>,
 }
 
-impl Found {
-    /// After the damage was reported: remembers it.
-    pub(super) fn remember(&self, kv: &dyn Kv) -> Result<(), StoreError> {
-        if self.damage.is_some() {
-            marks::put_gaps(kv, self.lane, &self.gaps)?;
-        }
-        Ok(())
-    }
-}
-
-/// A block as its parts come in.
-struct Group {
-    key: Key,
-    keys: Vec<Vec<u8>>,
-    first: Vec<u8>,
-    joined: Vec<u8>,
-    in_order: bool,
-}
-
-/// Reads a lane, tidies it, and counts what waits. `books`: how far it was after tick `upto`; all later ticks will
-/// be replayed.
+/// Reads a lane. `books`: how far it was at the checkpoint; `settled`: what each target has.
 pub(super) fn survey(
-    kv: &dyn Kv,
-    meter: &Meter,
+    store: &Path,
     lane: Lane,
     books: LaneBooks,
-    upto: u64,
-) -> Result<Found, StoreError> {
-    let floor = marks::floor(kv, lane)?.max(books.floor);
-    let known = marks::gaps(kv, lane)?;
-    let mut found = Found {
-        lane,
-        floor,
-        last: floor.max(books.last),
-        last_tick: 0,
-        damage: None,
-        gaps: Vec::new(),
-    };
-    let mut expected = floor + 1;
-    let mut tick_before = 0;
-    let (from, to) = Key::range(lane, 0, u64::MAX);
-    let mut pairs = kv.scan(&from, &to).peekable();
-    while let Some(group) = next_group(&mut pairs)? {
-        found.last_tick = found.last_tick.max(group.key.seq);
-        let Ok(block) = whole(&group) else {
-            // Half removed, or half written, or damaged. If it was needed, the gap that it leaves will tell.
-            remove(kv, &group)?;
-            continue;
-        };
-        let numbers = block.numbers();
-        found.last = found.last.max(numbers.end - 1);
-        found.missing(
-            &known,
-            (expected, numbers.start.saturating_sub(1)),
-            books,
-            (tick_before, group.key.seq),
-        );
-        expected = expected.max(numbers.end);
-        tick_before = group.key.seq;
-        tidy(kv, meter, &group, block, floor)?;
+    settled: &[Settled],
+) -> Result<Surveyed, StoreError> {
+    let floor = settled.iter().map(Settled::upto).min().unwrap_or(0);
+    let is_missed = |from, to| settled.iter().any(|settled| settled.open_in(from, to) > 0);
+    let folder = log::folder(store, lane);
+    fs::create_dir_all(&folder)
+        .map_err(|source| StoreError::Unusable { path: folder.clone(), source })?;
+    let mut names = segment_names(&folder)?;
+    drop_done(&mut names, floor)?;
+    let mut found = Surveyed { last: floor, ..Surveyed::default() };
+    let mut index = 0;
+    while let Some((first, tick, path)) = names.get(index).cloned() {
+        let end = found.segments.last().map_or(floor + 1, |before| before.end);
+        // Segments that everybody has are deleted, also between others.
+        if first > end && is_missed(end, first - 1) {
+            if end > books.last {
+                break;
+            }
+            let ticks = (found.last_tick, tick);
+            found.missing(lane, (end, first - 1), books, ticks);
+        }
+        index += 1;
+        let next = names.get(index).map(|(first, ..)| *first);
+        let len = fs::metadata(&path).map_err(StoreError::on("read", &path))?.len();
+        let end = next.unwrap_or(first);
+        let segment = Segment { path, first, end, tick, len, is_open: false };
+        if next.is_some_and(|next| next <= books.last) {
+            found.last = end - 1;
+            found.last_tick = tick;
+            found.segments.push(segment);
+        } else if !found.read(segment, lane, books)? {
+            break;
+        }
     }
-    found.missing(&known, (expected, books.last), books, (tick_before, upto));
+    // Behind a tear nothing was synced: the replay makes it again.
+    for (.., path) in names.get(index..).unwrap_or_default() {
+        fs::remove_file(path).map_err(StoreError::on("delete", path))?;
+    }
+    if found.last <= floor {
+        // Whatever is there, nobody waits for it; and numbers go on behind what is settled.
+        for segment in found.segments.drain(..) {
+            fs::remove_file(&segment.path).map_err(StoreError::on("delete", &segment.path))?;
+        }
+        found.last = floor;
+    }
+    // What everybody has need not be made again only because it is there no more.
+    let reached = settled.iter().map(|settled| settled.next_open(found.last + 1) - 1).min();
+    found.last = reached.unwrap_or(found.last);
+    let (last, ticks) = (found.last, (found.last_tick, found.last_tick));
+    found.missing(lane, (last + 1, books.last), books, ticks);
+    found.last = last.max(books.last);
+    sync_folder(&folder).map_err(StoreError::on("sync", &folder))?;
     Ok(found)
 }
 
-impl Found {
-    /// Takes note of a gap, as far as no replay fills it and it was not reported before.
-    fn missing(&mut self, known: &[Gap], gap: Gap, books: LaneBooks, ticks: (u64, u64)) {
-        let (from, to) = (gap.0, gap.1.min(books.last));
-        if from > to {
-            return;
+/// First number, first tick and path of each segment, in order.
+fn segment_names(folder: &Path) -> Result<Vec<(u64, u64, PathBuf)>, StoreError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(StoreError::on("read", folder))? {
+        let path = entry.map_err(StoreError::on("read", folder))?.path();
+        names.extend(log::parse_name(&path).map(|(first, tick)| (first, tick, path)));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Deletes the segments that every target has, but for the newest, whose end is not known yet.
+fn drop_done(names: &mut Vec<(u64, u64, PathBuf)>, floor: u64) -> Result<(), StoreError> {
+    while let [(_, _, oldest), (next, ..), ..] = names.as_slice() {
+        if *next > floor + 1 {
+            break;
         }
-        self.gaps.push((from, to));
-        let overlap = |known: &Gap| (known.1.min(to) + 1).saturating_sub(known.0.max(from));
-        let new = (to - from + 1).saturating_sub(known.iter().map(overlap).sum());
-        if new > 0 {
-            let (lane, (first_tick, last_tick)) = (self.lane, ticks);
-            let none = Damage { lane, count: 0, first_tick, last_tick };
-            let damage = self.damage.get_or_insert(none);
-            damage.count += new;
-            damage.last_tick = last_tick;
-        }
+        fs::remove_file(oldest).map_err(StoreError::on("delete", oldest))?;
+        names.remove(0);
     }
-}
-
-/// Remembers the gaps of a lane as they are, up to `last`: after the replay nothing is missing any more but notices of
-/// evictions that a power cut undid together with their notice.
-pub(super) fn accept_gaps(kv: &dyn Kv, lane: Lane, last: u64) -> Result<(), StoreError> {
-    let mut gaps = Vec::new();
-    let mut expected = marks::floor(kv, lane)? + 1;
-    let (from, to) = Key::range(lane, 0, u64::MAX);
-    for pair in kv.scan(&from, &to) {
-        let (bytes, value) = pair?;
-        let (Some((_, 0)), Some(block)) = (Key::parse(&bytes), Block::glance(&value)) else {
-            continue;
-        };
-        let numbers = block.numbers();
-        if numbers.start > expected {
-            gaps.push((expected, numbers.start - 1));
-        }
-        expected = expected.max(numbers.end);
-    }
-    if expected <= last {
-        gaps.push((expected, last));
-    }
-    if gaps == marks::gaps(kv, lane)? { Ok(()) } else { marks::put_gaps(kv, lane, &gaps) }
-}
-
-type Pairs<'a> = std::iter::Peekable<Box<dyn Iterator<Item = Result<Pair, StoreError>> + 'a>>;
-
-/// The next block's parts.
-fn next_group(pairs: &mut Pairs<'_>) -> Result<Option<Group>, StoreError> {
-    let mut group: Option<Group> = None;
-    while let Some(pair) = pairs.next_if(|pair| {
-        let same = |bytes: &[u8]| {
-            let key = Key::parse(bytes).map(|(key, _)| key);
-            group.as_ref().is_none_or(|group| Some(group.key) == key)
-        };
-        pair.as_ref().map_or(true, |(bytes, _)| same(bytes))
-    }) {
-        let (bytes, value) = pair?;
-        let Some((key, part)) = Key::parse(&bytes) else { continue };
-        let group = group.get_or_insert_with(|| Group {
-            key,
-            keys: Vec::new(),
-            first: value.clone(),
-            joined: Vec::new(),
-            in_order: true,
-        });
-        group.in_order &= usize::from(part) == group.keys.len();
-        group.keys.push(bytes);
-        group.joined.extend_from_slice(&value);
-    }
-    Ok(group)
-}
-
-fn whole(group: &Group) -> Result<Block, &'static str> {
-    let parts = Block::parts(&group.first).ok_or("head cannot be read")?;
-    if !group.in_order || usize::from(parts) != group.keys.len() {
-        return Err("a part is missing");
-    }
-    Block::parse(&group.joined)
-}
-
-/// Counts a good block, or removes what of it is at or below the floor.
-fn tidy(
-    kv: &dyn Kv,
-    meter: &Meter,
-    group: &Group,
-    mut block: Block,
-    floor: u64,
-) -> Result<(), StoreError> {
-    if block.numbers().end <= floor + 1 {
-        return remove(kv, group);
-    }
-    if block.settle(|number, _| number <= floor) > 0 {
-        // Blocks of several records have one part, so this is one atomic write.
-        let bytes = block.to_bytes().map_err(|e| StoreError::Encode {
-            what: "a record",
-            seq: group.key.seq,
-            reason: e.to_string(),
-        })?;
-        kv.put(&group.key.bytes(0), &bytes)?;
-    }
-    let stored = codec::stored(group.joined.len(), group.keys.len());
-    meter.found(group.key.lane, block.waiting(), stored);
     Ok(())
 }
 
-fn remove(kv: &dyn Kv, group: &Group) -> Result<(), StoreError> {
-    group.keys.iter().try_for_each(|key| kv.remove(key).map(|_| ()))
+impl Surveyed {
+    /// Reads a segment that may be torn; says whether the ones behind it count. What is torn is cut off.
+    fn read(
+        &mut self,
+        mut segment: Segment,
+        lane: Lane,
+        books: LaneBooks,
+    ) -> Result<bool, StoreError> {
+        let path = segment.path.clone();
+        let Some(mut scan) = Scan::open(&path, 0, segment.len)? else { return Ok(true) };
+        let mut expected = segment.first;
+        let mut damaged = None;
+        let mut torn = None;
+        while let Some(found) = scan.next()? {
+            let (at, head) = match found {
+                Found::Damage { at } => {
+                    damaged = Some(at);
+                    continue;
+                }
+                Found::Block { at, block } => (at, block.head),
+            };
+            if head.first != expected || damaged.is_some() {
+                if expected > books.last {
+                    torn = Some(damaged.unwrap_or(at));
+                    break;
+                }
+                let ticks = (self.last_tick.max(segment.tick), head.tick.seq);
+                self.missing(lane, (expected, head.first.saturating_sub(1)), books, ticks);
+            }
+            damaged = None;
+            expected = head.end();
+            self.last_tick = self.last_tick.max(head.tick.seq);
+        }
+        let torn = torn.or(damaged);
+        if let Some(at) = torn {
+            let file = OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .map_err(StoreError::on("open", &path))?;
+            file.set_len(at)
+                .and_then(|()| file.sync_all())
+                .map_err(StoreError::on("cut", &path))?;
+            segment.len = at;
+        }
+        self.last = expected - 1;
+        if expected == segment.first {
+            fs::remove_file(&path).map_err(StoreError::on("delete", &path))?;
+        } else {
+            segment.end = expected;
+            self.segments.push(segment);
+        }
+        Ok(torn.is_none())
+    }
+
+    /// Takes note of numbers that are not there and were durable.
+    fn missing(&mut self, lane: Lane, gap: (u64, u64), books: LaneBooks, ticks: (u64, u64)) {
+        let (from, to) = (gap.0, gap.1.min(books.last));
+        if from <= to {
+            self.gaps.push(Gap { lane, from, to, ticks });
+        }
+    }
 }

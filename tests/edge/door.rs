@@ -52,11 +52,11 @@ impl Durable {
         Durable { ledger: store.ledger, seq: 0, _dir: dir }
     }
 
-    fn commit(&mut self, receipts: Receipts) -> Released {
+    fn commit(&mut self, mut receipts: Receipts) -> Released {
         self.seq += 1;
         let tick = Tick { seq: self.seq, now: Timestamp(self.seq as i64) };
         let step = Step { tick, input: Vec::new(), records: Vec::new() };
-        self.ledger.commit(&step, receipts).unwrap().1
+        self.ledger.commit(&step, &mut receipts).unwrap().1
     }
 }
 

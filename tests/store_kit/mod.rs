@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use forebay::frame::{Input, Quality};
-use forebay::record::{Checkpoint, Lane, Outgoing, RawRecord, Record, Step};
-use forebay::store::{Committed, Key, Receipts, Resumed, Store, StoreOptions};
+use forebay::record::{Checkpoint, Lane, LossRecord, Outgoing, RawRecord, Record, Step};
+use forebay::store::{Committed, Durability, Key, Receipts, Resumed, Store, StoreOptions};
 use forebay::time::{Tick, Timestamp};
 
 /// One wished-for record: its lane, and bytes of text in it.
@@ -65,7 +66,9 @@ pub(crate) fn options(path: &Path, lane_limits: [u64; 4]) -> StoreOptions {
         path: path.to_path_buf(),
         node: "n".into(),
         lane_limits,
+        targets: vec!["far".into()],
         free_floor: 0,
+        durability: Durability::Tick,
         now: Timestamp(1),
     }
 }
@@ -74,7 +77,7 @@ pub(crate) const NO_LIMITS: [u64; 4] = [1 << 40; 4];
 
 /// Commits the next tick.
 pub(crate) fn commit(store: &mut Store, seq: u64, wishes: &[Wish]) -> Committed {
-    store.ledger.commit(&step(tick(seq), input(wishes)), Receipts::new()).unwrap().0
+    store.ledger.commit(&step(tick(seq), input(wishes)), &mut Receipts::new()).unwrap().0
 }
 
 pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
@@ -92,7 +95,7 @@ pub(crate) fn recover(store: &mut Store) -> Resumed {
 
 /// All records of a lane that wait, in order of sending.
 pub(crate) fn waiting(store: &Store, lane: Lane, upto: Committed) -> Vec<(Key, Record)> {
-    let Some(parcel) = store.outbox.peek(lane, upto, usize::MAX).unwrap() else {
+    let Some(parcel) = store.outboxes[0].peek(lane, upto, usize::MAX, 0).unwrap() else {
         return Vec::new();
     };
     parcel.records().map(|(key, line)| (key, serde_json::from_slice(line).unwrap())).collect()
@@ -108,7 +111,7 @@ pub(crate) fn ids(store: &Store, upto: Committed) -> Ids {
 
 /// The books close, and say what is there.
 pub(crate) fn check_books(store: &Store, upto: Committed) {
-    let stats = store.outbox.stats();
+    let stats = store.outboxes[0].stats();
     for lane in Lane::ALL {
         let books = stats.lane(lane);
         let there = waiting(store, lane, upto);
@@ -121,4 +124,59 @@ pub(crate) fn check_books(store: &Store, upto: Committed) {
         );
         assert!(there.is_sorted_by(|a, b| a.0 < b.0), "{lane:?} is out of order");
     }
+}
+
+/// Records on all lanes.
+pub(crate) const MIXED: [(usize, usize); 5] = [(0, 50), (1, 200), (1, 90), (2, 40), (3, 300)];
+
+pub(crate) fn opened(options: &StoreOptions) -> (Store, Committed) {
+    let mut store = Store::open(options).unwrap();
+    let committed = recover(&mut store).committed;
+    (store, committed)
+}
+
+/// A store with ticks `1..=last` committed and closed.
+pub(crate) fn filled(options: &StoreOptions, last: u64, checkpoints: &[u64]) {
+    filled_on(options, 1..=last, checkpoints);
+}
+
+pub(crate) fn filled_on(
+    options: &StoreOptions,
+    ticks: std::ops::RangeInclusive<u64>,
+    checkpoints: &[u64],
+) {
+    let (mut store, _) = opened(options);
+    for seq in ticks {
+        commit(&mut store, seq, &MIXED);
+        if checkpoints.contains(&seq) {
+            store.ledger.checkpoint(&checkpoint(seq)).unwrap();
+        }
+    }
+}
+
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+pub(crate) fn quarantine(folder: &Path) -> Vec<PathBuf> {
+    let aside = |path: &PathBuf| path.to_string_lossy().contains("quarantine-");
+    files(folder).into_iter().filter(aside).flat_map(|path| files(&path)).collect()
+}
+
+pub(crate) fn losses(store: &Store, upto: Committed) -> Vec<LossRecord> {
+    let all = waiting(store, Lane::Alarm, upto).into_iter();
+    all.filter_map(|(_, record)| match record {
+        Record::Loss(loss) => Some(loss),
+        _ => None,
+    })
+    .collect()
+}
+
+pub(crate) fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x40;
+    fs::write(path, bytes).unwrap();
 }

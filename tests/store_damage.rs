@@ -1,0 +1,125 @@
+//! What the store does when bytes of it are not what they were: it says what is gone, and goes on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod store_kit;
+
+use std::fs;
+use std::path::Path;
+
+use forebay::record::{Lane, Record};
+use forebay::store::Store;
+
+use store_kit::{
+    MIXED, NO_LIMITS, check_books, commit, files, filled, filled_on, flip, ids, losses, opened,
+    options, quarantine,
+};
+
+/// Damages a store's index, opens it, and checks that no record is lost with it.
+fn damage_index(damage: impl Fn(&Path)) -> (tempfile::TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), NO_LIMITS);
+    filled(&options, 40, &[30]);
+    damage(&folder.path().join("index"));
+    let (mut store, committed) = opened(&options);
+    let notes = store.recovered.notes.clone();
+    assert_eq!(ids(&store, committed).concat().len(), 200);
+    assert!(losses(&store, committed).is_empty());
+    let committed = commit(&mut store, 41, &MIXED);
+    check_books(&store, committed);
+    drop(store);
+    let (store, _) = opened(&options);
+    assert!(store.recovered.notes.is_empty(), "{:?}", store.recovered.notes);
+    drop(store);
+    (folder, notes)
+}
+
+#[test]
+fn an_index_that_sled_lost_without_a_word_costs_repeats_only() {
+    // It opens such a file as an empty store.
+    damage_index(|index| {
+        let len = fs::read(index.join("db")).unwrap().len();
+        fs::write(index.join("db"), vec![0xA5; len]).unwrap();
+    });
+}
+
+#[test]
+fn an_index_that_does_not_open_is_set_aside() {
+    let (folder, notes) =
+        damage_index(|index| fs::write(index.join("conf"), "nonsense ".repeat(9)).unwrap());
+    assert!(notes[0].contains("the index is damaged"), "{notes:?}");
+    assert!(quarantine(folder.path())[0].join("db").exists());
+}
+
+/// All records that wait, asked for as the uplink does, with a commit now and then that says what was met.
+fn drained(store: &mut Store, next: u64) -> Vec<String> {
+    let mut all = Vec::new();
+    for round in 0..3 {
+        let committed = commit(store, next + round, &[]);
+        while let Some(parcel) = store.outboxes[0].next(committed, 3_000).unwrap() {
+            let of = |line: &[u8]| serde_json::from_slice::<Record>(line).unwrap().id().to_owned();
+            all.extend(parcel.records().map(|(_, line)| of(line)));
+            store.outboxes[0].settle(parcel.acked()).unwrap();
+        }
+    }
+    let committed = commit(store, next + 3, &[]);
+    check_books(store, committed);
+    all
+}
+
+#[test]
+fn a_flipped_byte_anywhere_never_stops_the_node_and_is_said() {
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..40 {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path(), NO_LIMITS);
+        filled(&options, 15, &[]);
+        filled_on(&options, 16..=30, &[20]);
+        let lane = folder.path().join("lanes").join(Lane::ALL[round % 4].name());
+        let segments = files(&lane);
+        let segment = &segments[random.usize(..segments.len())];
+        let len = fs::metadata(segment).unwrap().len() as usize;
+        flip(segment, random.usize(8..len));
+        let (mut store, _) = opened(&options);
+        let there = drained(&mut store, 31);
+        // Whatever the damage did, ticks behind the checkpoint are whole.
+        for seq in 21..=30 {
+            for index in 0..MIXED.len() {
+                assert!(there.contains(&format!("{seq}-{index}")), "{seq}-{index}");
+            }
+        }
+        let records = there.iter().filter(|id| !id.contains("loss")).count();
+        let stats = store.ledger.stats();
+        let lost = stats.sum(|lane| lane.evicted) as usize;
+        assert_eq!(records + lost, 150, "what is gone is counted");
+        let said = there.iter().any(|id| id.contains("loss"));
+        assert_eq!(said, lost > 0, "and said");
+        assert_eq!(stats.sum(|lane| lane.queued), 0);
+    }
+}
+
+#[test]
+fn a_segment_that_somebody_deleted_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), NO_LIMITS);
+    filled(&options, 10, &[10]);
+    filled_on(&options, 11..=20, &[20]);
+    filled_on(&options, 21..=30, &[30]);
+    let segments = files(&folder.path().join("lanes/score"));
+    fs::remove_file(&segments[0]).unwrap();
+    fs::remove_file(&segments[2]).unwrap();
+    let (mut store, committed) = opened(&options);
+    // The first and the last are missed at once, one in the middle when it is its turn.
+    let lost: Vec<_> =
+        losses(&store, committed).iter().map(|loss| (loss.lane, loss.count)).collect();
+    assert_eq!(lost, [(Lane::Score, 40)]);
+    check_books(&store, committed);
+    commit(&mut store, 31, &MIXED);
+    drop(store);
+    let (mut store, _) = opened(&options);
+    assert!(store.recovered.notes.is_empty(), "said once: {:?}", store.recovered.notes);
+    let segments = files(&folder.path().join("lanes/score"));
+    fs::remove_file(&segments[0]).unwrap();
+    let there = drained(&mut store, 32);
+    assert_eq!(there.len(), 5 * 31 - 60 + 2, "{there:?}");
+    assert_eq!(store.ledger.stats().lane(Lane::Score).evicted, 20);
+}
