@@ -249,15 +249,19 @@ async fn a_broker_that_ignores_the_window_costs_the_connection_and_no_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_brokers_terms_cost_is_said() {
     let mut fake = BytesBroker::start(V5).await;
-    fake.session_expiry = Some(60);
+    // A session of 60 s, 10 publishes under way, QoS 0, packets of 300 bytes.
+    fake.properties = &[0x11, 0, 0, 0, 60, 0x21, 0, 10, 0x24, 0, 0x27, 0, 0, 1, 44];
     let site = Site::new();
     site.config(&broker(&fake.url(), V5), ALONE);
     let node = Node::start(&site);
     fake.accept(false, &[0x87], Vec::new()).await;
-    until("the session's time is told", || {
-        node.has_logged("keeps this node's session for less time") && node.has_logged("kept=1m")
-    })
-    .await;
+    let costs = [
+        "it keeps this node's session for 1m, not",
+        "it takes 10 publishes before",
+        "it knows QoS 0 only",
+        "it takes packets up to 300 bytes",
+    ];
+    until("its terms are told", || costs.iter().all(|cost| node.has_logged(cost))).await;
     until("a refused subscription is too", || {
         node.has_logged("the broker refused a subscription") && node.has_logged("not authorized")
     })
@@ -269,6 +273,7 @@ async fn what_a_brokers_terms_cost_is_said() {
     fake.cut();
     fake.accept(false, &[1], Vec::new()).await;
     until("a lost session is told", || node.has_logged("has forgotten this node's session")).await;
+    assert_eq!(node.logged("the broker's terms cost something"), 4, "once");
     node.stop().await.fine();
 
     // Whatever a client says, rumqttd has no more than a hundred under way.

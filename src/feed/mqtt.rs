@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MqttConfig;
-use crate::link::mqtt::{Client, Dial, Gone, Qos, Role};
+use crate::link::mqtt::{Dial, Gone, Qos, Role};
 use crate::link::pump::Pump;
 use crate::link::topic::{Names, Template, below};
 use crate::link::{Backoff, LinkStatus, SetupError};
@@ -135,7 +135,7 @@ impl MqttFeed {
             tokio::select! {
                 event = events.recv() => match event {
                     // An error here is said by the pump in a moment.
-                    Ok(event) => drop(self.publish(&pump.client, record(&event)).await.ok()),
+                    Ok(event) => drop(self.publish(&pump, record(&event)).await.ok()),
                     Err(RecvError::Lagged(count)) => {
                         self.counts.skipped.fetch_add(count, Ordering::Relaxed);
                     }
@@ -156,7 +156,7 @@ impl MqttFeed {
         None
     }
 
-    async fn publish(&mut self, client: &Client, record: &Record) -> Result<(), Gone> {
+    async fn publish(&mut self, pump: &Pump, record: &Record) -> Result<(), Gone> {
         let (names, qos, payload) = match record {
             Record::Score(score) => (
                 names(&score.node, &score.pipeline, &score.asset, "score"),
@@ -175,6 +175,13 @@ impl MqttFeed {
         if let Record::Alarm(alarm) = record {
             // An asset's topic has its last change, whichever alarm's; each alarm has a topic of its own below it.
             topics.push(below(&topics[0], &alarm.name));
+        }
+        // One that is too large would end the connection, and as an alarm every connection after it.
+        if !topics.iter().all(|topic| pump.terms.takes(topic, &payload)) {
+            self.counts.skipped.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        if qos == Qos::One {
             for topic in &topics {
                 if self.alarms.len() < ALARMS_MAX || self.alarms.contains_key(topic) {
                     self.alarms.insert(topic.clone(), payload.clone());
@@ -182,7 +189,7 @@ impl MqttFeed {
             }
         }
         for topic in topics {
-            client.publish(&topic, qos, true, payload.clone()).await?;
+            pump.client.publish(&topic, qos, true, payload.clone()).await?;
             self.counts.published.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())

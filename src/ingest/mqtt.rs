@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::MqttConfig;
 use crate::link::mqtt::{Client, Connection, Dial, Event, Lost, Message, Role};
+use crate::link::terms::Terms;
 use crate::link::{Backoff, LinkStatus, SetupError};
 use crate::store::Receipt;
 use crate::time::{Span, Timestamp, monotonic, now};
@@ -71,13 +72,8 @@ impl MqttSource {
     /// the engine thread has gone.
     pub async fn run(self, door: Door, stop: CancellationToken) {
         let Door { deliveries, current, status, counts, waiting, limits } = door;
-        let hand = Hand {
-            deliveries,
-            handful: Vec::new(),
-            waiting,
-            counts: Arc::clone(&counts),
-            limits,
-        };
+        let hand =
+            Hand { deliveries, handful: Vec::new(), waiting, counts: Arc::clone(&counts), limits };
         let mut session = Session {
             source: self,
             hand: Some(hand),
@@ -219,8 +215,8 @@ impl Session {
             () = self.stop.cancelled() => return End::Stopped,
         };
         match first {
-            Ok(Event::Connected { session_present, session_expiry }) => {
-                self.tell_terms(session_present, session_expiry);
+            Ok(Event::Connected { session_present, terms }) => {
+                self.tell_terms(session_present, &terms);
                 self.opened(client, link, session_present, down).await
             }
             Ok(other) => End::Failed(format!("the broker answered {other:?} to the connection")),
@@ -229,16 +225,12 @@ impl Session {
     }
 
     // What the broker's terms cost, once; and what a session that is gone has cost.
-    fn tell_terms(&self, session_present: bool, session_expiry: Option<Span>) {
+    fn tell_terms(&self, session_present: bool, terms: &Terms) {
         let (broker, asked) = (self.source.dial.url(), self.source.dial.session_expiry());
-        if let Some(kept) = session_expiry.filter(|kept| self.connection == 0 && *kept < asked) {
-            tracing::warn!(
-                broker,
-                %kept,
-                %asked,
-                "the broker keeps this node's session for less time than `mqtt.session_expiry`: after a longer \
-                 absence, what it held for the node is lost"
-            );
+        if self.connection == 0 {
+            for cost in terms.costs(asked) {
+                tracing::warn!(broker, cost, "the broker's terms cost something");
+            }
         }
         if self.subscribed && !session_present {
             tracing::warn!(

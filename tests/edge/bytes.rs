@@ -16,8 +16,8 @@ use super::{PATIENCE, until};
 
 /// A broker of one client at a time.
 pub struct BytesBroker {
-    /// How long it says that it keeps a session (MQTT 5).
-    pub session_expiry: Option<u32>,
+    /// The properties of its answer to a connection (MQTT 5), in bytes.
+    pub properties: &'static [u8],
     /// Whether it answers pings.
     pub answers_pings: bool,
     version: MqttVersion,
@@ -40,7 +40,7 @@ impl BytesBroker {
     pub async fn start(version: MqttVersion) -> BytesBroker {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         BytesBroker {
-            session_expiry: None,
+            properties: &[],
             answers_pings: true,
             version,
             listener,
@@ -62,14 +62,11 @@ impl BytesBroker {
         let (head, _) = read_packet(&mut client).await.unwrap();
         assert_eq!(head >> 4, 1, "a connection starts with CONNECT");
         let present = u8::from(session_present);
-        let expiry = self
-            .session_expiry
-            .map_or(Vec::new(), |seconds| [&[0x11][..], &seconds.to_be_bytes()].concat());
         let answer = match self.version {
             MqttVersion::V311 => vec![0x20, 2, present, 0],
             MqttVersion::V5 => {
-                let length = expiry.len() as u8;
-                [&[0x20, 3 + length, present, 0, length][..], &expiry].concat()
+                let length = self.properties.len() as u8;
+                [&[0x20, 3 + length, present, 0, length][..], self.properties].concat()
             }
         };
         client.write_all(&answer).await.unwrap();
