@@ -29,5 +29,6 @@ pub mod config;
 pub mod diagnose;
 pub mod pipeline;
 pub mod node;
+pub mod receive;
 pub mod demo;
 pub mod cli;

@@ -32,7 +32,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tract_onnx", &["src/model"]),
     ("rumqttc", &["src/link", "src/demo"]),
     ("rumqttd", &["src/demo"]),
-    ("axum", &["src/feed", "src/demo"]),
+    ("axum", &["src/feed", "src/receive", "src/demo"]),
     ("ureq", &["src/uplink/http.rs"]),
     ("anyhow", &["src/main.rs", "src/cli"]),
     ("clap", &["src/main.rs", "src/cli"]),

@@ -17,87 +17,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use edge::feeding::{Feeding, Running};
 use edge::records::{alarm, score};
 use edge::{Mosquitto, PATIENCE, Proxy, free_port, subscribe, unique, until};
-use forebay::config::{HttpConfig, MqttConfig, MqttVersion, Secret, StoreConfig, UplinkMqttConfig};
+use forebay::config::{HttpConfig, MqttConfig, MqttVersion, Secret, UplinkMqttConfig};
 use forebay::demo::broker::Broker;
-use forebay::link::LinkStatus;
-use forebay::record::{Lane, Outgoing, Record, Step};
-use forebay::store::{Committed, Ledger, Meter, Outbox, Receipts, Store, StoreError, StoreOptions};
-use forebay::time::{Span, Tick, Timestamp, monotonic};
-use forebay::uplink::{HttpUplink, MqttUplink, Pace, Uplink, UplinkCounts, run};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-
-/// A real store in a folder of its own, and the ids of all that was put into it.
-struct Feeding {
-    ledger: Ledger,
-    seq: u64,
-    ids: BTreeSet<String>,
-    committed: watch::Sender<Committed>,
-    meter: Meter,
-    _dir: tempfile::TempDir,
-}
-
-impl Feeding {
-    fn new() -> (Feeding, Outbox) {
-        let dir = tempfile::tempdir().unwrap();
-        let config = StoreConfig { path: dir.path().into(), ..StoreConfig::default() };
-        let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
-        let resumed = store.ledger.finish_recovery().unwrap();
-        let meter = store.outboxes[0].meter();
-        let (committed, _) = watch::channel(resumed.committed);
-        let ids = BTreeSet::new();
-        let outbox = store.outboxes.pop().unwrap();
-        (Feeding { ledger: store.ledger, seq: 0, ids, committed, meter, _dir: dir }, outbox)
-    }
-
-    fn put(&mut self, records: Vec<Outgoing>) {
-        self.seq += 1;
-        self.ids.extend(records.iter().map(|outgoing| outgoing.record.id().to_owned()));
-        let tick = Tick { seq: self.seq, now: Timestamp(self.seq as i64) };
-        let step = Step { tick, input: Vec::new(), records };
-        let (committed, _) = self.ledger.commit(&step, &mut Receipts::default()).unwrap();
-        self.committed.send_replace(committed);
-    }
-}
-
-/// A running uplink.
-struct Running {
-    status: watch::Receiver<LinkStatus>,
-    counts: Arc<UplinkCounts>,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<Result<(), StoreError>>,
-}
-
-impl Running {
-    fn start(
-        uplink: impl Uplink + 'static,
-        outbox: Outbox,
-        feeding: &Feeding,
-        bytes: usize,
-    ) -> Running {
-        let (status_writer, status) = watch::channel(LinkStatus::Connecting);
-        let counts = Arc::new(UplinkCounts::default());
-        let stop = CancellationToken::new();
-        let pace =
-            Pace { parcel_bytes: bytes, retry_max: Span::millis(100), drain_for: Span::seconds(5) };
-        let committed = feeding.committed.subscribe();
-        let running =
-            run(uplink, outbox, committed, status_writer, counts.clone(), pace, stop.clone());
-        Running { status, counts, stop, task: tokio::spawn(running) }
-    }
-
-    fn left(&self) -> u64 {
-        self.counts.records.load(Relaxed) + self.counts.refused.load(Relaxed)
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
-        assert_eq!(*self.status.borrow(), LinkStatus::Stopped);
-    }
-}
+use forebay::record::{Lane, Record};
+use forebay::time::{Span, monotonic};
+use forebay::uplink::{HttpUplink, MqttUplink};
 
 /// What the far side does with the next request.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ mod replay;
 pub mod results;
 mod table;
 mod train;
+mod receive;
 mod run;
 mod screen;
 pub mod doctor;
@@ -52,6 +53,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Completion(args) => completion::completion(&args),
         Command::Demo(args) => demo::demo(&args, screen),
         Command::Run(args) => run::run(&args),
+        Command::Receive(args) => receive::receive(&args),
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),
         Command::Bench(args) => bench::bench(&args),

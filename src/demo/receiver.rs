@@ -5,7 +5,6 @@
 //! comes again as a repeat, however it comes. It keeps ids and alarms, and the records only if asked to.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::body::Bytes;
@@ -19,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::DemoError;
 use crate::record::{AlarmRecord, Lane, Record};
+use crate::uplink::wire;
 
-/// Largest parcel taken, before and after decompression.
-const MAX_PARCEL: usize = 16 << 20;
 /// Ids remembered to find repeats; the oldest are forgotten.
 const MAX_IDS: usize = 2_000_000;
 /// Alarms kept to look at; the oldest are forgotten.
@@ -92,7 +90,7 @@ impl Receiver {
         tokio::spawn(Desk::default().run(letters, counts_tx));
         let app = Router::new()
             .fallback(routing::post(post))
-            .layer(DefaultBodyLimit::max(MAX_PARCEL))
+            .layer(DefaultBodyLimit::max(wire::PARCEL_MAX))
             .with_state(desk.clone());
         tokio::spawn(async move {
             // The accept loop ends with the token; connections still open end with the runtime.
@@ -179,26 +177,12 @@ async fn post(
 
 /// The records of a parcel, or what is wrong with it.
 fn records(body: &[u8], encoding: Option<&str>) -> Result<Vec<Record>, String> {
-    let plain = match encoding {
-        None | Some("identity") => body.to_vec(),
-        Some("zstd") => {
-            let mut plain = Vec::new();
-            zstd::Decoder::new(body)
-                .and_then(|decoder| decoder.take(MAX_PARCEL as u64 + 1).read_to_end(&mut plain))
-                .map_err(|error| format!("the body is not zstd: {error}"))?;
-            if plain.len() > MAX_PARCEL {
-                return Err(format!("the parcel is larger than {MAX_PARCEL} bytes"));
-            }
-            plain
-        }
-        Some(other) => return Err(format!("content encoding `{other}` is not known: use zstd")),
-    };
-    let lines = plain.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    lines
-        .map(|(number, line)| {
-            serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", number + 1))
-        })
-        .collect()
+    if let Some(other) = encoding.filter(|name| !matches!(*name, "zstd" | "identity")) {
+        return Err(format!("content encoding `{other}` is not known: use zstd"));
+    }
+    let lines = wire::unpack(body).map_err(|error| error.to_string())?;
+    let records = wire::records(&lines).map_err(|error| error.to_string())?;
+    Ok(records.into_iter().map(|(record, _)| record).collect())
 }
 
 /// Owns what was received.

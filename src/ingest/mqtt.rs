@@ -170,7 +170,7 @@ impl Session {
             End::Failed(error) => (false, false, false, error.clone()),
             End::Lost(lost) => (
                 matches!(lost, Lost::TakenOver),
-                matches!(lost, Lost::TakenOver | Lost::Closed) && held.is_some(),
+                matches!(lost, Lost::TakenOver | Lost::Closed(_)) && held.is_some(),
                 matches!(lost, Lost::TooLarge { .. }),
                 lost.to_string(),
             ),

@@ -135,19 +135,14 @@ pub enum Lost {
         size: usize,
     },
     /// A message of ours is larger than the broker takes.
-    #[error("a packet of {size} bytes is more than the {max} that the broker takes")]
-    OursTooLarge {
-        /// Its size.
-        size: usize,
-        /// The broker's limit.
-        max: usize,
-    },
+    #[error("the message is too large for the broker: {0}")]
+    OursTooLarge(String),
     /// Another client has connected with this one's id (MQTT 5; 3.1.1 does not say so).
     #[error("another client with the same client id has taken the session over")]
     TakenOver,
-    /// The broker closed it and gave no reason.
-    #[error("the broker closed the connection")]
-    Closed,
+    /// The broker ended a connection that had been made, with a reason or without.
+    #[error("{0}")]
+    Closed(String),
     /// Network, TLS, time-out, protocol.
     #[error("{0}")]
     Broken(String),

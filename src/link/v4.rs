@@ -104,6 +104,12 @@ pub(super) fn sent(outgoing: &Outgoing) -> Event {
     }
 }
 
+/// Whether the other end has closed a connection: how a broker turns away a packet that it will not read.
+pub(super) fn is_closed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
 pub(super) fn lost(error: &ConnectionError) -> Lost {
     match error {
         ConnectionError::ConnectionRefused(code) => Lost::Refused(
@@ -126,8 +132,18 @@ pub(super) fn lost(error: &ConnectionError) -> Lost {
         )) => Lost::TooLarge { size: *size },
         ConnectionError::MqttState(StateError::Deserialization(
             BytesError::OutgoingPacketTooLarge { pkt_size, max },
-        )) => Lost::OursTooLarge { size: *pkt_size, max: *max },
-        ConnectionError::MqttState(StateError::ConnectionAborted) => Lost::Closed,
+        )) => Lost::OursTooLarge(format!("{pkt_size} bytes; it takes {max}")),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            Lost::Closed("the broker closed the connection".into())
+        }
+        ConnectionError::MqttState(StateError::Io(error)) | ConnectionError::Io(error)
+            if is_closed(error) =>
+        {
+            Lost::Closed(error.to_string())
+        }
+        ConnectionError::MqttState(StateError::Deserialization(error)) => {
+            Lost::Closed(error.to_string())
+        }
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             Lost::Broken("the broker does not answer any more".into())
         }

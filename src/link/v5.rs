@@ -162,6 +162,7 @@ pub(super) fn lost(error: &ConnectionError) -> Lost {
         ConnectionError::Timeout(_) => {
             Lost::Broken(format!("no answer within {NETWORK_TIMEOUT_SECONDS} s"))
         }
+        ConnectionError::Io(error) if v4::is_closed(error) => Lost::Closed(error.to_string()),
         ConnectionError::Io(error) => Lost::Broken(error.to_string()),
         other => Lost::Broken(other.to_string()),
     }
@@ -173,18 +174,28 @@ fn lost_state(error: &StateError) -> Lost {
         | StateError::Deserialization(BytesError::PayloadSizeLimitExceeded { pkt_size, .. }) => {
             Lost::TooLarge { size: *pkt_size }
         }
-        StateError::OutgoingPacketTooLarge { pkt_size, max } => {
-            Lost::OursTooLarge { size: *pkt_size as usize, max: *max as usize }
+        StateError::OutgoingPacketTooLarge { pkt_size, max }
+        | StateError::Deserialization(BytesError::OutgoingPacketTooLarge { pkt_size, max }) => {
+            Lost::OursTooLarge(format!("{pkt_size} bytes; it takes {max}"))
         }
         StateError::ServerDisconnect {
             reason_code: DisconnectReasonCode::SessionTakenOver,
             ..
         } => Lost::TakenOver,
-        StateError::ServerDisconnect { reason_code, reason_string } => Lost::Broken(format!(
+        StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::PacketTooLarge,
+            reason_string,
+        } => {
+            Lost::OursTooLarge(reason_string.clone().unwrap_or_else(|| "it did not say how".into()))
+        }
+        StateError::ServerDisconnect { reason_code, reason_string } => Lost::Closed(format!(
             "the broker ended the connection: {reason_code:?} {}",
             reason_string.as_deref().unwrap_or_default()
         )),
-        StateError::ConnectionAborted => Lost::Closed,
+        StateError::ConnectionAborted => Lost::Closed("the broker closed the connection".into()),
+        StateError::Io(error) if v4::is_closed(error) => Lost::Closed(error.to_string()),
+        // An acknowledgement with a reason that rumqttc does not know, such as `packet too large`.
+        StateError::Deserialization(error) => Lost::Closed(error.to_string()),
         StateError::AwaitPingResp => Lost::Broken("the broker does not answer any more".into()),
         other => Lost::Broken(other.to_string()),
     }

@@ -18,6 +18,7 @@ use crate::store::Parcel;
 use crate::time::{Span, Timestamp, now};
 
 use super::link::{LinkError, Outcome, Uplink};
+use super::wire;
 
 /// Level of compression: more costs CPU that a gateway does not have.
 const ZSTD_LEVEL: i32 = 3;
@@ -95,7 +96,7 @@ impl Uplink for HttpUplink {
 
 impl Poster {
     fn post(&self, id: &str, lines: &[u8]) -> Result<(), LinkError> {
-        let body = zstd::encode_all(lines, ZSTD_LEVEL)
+        let body = wire::pack(lines, ZSTD_LEVEL)
             .map_err(|error| LinkError::Lost(format!("cannot compress a parcel: {error}")))?;
         let mut request = self.agent.post(&self.uri);
         for (name, value) in &self.headers {
@@ -106,7 +107,7 @@ impl Poster {
                 request.header("authorization", format!("Bearer {}", secret::resolve(token)?));
         }
         let answer = request
-            .header("content-type", "application/x-ndjson")
+            .header("content-type", wire::NDJSON)
             .header("content-encoding", "zstd")
             .header("idempotency-key", id)
             .send(&body[..])

@@ -8,6 +8,8 @@
 pub mod http;
 pub mod link;
 pub mod mqtt;
+mod suspicion;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -30,6 +32,8 @@ pub use mqtt::MqttUplink;
 
 /// Longest time that a far side's Retry-After is obeyed.
 const RETRY_AFTER_MAX: Span = Span::seconds(3600);
+/// Tries of one lane's parcel before another lane has its turn: the fault may be in the parcel and not in the link.
+const SAME_LANE_TRIES: u64 = 8;
 
 /// What was sent, counted since the start.
 #[derive(Debug, Default)]
@@ -158,7 +162,8 @@ impl<U: Uplink> Sender<U> {
     // The most urgent parcel: the outbox gives the first lane that has something.
     async fn pick(&mut self, upto: Committed) -> Result<Option<Parcel>, StoreError> {
         let budget = self.budget;
-        let next = self.with_outbox(move |outbox| outbox.next(upto, budget)).await?;
+        let turn = self.down.as_ref().map_or(0, |(_, _, retries)| retries / SAME_LANE_TRIES);
+        let next = self.with_outbox(move |outbox| next(outbox, upto, budget, turn)).await?;
         let Some(next) = next else {
             // Whatever was held has been evicted meanwhile, and counted there.
             self.held.clear();
@@ -281,6 +286,24 @@ impl<U: Uplink> Sender<U> {
         self.outbox = Some(outbox);
         result
     }
+}
+
+/// The next parcel: of the first lane that has any, or, by the turn, of one after it.
+fn next(
+    outbox: &mut Outbox,
+    upto: Committed,
+    budget: usize,
+    turn: u64,
+) -> Result<Option<Parcel>, StoreError> {
+    if turn == 0 {
+        return outbox.next(upto, budget);
+    }
+    let mut parcels = Vec::new();
+    for lane in Lane::ALL {
+        parcels.extend(outbox.peek(lane, upto, budget, 0)?);
+    }
+    let place = turn % (parcels.len().max(1) as u64);
+    Ok(parcels.into_iter().nth(place as usize))
 }
 
 fn add(counter: &AtomicU64, count: u64) {

@@ -2,7 +2,8 @@
 //!
 //! `node` makes it for `[uplink.target.mqtt]`. A parcel is delivered when the broker has acknowledged every record
 //! of it, with a reason code that says so. The outbox is the session: after any error the connection is
-//! dropped with all it knows, and the whole parcel goes out again over a fresh one.
+//! dropped with all it knows, and the whole parcel goes out again over a fresh one. A record too large for the broker
+//! is refused whether the broker says so (MQTT 5) or just hangs up: see [`Suspicion`].
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::link::topic::{Names, Template};
 use crate::store::{Key, Parcel};
 
 use super::link::{LinkError, Outcome, Uplink};
+use super::suspicion::{Sent, Suspicion};
 
 /// Records on the way at a time: small, so that a lost connection sends few of them twice.
 const WINDOW: u16 = 32;
@@ -30,6 +32,7 @@ pub struct MqttUplink {
     dial: Dial,
     topic: Template,
     pump: Option<Pump>,
+    suspicion: Suspicion,
 }
 
 /// The names in a record's line.
@@ -53,7 +56,12 @@ impl MqttUplink {
     pub fn new(config: &UplinkMqttConfig, node: &str) -> Result<MqttUplink, SetupError> {
         let role = Role::Publisher { window: WINDOW };
         let dial = Dial::new(&config.broker, &format!("forebay-{node}-uplink"), role)?;
-        Ok(MqttUplink { dial, topic: Template::parse(&config.topic)?, pump: None })
+        Ok(MqttUplink {
+            dial,
+            topic: Template::parse(&config.topic)?,
+            pump: None,
+            suspicion: Suspicion::default(),
+        })
     }
 
     async fn connected(&mut self) -> Result<Pump, LinkError> {
@@ -84,17 +92,31 @@ impl MqttUplink {
 
     // Any error drops the connection with all it knows.
     async fn deliver(&mut self, parcel: &Parcel, acked: &mut Vec<Key>) -> Result<(), LinkError> {
+        if let Some(answer) = self.suspicion.verdict(parcel) {
+            return Err(LinkError::Refused { answer });
+        }
         let mut pump = self.connected().await?;
         let mut records = Records::new(parcel, &self.topic)?;
+        if self.suspicion.is_cautious() {
+            records.one_by_one();
+        }
         while !records.is_done() {
             records.publish(&pump).await?;
             let event = match tokio::time::timeout(ANSWER_WITHIN, pump.events.recv()).await {
                 Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(lost))) => return Err(fault(&lost)),
+                Ok(Some(Err(lost))) => {
+                    if let Lost::Closed(_) = lost {
+                        self.suspicion.closed(records.alone(), !acked.is_empty());
+                    }
+                    return Err(fault(&lost));
+                }
                 Ok(None) => return Err(LinkError::Lost("the connection has ended".into())),
                 Err(_) => return Err(LinkError::Lost("the broker acknowledges nothing".into())),
             };
-            acked.extend(records.note(event)?);
+            if let Some(record) = records.note(event)? {
+                self.suspicion.took(record);
+                acked.push(record.key);
+            }
         }
         self.pump = Some(pump);
         Ok(())
@@ -115,11 +137,12 @@ impl Uplink for MqttUplink {
 
 /// The records of a parcel, and how far each is.
 struct Records {
+    window: usize,
     waiting: VecDeque<(Key, String, Bytes)>,
     /// Handed to the connection, in order, without a packet id yet.
-    handed: VecDeque<Key>,
+    handed: VecDeque<Sent>,
     /// Sent under these packet ids.
-    on_the_way: HashMap<u16, Key>,
+    on_the_way: HashMap<u16, Sent>,
 }
 
 impl Records {
@@ -136,7 +159,20 @@ impl Records {
             });
             waiting.push_back((key, topic, Bytes::copy_from_slice(line)));
         }
-        Ok(Records { waiting, handed: VecDeque::new(), on_the_way: HashMap::new() })
+        let (handed, on_the_way) = (VecDeque::new(), HashMap::new());
+        Ok(Records { window: usize::from(WINDOW), waiting, handed, on_the_way })
+    }
+
+    /// Small ones first, so that the one that the broker does not take holds up no other.
+    fn one_by_one(&mut self) {
+        self.window = 1;
+        self.waiting.make_contiguous().sort_by_key(|(_, _, line)| line.len());
+    }
+
+    /// The record on the way, where it is the only one.
+    fn alone(&self) -> Option<Sent> {
+        let mut on_the_way = self.handed.iter().chain(self.on_the_way.values());
+        on_the_way.next().filter(|_| self.window == 1).copied()
     }
 
     fn is_done(&self) -> bool {
@@ -144,21 +180,22 @@ impl Records {
     }
 
     async fn publish(&mut self, pump: &Pump) -> Result<(), LinkError> {
-        while self.handed.len() + self.on_the_way.len() < usize::from(WINDOW) {
+        while self.handed.len() + self.on_the_way.len() < self.window {
             let Some((key, topic, line)) = self.waiting.pop_front() else { break };
+            let size = line.len();
             // The queue holds a window, so this does not wait.
             let taken = pump.client.publish(&topic, Qos::One, false, line).await;
             taken.map_err(|gone| LinkError::Lost(gone.to_string()))?;
-            self.handed.push_back(key);
+            self.handed.push_back(Sent { key, size });
         }
         Ok(())
     }
 
     // The record that the broker has now, if any.
-    fn note(&mut self, event: Event) -> Result<Option<Key>, LinkError> {
+    fn note(&mut self, event: Event) -> Result<Option<Sent>, LinkError> {
         match event {
             Event::Sent(id) if id != 0 && !self.handed.is_empty() => {
-                self.on_the_way.extend(self.handed.pop_front().map(|key| (id, key)));
+                self.on_the_way.extend(self.handed.pop_front().map(|record| (id, record)));
                 Ok(None)
             }
             Event::Acknowledged(id, Ok(())) if self.on_the_way.contains_key(&id) => {
@@ -178,8 +215,8 @@ impl Records {
 fn fault(lost: &Lost) -> LinkError {
     match lost {
         Lost::Refused(answer) => LinkError::Unwelcome { answer: answer.clone() },
-        Lost::OursTooLarge { .. } => LinkError::Refused { answer: lost.to_string() },
-        Lost::TooLarge { .. } | Lost::TakenOver | Lost::Closed | Lost::Broken(_) => {
+        Lost::OursTooLarge(_) => LinkError::Refused { answer: lost.to_string() },
+        Lost::TooLarge { .. } | Lost::TakenOver | Lost::Closed(_) | Lost::Broken(_) => {
             LinkError::Lost(lost.to_string())
         }
     }

@@ -8,6 +8,7 @@
 
 pub mod bytes;
 pub mod door;
+pub mod feeding;
 pub mod records;
 
 use std::io::Write;

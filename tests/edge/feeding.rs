@@ -1,0 +1,86 @@
+//! A real store that is fed, and an uplink that runs on it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use forebay::config::StoreConfig;
+use forebay::link::LinkStatus;
+use forebay::record::{Outgoing, Step};
+use forebay::store::{Committed, Ledger, Meter, Outbox, Receipts, Store, StoreError, StoreOptions};
+use forebay::time::{Span, Tick, Timestamp};
+use forebay::uplink::{Pace, Uplink, UplinkCounts, run};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::PATIENCE;
+
+/// A real store in a folder of its own, and the ids of all that was put into it.
+pub struct Feeding {
+    ledger: Ledger,
+    seq: u64,
+    pub ids: BTreeSet<String>,
+    committed: watch::Sender<Committed>,
+    pub meter: Meter,
+    _dir: tempfile::TempDir,
+}
+
+impl Feeding {
+    pub fn new() -> (Feeding, Outbox) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig { path: dir.path().into(), ..StoreConfig::default() };
+        let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
+        let resumed = store.ledger.finish_recovery().unwrap();
+        let outbox = store.outboxes.pop().unwrap();
+        let meter = outbox.meter();
+        let (committed, _) = watch::channel(resumed.committed);
+        let ids = BTreeSet::new();
+        (Feeding { ledger: store.ledger, seq: 0, ids, committed, meter, _dir: dir }, outbox)
+    }
+
+    pub fn put(&mut self, records: Vec<Outgoing>) {
+        self.seq += 1;
+        self.ids.extend(records.iter().map(|outgoing| outgoing.record.id().to_owned()));
+        let tick = Tick { seq: self.seq, now: Timestamp(self.seq as i64) };
+        let step = Step { tick, input: Vec::new(), records };
+        let (committed, _) = self.ledger.commit(&step, &mut Receipts::default()).unwrap();
+        self.committed.send_replace(committed);
+    }
+}
+
+/// A running uplink.
+pub struct Running {
+    pub status: watch::Receiver<LinkStatus>,
+    pub counts: Arc<UplinkCounts>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), StoreError>>,
+}
+
+impl Running {
+    pub fn start(
+        uplink: impl Uplink + 'static,
+        outbox: Outbox,
+        feeding: &Feeding,
+        bytes: usize,
+    ) -> Running {
+        let (status_writer, status) = watch::channel(LinkStatus::Connecting);
+        let counts = Arc::new(UplinkCounts::default());
+        let stop = CancellationToken::new();
+        let pace =
+            Pace { parcel_bytes: bytes, retry_max: Span::millis(100), drain_for: Span::seconds(5) };
+        let committed = feeding.committed.subscribe();
+        let running =
+            run(uplink, outbox, committed, status_writer, counts.clone(), pace, stop.clone());
+        Running { status, counts, stop, task: tokio::spawn(running) }
+    }
+
+    pub fn left(&self) -> u64 {
+        self.counts.records.load(Relaxed) + self.counts.refused.load(Relaxed)
+    }
+
+    pub async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
+        assert_eq!(*self.status.borrow(), LinkStatus::Stopped);
+    }
+}
