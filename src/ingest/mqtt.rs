@@ -125,6 +125,8 @@ struct Subscribing {
     /// Filters still to be asked for; the first `asked` of them are in the packet on the way.
     todo: Vec<String>,
     asked: usize,
+    /// Whether these were refused before, and that was told.
+    again: bool,
     /// When an answer, or the next try of refused filters, is due.
     due: Option<Instant>,
 }
@@ -251,9 +253,9 @@ impl Session {
         self.connection += 1;
         IngestCounts::add(&self.counts.connections, 1);
         self.current.send_replace(Some((self.connection, client.clone())));
-        let mut subscribing = Subscribing { todo: Vec::new(), asked: 0, due: None };
+        let mut subscribing = Subscribing { todo: Vec::new(), asked: 0, again: false, due: None };
         if session_present && self.subscribed {
-            subscribing.todo = self.refused.drain(..).map(|(filter, _)| filter).collect();
+            subscribing.retry(&mut self.refused);
         } else {
             self.refused.clear();
             subscribing.todo.clone_from(&self.source.filters);
@@ -326,7 +328,7 @@ impl Session {
                     if subscribing.asked > 0 {
                         return Err(End::Failed("the broker did not answer a subscription".into()));
                     }
-                    subscribing.todo = self.refused.drain(..).map(|(filter, _)| filter).collect();
+                    subscribing.retry(&mut self.refused);
                     if subscribing.ask(client).await.is_err() {
                         // The poll is about to say why.
                         subscribing.due = None;
@@ -381,7 +383,13 @@ impl Session {
                 ),
                 Some(Ok(_)) => {}
                 Some(Err(why)) => {
-                    tracing::warn!(filter, why, "the broker refused a subscription");
+                    if !subscribing.again {
+                        tracing::warn!(
+                            filter,
+                            why,
+                            "the broker refused a subscription; it is tried again each minute"
+                        );
+                    }
                     self.refused.push((filter, why.clone()));
                 }
                 None => self.refused.push((filter, "the broker did not answer for it".into())),
@@ -424,6 +432,12 @@ impl Session {
 }
 
 impl Subscribing {
+    // What was refused, once more.
+    fn retry(&mut self, refused: &mut Vec<(String, String)>) {
+        self.todo = refused.drain(..).map(|(filter, _)| filter).collect();
+        self.again = true;
+    }
+
     // Asks for the next packet of filters, one packet at a time, so that answers need no matching.
     async fn ask(&mut self, client: &Client) -> Result<(), crate::link::mqtt::Gone> {
         if self.asked == 0 && !self.todo.is_empty() {
