@@ -151,7 +151,13 @@ async fn what_is_sent_again_is_used_once_and_counted_also_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_of_any_length_makes_nothing_late() {
+async fn a_stop_or_an_outage_of_any_length_makes_nothing_late() {
+    tokio::join!(nothing_is_late(true), nothing_is_late(false));
+}
+
+/// What waits for its watermark waits for longer than `idle`, while the node is stopped or the broker away; what the
+/// broker still has belongs before it.
+async fn nothing_is_late(stopped: bool) {
     let mut fake = BytesBroker::start(V311).await;
     let site = Site::new();
     site.config(&broker(&fake.url(), V311), ALONE);
@@ -166,15 +172,24 @@ async fn a_stop_of_any_length_makes_nothing_late() {
     let node = Node::start(&site);
     fake.accept(false, &[1], [packet(10), packet(20), packet(35)].concat()).await;
     fake.acknowledged(3).await;
-    let stopped = now();
-    node.stop().await.fine();
-    // What waits for its watermark has waited for longer than `idle`; what the broker still has belongs before it.
-    until("the stop is long", || now().since(stopped) > Span::seconds(8)).await;
-    let node = Node::start(&site);
+    fake.cut();
+    let since = now();
+    let long = until("it is long", || now().since(since) > Span::seconds(9));
+    let node = if stopped {
+        node.stop().await.fine();
+        long.await;
+        Node::start(&site)
+    } else {
+        long.await;
+        node
+    };
     fake.accept(true, &[1], packet(25)).await;
     fake.acknowledged(1).await;
     until("it is counted", || node.count("readings_received") == 8).await;
     assert_eq!(node.count("readings_late"), 0);
+    // Once the broker is heard, silence counts again.
+    let pending = || node.metric("forebay_readings_pending{pipeline=\"pump\"}");
+    until("what waits is taken as complete", || pending() == 0).await;
     node.stop().await.fine();
 }
 
