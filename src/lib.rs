@@ -31,4 +31,5 @@ pub mod pipeline;
 pub mod node;
 pub mod receive;
 pub mod demo;
+pub mod torture;
 pub mod cli;

@@ -27,8 +27,18 @@ fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-const COMMANDS: [&str; 9] =
-    ["demo", "run", "replay", "check", "train", "doctor", "schema", "completion", "bench"];
+const COMMANDS: [&str; 10] = [
+    "demo",
+    "run",
+    "replay",
+    "check",
+    "train",
+    "doctor",
+    "schema",
+    "completion",
+    "bench",
+    "torture",
+];
 
 #[test]
 fn every_command_explains_itself() {

@@ -8,12 +8,11 @@
 mod store_kit;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use forebay::record::{Lane, Record};
-use forebay::store::{Committed, Key, Kv, MemKv, Receipts, Store, StoreError, StoreOptions};
+use forebay::store::{Committed, Key, Kv, MemKv, Receipts, Store, StoreError, StoreOptions, tear};
 use proptest::prelude::*;
 
 use store_kit::{Wish, check_books, input, options, recover, step, tick, waiting};
@@ -261,7 +260,7 @@ impl<'a> Bed<'a> {
         if let (Engine::Mem(kv), Some(seed)) = (&self.engine, seed) {
             let mut random = fastrand::Rng::with_seed(seed);
             kv.crash(&mut |n| random.usize(..n));
-            tear(&unsynced, &mut random);
+            tear(&unsynced, &mut |n| random.usize(..n)).unwrap();
         }
         let mut store = open(&self.engine, &self.options);
         let broken = self.model.broken.take();
@@ -305,24 +304,6 @@ impl<'a> Bed<'a> {
                 }
                 assert_eq!(self.model.queued[lane as usize][&key], record.id());
             }
-        }
-    }
-}
-
-/// What a power cut leaves of files that were not synced: any length, or the length but not the bytes, or nothing.
-fn tear(unsynced: &[(PathBuf, u64)], random: &mut fastrand::Rng) {
-    for (path, durable) in unsynced {
-        let Ok(mut bytes) = fs::read(path) else { continue };
-        let kept = random.usize(*durable as usize..=bytes.len());
-        match random.u8(..4) {
-            0 => {}
-            1 => bytes[kept..].fill(0),
-            _ => bytes.truncate(kept),
-        }
-        if *durable == 0 && random.u8(..4) == 0 {
-            fs::remove_file(path).unwrap();
-        } else {
-            fs::write(path, bytes).unwrap();
         }
     }
 }

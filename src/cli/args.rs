@@ -52,7 +52,7 @@ impl Command {
         match self {
             Command::Run(_) | Command::Receive(_) => "info,rumqttc=off,rumqttd=off",
             // Its link fails and its plant sends rubbish on purpose; the live status and the summary say so.
-            Command::Demo(_) => {
+            Command::Demo(_) | Command::Torture(_) => {
                 "warn,forebay::uplink=error,forebay::node::refusals=error,rumqttc=off,rumqttd=off"
             }
             _ => "warn,rumqttc=off,rumqttd=off",
@@ -93,6 +93,8 @@ pub enum Command {
     Completion(CompletionArgs),
     /// Measure this machine: a load generator, a broker and the whole node in one run
     Bench(BenchArgs),
+    /// Kill a node, cut it off and fill its disk, again and again, and account for every reading
+    Torture(TortureArgs),
 }
 
 /// `forebay demo`.
@@ -408,4 +410,56 @@ pub struct BenchArgs {
     /// The bare subscriber, which a bench starts as a process of its own: counts what comes from this broker.
     #[arg(long, hide = true, value_name = "URL")]
     pub count: Option<String>,
+}
+
+/// The broker of a torture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TortureBroker {
+    /// The installed `mosquitto`, started on a free port and restarted now and then.
+    Mosquitto,
+    /// In this process.
+    InProcess,
+}
+
+/// `forebay torture`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The node is `forebay run` with a config, a store and a broker of its own; nothing that runs on this machine is touched. \
+Which faults strike, and when, comes from the seed; how far the node has come by then does not, so the same seed finds the \
+same trouble often, not always.\n\nRun by root, with mkfs.ext4, mount and loop devices there, the store lies on a small disk \
+of its own, which is filled now and then and, with --power-cuts, cut off from its power: the ioctl that ext4 has for this is \
+called by `python3`. Otherwise the result says that it was not done.\n\nClocks are skewed where readings come from: event \
+times jump back and ahead. The clock of this machine is left alone.\n\nExample:\n  forebay torture --kills 100 --cuts 100 --seed 7"
+)]
+pub struct TortureArgs {
+    /// Where random numbers start. Absent: one is drawn, and told.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How often the node is killed (SIGKILL). With every ten the broker is restarted and the disk filled once.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub kills: u64,
+    /// How often a link is disturbed: reset, cut, delayed, throttled, or open on one side only.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub cuts: u64,
+    /// How often the disk loses its power under the running node.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub power_cuts: u64,
+    /// Readings a second.
+    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    pub rate: u32,
+    /// The broker. Absent: Mosquitto where it is installed, else the one in this process.
+    #[arg(long, value_enum)]
+    pub broker: Option<TortureBroker>,
+    /// Strike no more after this long; what has not been done by then is told, and the exit code is 1.
+    #[arg(long, default_value = "1h", value_name = "TIME")]
+    pub within: Span,
+    /// Keep the node's files and its log in this folder. Absent: a folder that is removed where the ledger closes.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print one JSON object to standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// The ONNX Runtime library to use. Absent: the one that is found (`forebay doctor` says which).
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
 }

@@ -15,6 +15,7 @@ mod run;
 mod screen;
 pub mod doctor;
 mod schema;
+mod torture;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),
         Command::Bench(args) => bench::bench(&args),
+        Command::Torture(args) => torture::torture(&args, screen),
     }
 }
 

@@ -277,17 +277,15 @@ impl Rules<'_> {
         if wanted > free + used {
             let largest =
                 lanes.iter().max_by_key(|(_, limit)| *limit).map_or("score_limit", |(key, _)| key);
-            let problem =
-                Problem::error(spot.key(largest), "the store's limits do not fit on its disk")
-                    .found(format!(
-                        "{} for all lanes and `free_floor` together",
-                        ByteSize::b(wanted)
-                    ))
-                    .expected(format!(
-                        "at most {}, which is what is free at {}",
-                        ByteSize::b(free + used),
-                        shown_path(&store.path)
-                    ));
+            // A node that has a store must start, however full the disk has become: only then can it make room.
+            let of = if used > 0 { Problem::warning } else { Problem::error };
+            let problem = of(spot.key(largest), "the store's limits do not fit on its disk")
+                .found(format!("{} for all lanes and `free_floor` together", ByteSize::b(wanted)))
+                .expected(format!(
+                    "at most {}, which is what is free at {}",
+                    ByteSize::b(free + used),
+                    shown_path(&store.path)
+                ));
             self.tell(problem);
         }
     }

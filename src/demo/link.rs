@@ -1,8 +1,9 @@
 //! The backhaul, simulated: a TCP proxy on loopback that goes down and comes back.
 //!
-//! `cli/demo` puts it between uplink and receiver; tests put it before brokers too. While it is down, open connections
-//! have been cut and new ones are reset at once. While it is up it may be slow. It promises that its counters say what
-//! it did; it does not look into what it carries.
+//! `cli/demo` puts it between uplink and receiver; `torture` and tests put it before brokers too. While it is down, open
+//! connections have been cut and new ones are reset at once. While it is up it has [`Weather`]: it may be slow, or
+//! swallow what is sent without a word. It promises that its counters say what it did; it does not look into what it
+//! carries.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -33,17 +34,26 @@ pub struct LinkOptions {
     pub target: SocketAddr,
     /// When it is down: in order, without overlap.
     pub outages: Vec<Outage>,
-    /// What each chunk of at most 16 KiB waits, each way.
-    pub latency: Duration,
-    /// Most bytes a second, each way and connection.
-    pub bytes_per_s: Option<u64>,
 }
 
 impl LinkOptions {
     /// A link that is up and fast.
     pub fn to(target: SocketAddr) -> LinkOptions {
-        LinkOptions { target, outages: Vec::new(), latency: Duration::ZERO, bytes_per_s: None }
+        LinkOptions { target, outages: Vec::new() }
     }
+}
+
+/// How a link that is up behaves just now. The default is fair: fast, and nothing is held back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weather {
+    /// What each chunk of at most 16 KiB waits, each way.
+    pub latency: Duration,
+    /// Most bytes a second, each way and connection.
+    pub bytes_per_s: Option<u64>,
+    /// What goes to the target is held back, and nobody is told: the connection is open on one side only.
+    pub silent_there: bool,
+    /// What comes back from the target is held back: it has acted, and whoever asked does not learn of it.
+    pub silent_back: bool,
 }
 
 /// Outages of a demo of `duration`: two, over by 75 % of it, so that the backlog has time to leave. A demo without an
@@ -80,8 +90,16 @@ pub struct LinkState {
 pub struct Link {
     addr: SocketAddr,
     state: watch::Receiver<LinkState>,
-    switch: mpsc::Sender<bool>,
+    switch: mpsc::Sender<Switch>,
+    weather: watch::Sender<Weather>,
     bytes: Arc<AtomicU64>,
+}
+
+/// What is done to a link by hand.
+#[derive(Clone, Copy, Debug)]
+enum Switch {
+    Up(bool),
+    Cut,
 }
 
 impl Link {
@@ -93,6 +111,7 @@ impl Link {
         let addr = listener.local_addr().map_err(listen)?;
         let (tx, state) = watch::channel(LinkState { up: true, ..LinkState::default() });
         let (switch, switched) = mpsc::channel(4);
+        let (weather, forecast) = watch::channel(Weather::default());
         let bytes = Arc::new(AtomicU64::new(0));
         let carrier = Carrier {
             period: stop.child_token(),
@@ -100,11 +119,12 @@ impl Link {
             ended: mpsc::channel(256),
             bytes: bytes.clone(),
             state: tx,
+            weather: forecast,
             options,
             stop,
         };
         tokio::spawn(carrier.run(listener, switched));
-        Ok(Link { addr, state, switch, bytes })
+        Ok(Link { addr, state, switch, weather, bytes })
     }
 
     /// Where it listens.
@@ -130,10 +150,21 @@ impl Link {
     /// Takes the link down or up by hand; returns once it is so.
     pub async fn set_up(&self, up: bool) {
         let mut state = self.state.clone();
-        if self.switch.send(up).await.is_ok() {
+        if self.switch.send(Switch::Up(up)).await.is_ok() {
             // An error means that the link has been stopped: it is down for good.
             let _ = state.wait_for(|state| state.up == up).await;
         }
+    }
+
+    /// Resets the connections that are open; new ones are carried.
+    pub async fn cut(&self) {
+        // An error means that the link has been stopped, and its connections with it.
+        let _ = self.switch.send(Switch::Cut).await;
+    }
+
+    /// Changes the weather, for open connections too.
+    pub fn set_weather(&self, weather: Weather) {
+        self.weather.send_replace(weather);
     }
 }
 
@@ -155,10 +186,11 @@ struct Carrier {
     began: Instant,
     ended: (mpsc::Sender<End>, mpsc::Receiver<End>),
     bytes: Arc<AtomicU64>,
+    weather: watch::Receiver<Weather>,
 }
 
 impl Carrier {
-    async fn run(mut self, listener: TcpListener, mut switched: mpsc::Receiver<bool>) {
+    async fn run(mut self, listener: TcpListener, mut switched: mpsc::Receiver<Switch>) {
         let mut changes = Vec::new();
         for outage in &self.options.outages {
             changes.push((outage.after.to_std(), false));
@@ -175,7 +207,10 @@ impl Carrier {
                         self.switch(up);
                     }
                 }
-                Some(up) = switched.recv() => self.switch(up),
+                Some(switch) = switched.recv() => match switch {
+                    Switch::Up(up) => self.switch(up),
+                    Switch::Cut => self.cut(),
+                },
                 Some(end) = self.ended.1.recv() => self.count(end),
                 Ok((client, _)) = listener.accept() => self.take(client),
             }
@@ -197,6 +232,12 @@ impl Carrier {
         });
     }
 
+    fn cut(&mut self) {
+        if self.state.borrow().up {
+            std::mem::replace(&mut self.period, self.stop.child_token()).cancel();
+        }
+    }
+
     fn count(&self, end: End) {
         self.state.send_modify(|state| match end {
             End::Closed => {}
@@ -212,10 +253,11 @@ impl Carrier {
             return;
         }
         self.state.send_modify(|state| state.carried += 1);
-        let (options, bytes) = (self.options.clone(), self.bytes.clone());
+        let (target, bytes) = (self.options.target, self.bytes.clone());
         let (period, ended) = (self.period.clone(), self.ended.0.clone());
+        let weather = self.weather.clone();
         tokio::spawn(async move {
-            let end = carry(client, &options, &bytes, &period).await;
+            let end = carry(client, target, &weather, &bytes, &period).await;
             // The carrier may be gone: then nobody counts any more.
             let _ = ended.send(end).await;
         });
@@ -236,13 +278,14 @@ fn reset(stream: &TcpStream) {
 
 async fn carry(
     mut client: TcpStream,
-    options: &LinkOptions,
+    target: SocketAddr,
+    weather: &watch::Receiver<Weather>,
     bytes: &AtomicU64,
     period: &CancellationToken,
 ) -> End {
     let connect = tokio::select! {
         () = period.cancelled() => { reset(&client); return End::Cut; }
-        connected = TcpStream::connect(options.target) => connected,
+        connected = TcpStream::connect(target) => connected,
     };
     let Ok(mut target) = connect else {
         reset(&client);
@@ -252,8 +295,8 @@ async fn carry(
     let end = {
         let (client_in, client_out) = client.split();
         let (target_in, target_out) = target.split();
-        let there = forward(client_in, target_out, options, bytes);
-        let back = forward(target_in, client_out, options, bytes);
+        let there = forward(client_in, target_out, weather.clone(), |w| w.silent_there, bytes);
+        let back = forward(target_in, client_out, weather.clone(), |w| w.silent_back, bytes);
         tokio::select! {
             () = period.cancelled() => End::Cut,
             _ = async { tokio::join!(there, back) } => End::Closed,
@@ -270,15 +313,18 @@ async fn carry(
 async fn forward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut from: R,
     mut to: W,
-    options: &LinkOptions,
+    mut weather: watch::Receiver<Weather>,
+    silent: impl Fn(&Weather) -> bool,
     bytes: &AtomicU64,
 ) {
     let mut chunk = vec![0; 16 * 1024];
     while let Ok(read) = from.read(&mut chunk).await {
-        let slow = options.bytes_per_s.map_or(Duration::ZERO, |rate| {
+        // An error means that the link is gone: then so is this connection.
+        let Ok(now) = weather.wait_for(|w| !silent(w)).await.map(|w| *w) else { return };
+        let slow = now.bytes_per_s.map_or(Duration::ZERO, |rate| {
             Duration::from_micros(read as u64 * 1_000_000 / rate.max(1))
         });
-        let wait = options.latency + slow;
+        let wait = now.latency + slow;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

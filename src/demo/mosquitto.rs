@@ -1,14 +1,16 @@
 //! A Mosquitto of our own: started on a free loopback port with a config file of ours, ended when dropped.
 //!
-//! `cli/bench` and tests use it where the program is installed (Debian package `mosquitto`). It touches no Mosquitto that
-//! is already running.
+//! `cli/bench`, `torture` and tests use it where the program is installed (Debian package `mosquitto`). It touches no
+//! Mosquitto that is already running.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::DemoError;
 use crate::time::monotonic;
@@ -17,6 +19,13 @@ use crate::time::monotonic;
 const PLACES: [&str; 3] = ["mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
 /// Tells folders of several in one process apart.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// What it has on disk.
+#[derive(Clone, Copy, Debug)]
+enum Keeps {
+    Nothing,
+    Sessions,
+}
 
 /// A running Mosquitto.
 #[derive(Debug)]
@@ -30,8 +39,15 @@ impl Mosquitto {
     /// Starts one that keeps nothing on disk and lets `in_flight` messages a client be unacknowledged. `None` where it
     /// is not installed.
     pub fn start(in_flight: u16) -> Result<Option<Mosquitto>, DemoError> {
-        let failed =
-            |source| DemoError::Listen { what: "mosquitto", addr: "127.0.0.1".to_owned(), source };
+        Mosquitto::start_with(in_flight, Keeps::Nothing)
+    }
+
+    /// The same, but it keeps sessions and messages over a [`Mosquitto::stop`] in good order.
+    pub fn start_lasting(in_flight: u16) -> Result<Option<Mosquitto>, DemoError> {
+        Mosquitto::start_with(in_flight, Keeps::Sessions)
+    }
+
+    fn start_with(in_flight: u16, keeps: Keeps) -> Result<Option<Mosquitto>, DemoError> {
         let folder = std::env::temp_dir().join(format!(
             "forebay-mosquitto-{}-{}",
             std::process::id(),
@@ -42,7 +58,7 @@ impl Mosquitto {
         for _ in 0..5 {
             let port = free_port().map_err(failed)?;
             let config = folder.join("mosquitto.conf");
-            std::fs::write(&config, settings(port, in_flight)).map_err(failed)?;
+            std::fs::write(&config, settings(port, in_flight, keeps, &folder)).map_err(failed)?;
             let Some(child) = spawn(&config).map_err(failed)? else {
                 let _ = std::fs::remove_dir_all(&folder);
                 return Ok(None);
@@ -57,9 +73,32 @@ impl Mosquitto {
         Err(failed(source))
     }
 
+    /// Ends it as an operator would, and waits until it has saved what it keeps.
+    pub fn stop(&mut self) -> Result<(), DemoError> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .map_err(io::Error::from)
+            .and_then(|()| self.child.wait().map(drop))
+            .map_err(failed)
+    }
+
+    /// Starts it again after [`Mosquitto::stop`], on the same port.
+    pub fn go(&mut self) -> Result<(), DemoError> {
+        let child = spawn(&self.folder.join("mosquitto.conf")).map_err(failed)?;
+        self.child = child.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        if self.answers().map_err(failed)? {
+            return Ok(());
+        }
+        Err(failed(io::Error::other("it does not come back")))
+    }
+
     /// `mqtt://127.0.0.1:PORT`, for both protocol versions.
     pub fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its process.
@@ -92,9 +131,20 @@ impl Drop for Mosquitto {
     }
 }
 
-fn settings(port: u16, in_flight: u16) -> String {
+fn failed(source: io::Error) -> DemoError {
+    DemoError::Listen { what: "mosquitto", addr: "127.0.0.1".to_owned(), source }
+}
+
+fn settings(port: u16, in_flight: u16, keeps: Keeps, folder: &Path) -> String {
+    let keeps = match keeps {
+        Keeps::Nothing => "persistence false".to_owned(),
+        // Run by root it would drop its rights, and then not reach the folder.
+        Keeps::Sessions => {
+            format!("user root\npersistence true\npersistence_location {}/", folder.display())
+        }
+    };
     format!(
-        "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n\
+        "listener {port} 127.0.0.1\nallow_anonymous true\n{keeps}\nlog_type none\n\
          max_inflight_messages {in_flight}\nmax_queued_messages 0\nset_tcp_nodelay true\n"
     )
 }
@@ -103,7 +153,7 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-fn spawn(config: &std::path::Path) -> io::Result<Option<Child>> {
+fn spawn(config: &Path) -> io::Result<Option<Child>> {
     for program in PLACES {
         let mut command = Command::new(program);
         command.arg("-c").arg(config).stdin(Stdio::null());

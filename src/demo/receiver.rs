@@ -48,8 +48,8 @@ pub struct Received {
     pub bytes: u64,
 }
 
-/// A running receiver; it ends with its [`CancellationToken`].
-#[derive(Debug)]
+/// A running receiver; it ends with its [`CancellationToken`]. Clones are the same one.
+#[derive(Clone, Debug)]
 pub struct Receiver {
     addr: SocketAddr,
     counts: watch::Receiver<Received>,
@@ -63,6 +63,7 @@ enum Letter {
     Alarms(oneshot::Sender<Vec<AlarmRecord>>),
     Keep(usize),
     Records(oneshot::Sender<Vec<Record>>),
+    Take(oneshot::Sender<Vec<Record>>),
 }
 
 struct Parcel {
@@ -140,6 +141,15 @@ impl Receiver {
     pub async fn records(&self) -> Vec<Record> {
         let (tx, rx) = oneshot::channel();
         if self.desk.send(Letter::Records(tx)).await.is_err() {
+            return Vec::new();
+        }
+        rx.await.unwrap_or_default()
+    }
+
+    /// The records kept so far, which are kept no longer: for those who watch a long run.
+    pub async fn take(&self) -> Vec<Record> {
+        let (tx, rx) = oneshot::channel();
+        if self.desk.send(Letter::Take(tx)).await.is_err() {
             return Vec::new();
         }
         rx.await.unwrap_or_default()
@@ -239,6 +249,9 @@ impl Desk {
                 Letter::Keep(count) => self.kept_max = count,
                 Letter::Records(reply) => {
                     let _ = reply.send(self.kept.clone());
+                }
+                Letter::Take(reply) => {
+                    let _ = reply.send(std::mem::take(&mut self.kept));
                 }
             }
         }

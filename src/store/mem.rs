@@ -1,9 +1,12 @@
 //! A [`Kv`] in memory that can lose power: what the tests of the store run on.
 //!
 //! [`MemKv::crash`] does to unflushed writes what a disk may do: each key by itself comes back as any version since
-//! the last flush, and a key that was new may come back cut short. [`MemKv::fail_after`] makes a later write fail.
+//! the last flush, and a key that was new may come back cut short. [`MemKv::fail_after`] makes a later write fail. [`tear`]
+//! does the same to the files beside it.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -82,6 +85,28 @@ impl Inner {
         versions.push(value.map(<[u8]>::to_vec));
         old
     }
+}
+
+/// The power goes: does to files what a disk may do to what was not synced. Each (with how much of it is durable, as
+/// `Ledger::unsynced` gives them) comes back with any length beyond that, or with its length and without its bytes, or
+/// not at all where nothing of it was durable.
+pub fn tear(unsynced: &[(PathBuf, u64)], pick: &mut dyn FnMut(usize) -> usize) -> io::Result<()> {
+    for (path, durable) in unsynced {
+        let Ok(mut bytes) = fs::read(path) else { continue };
+        let durable = usize::try_from(*durable).unwrap_or(usize::MAX).min(bytes.len());
+        let kept = durable + pick(bytes.len() - durable + 1);
+        match pick(4) {
+            0 => {}
+            1 => bytes.get_mut(kept..).unwrap_or_default().fill(0),
+            _ => bytes.truncate(kept),
+        }
+        if durable == 0 && pick(4) == 0 {
+            fs::remove_file(path)?;
+        } else {
+            fs::write(path, bytes)?;
+        }
+    }
+    Ok(())
 }
 
 impl Kv for MemKv {

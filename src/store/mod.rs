@@ -41,7 +41,7 @@ pub use block::Key;
 pub use error::StoreError;
 pub use kv::{Kv, Pair, SledKv};
 pub use ledger::{Committed, Durability, Ledger, Resumed};
-pub use mem::MemKv;
+pub use mem::{MemKv, tear};
 pub use meter::{LaneStats, Meter, StoreStats, Written};
 pub use open::{Recovered, Store, StoreOptions};
 pub use outbox::Outbox;

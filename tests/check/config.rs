@@ -189,4 +189,8 @@ fn limits_that_do_not_fit_on_the_disk() {
     ] {
         assert!(told.contains(part), "{part} is not in\n{told}");
     }
+    // A node that has a store must start on a disk that has filled up: only then can it make room.
+    let told = node(&[("config.toml", config), ("forebay-data/journal/1.journal", "x")]);
+    assert!(told.contains("warning: the store's limits do not fit on its disk"), "{told}");
+    assert!(!told.contains("error:"), "{told}");
 }

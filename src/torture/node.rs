@@ -1,0 +1,116 @@
+//! The node as a child process: started, asked, killed, and started again.
+//!
+//! `campaign` uses it. A child is killed when it is dropped. It does not decide when.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::time::monotonic;
+
+/// How long it may take to answer a question, and how often it is asked.
+const ANSWER: Duration = Duration::from_secs(2);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub(super) struct Recipe {
+    pub(super) program: PathBuf,
+    pub(super) config: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) address: SocketAddr,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub(super) struct Node {
+    child: Child,
+    address: SocketAddr,
+    /// When it was started.
+    pub(super) since: Instant,
+}
+
+impl Recipe {
+    /// `forebay run`, with no settings from outside.
+    pub(super) fn start(&self) -> io::Result<Node> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.program);
+        command.args(["run", "--config"]).arg(&self.config);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FOREBAY_") {
+                command.env_remove(name);
+            }
+        }
+        let since = monotonic();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        Ok(Node { child, address: self.address, since })
+    }
+}
+
+impl Node {
+    /// Whether it has ended by itself.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Whether it says that it takes readings.
+    pub(super) async fn is_ready(&self) -> bool {
+        get(self.address, "/readyz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.0 200"))
+    }
+
+    /// Its numbers, by name with labels; empty while it does not answer.
+    pub(super) async fn metrics(&self) -> BTreeMap<String, f64> {
+        let text = get(self.address, "/metrics").await.unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+        lines.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?))).collect()
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM: whether it stopped in good order within this time.
+    pub(super) async fn stop(mut self, within: Duration) -> bool {
+        if kill_process(Pid::from_child(&self.child), Signal::TERM).is_err() {
+            return false;
+        }
+        let due = monotonic() + within;
+        while monotonic() < due {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.success();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// HTTP/1.0, so that the answer ends with the connection.
+async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    tokio::time::timeout(ANSWER, asked).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
