@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::core::Messages;
-use self::core::{Core, Route};
+use self::core::{Core, Ear, Route};
 use self::recovery::Ready;
 use self::refusals::Refusals;
 pub use self::status::{CoreView, counts};
@@ -185,6 +185,7 @@ impl Node {
             ledger: store.ledger,
             inbox: opened.inbox,
             acks: opened.acks,
+            ear: Ear::new(opened.status.clone()),
             orders,
             routes: parts.routes,
             committed,
@@ -226,8 +227,7 @@ impl Node {
         if let Some(listener) = parts.listener {
             tasks.serve(listener, hub.clone(), metrics, status.clone(), operators);
         }
-        let runtime = parts.runtime;
-        let uplink = uplink.map(|u| u.2);
+        let (runtime, uplink) = (parts.runtime, uplink.map(|u| u.2));
         Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, uplink, tasks })
     }
 
