@@ -18,7 +18,7 @@ fn stages(c: &mut Criterion) {
         pipeline: "pump",
         assets: &first.assets,
         tick: Tick { seq: seq as u64, now: Timestamp(0) },
-        started: false,
+        deaf: false,
         ended: false,
     };
     let mut flows: Vec<Flow> = (0..TICKS)

@@ -240,8 +240,8 @@ impl Pipeline {
         effects.account.pending = self.account.pending;
         let assets = std::mem::take(&mut self.assets);
         let name = self.name.clone();
-        let started = input.iter().any(|i| i.route == Input::START);
-        let around = Around { node, pipeline: &name, assets: &assets.assets, tick, started, ended };
+        let deaf = input.iter().any(|i| i.route == Input::DEAF);
+        let around = Around { node, pipeline: &name, assets: &assets.assets, tick, deaf, ended };
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.obey(&orders, &around, &mut effects, answers);
             self.run(readings, &around, &mut effects)
@@ -380,7 +380,7 @@ impl Engine {
                 pipeline: &p.name,
                 assets: &p.assets.assets,
                 tick: self.tick,
-                started: false,
+                deaf: false,
                 ended: false,
             };
             p.stages.iter().flat_map(move |s| s.stage.standing(&around))

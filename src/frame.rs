@@ -96,8 +96,8 @@ impl Readings {
 }
 
 /// What one door brought in one tick: readings, and the assets that their `asset` column points into; or, from the
-/// operators' door, commands; or nothing but that the process has started. Complete in itself, so that a journal entry
-/// needs nothing before it.
+/// operators' door, commands; or nothing but that the broker could not be heard. Complete in itself, so that a journal
+/// entry needs nothing before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// The route's name: schema, topics and format as one string (`pipeline::Route`).
@@ -114,12 +114,13 @@ impl Input {
     /// The name of the operators' door.
     pub const OPERATORS: &str = "operators";
 
-    /// The name of the door through which the node says that it has just started.
-    pub const START: &str = "start";
+    /// The name of the door through which the node says that it could not hear its broker.
+    pub const DEAF: &str = "deaf";
 
-    /// The input of the first tick of a process: what the stages have been waiting for may have come meanwhile.
-    pub fn of_start() -> Input {
-        Input { route: Input::START.into(), ..Input::default() }
+    /// The input of a tick before which the broker could not be heard, for all or a part of the time: the node was
+    /// stopped, or had no connection. What the stages wait for may stand in the broker's queue.
+    pub fn of_deafness() -> Input {
+        Input { route: Input::DEAF.into(), ..Input::default() }
     }
 
     /// The input of a tick's commands.

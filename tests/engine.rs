@@ -114,6 +114,20 @@ fn memory_returns_to_the_same_settings_only() {
 }
 
 #[test]
+fn readings_that_come_again_are_used_once_and_the_last_32_are_known_as_such() {
+    let spec = spec(STAGES);
+    let mut engine = engine(&spec);
+    for _ in 0..2 {
+        engine.step(input(&spec, &readings(0..60, 1.0)), Timestamp(0));
+    }
+    engine.finish();
+    // The last three waited for their watermark, and were known whatever their number.
+    let books = engine.pipelines()[0].account();
+    assert_eq!((books.received, books.used, books.gap()), (120, 60, 0));
+    assert_eq!((books.duplicates, books.late), (32 + 3, 25));
+}
+
+#[test]
 fn readings_of_other_routes_are_left_alone() {
     let spec = spec(STAGES);
     let mut engine = engine(&spec);

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use edge::bytes::BytesBroker;
 use edge::{PATIENCE, subscribe, until};
-use forebay::config::MqttVersion;
+use forebay::config::{MqttConfig, MqttVersion};
 use forebay::demo::broker::Broker;
 use forebay::feed::mqtt::{FeedCounts, MqttFeed};
 use forebay::link::LinkStatus;
@@ -70,12 +71,12 @@ struct Feed {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn start(broker: &Broker, version: MqttVersion, waiting: usize) -> Feed {
+fn start(config: &MqttConfig, waiting: usize) -> Feed {
     let (events, receiver) = broadcast::channel(waiting);
     let (writer, status) = watch::channel(LinkStatus::Connecting);
     let counts = Arc::new(FeedCounts::default());
     let stop = CancellationToken::new();
-    let feed = MqttFeed::new(&broker.client(version), "gw", TOPIC, counts.clone()).unwrap();
+    let feed = MqttFeed::new(config, "gw", TOPIC, counts.clone()).unwrap();
     let task = tokio::spawn(feed.run(receiver, |record| record, writer, stop.clone()));
     Feed { events, status, counts, stop, task }
 }
@@ -90,7 +91,7 @@ async fn next(received: &mut mpsc::Receiver<(String, Vec<u8>, bool)>) -> (String
 async fn scores_and_alarms_are_flat_and_kept_for_dashboards_that_come_later() {
     for version in [MqttVersion::V311, MqttVersion::V5] {
         let broker = Broker::start(None).unwrap();
-        let feed = start(&broker, version, 100);
+        let feed = start(&broker.client(version), 100);
         feed.events.send(score("pump-1", 1)).unwrap();
         feed.events.send(score("pump-1", 2)).unwrap();
         feed.events.send(alarm("a/b+", "wear", AlarmState::Unacknowledged)).unwrap();
@@ -124,7 +125,7 @@ async fn scores_and_alarms_are_flat_and_kept_for_dashboards_that_come_later() {
 async fn a_broker_that_is_away_costs_old_events_and_leaves_no_stale_alarm() {
     let broker = Broker::start(None).unwrap();
     let (v4, v5) = broker.ports();
-    let feed = start(&broker, MqttVersion::V311, 8);
+    let feed = start(&broker.client(MqttVersion::V311), 8);
     feed.events.send(alarm("pump-1", "wear", AlarmState::Unacknowledged)).unwrap();
     until("it is published", || feed.counts.published.load(Relaxed) == 2).await;
     drop(broker);
@@ -147,6 +148,23 @@ async fn a_broker_that_is_away_costs_old_events_and_leaves_no_stale_alarm() {
         alarm_again |= topic.ends_with("/alarm/wear");
     }
     assert!(feed.counts.skipped.load(Relaxed) >= 80, "what was skipped is counted");
+    feed.stop.cancel();
+    feed.task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_the_broker_is_skipped_and_costs_no_connection() {
+    let mut fake = BytesBroker::start(MqttVersion::V5).await;
+    fake.properties = &[0x27, 0, 0, 2, 0]; // packets of 512 bytes
+    let feed = start(&MqttConfig { url: fake.url(), ..MqttConfig::default() }, 100);
+    fake.accept(false, &[], Vec::new()).await;
+    let large = "x".repeat(300);
+    for name in [large.as_str(), "wear", large.as_str(), "leak"] {
+        feed.events.send(alarm("pump-1", name, AlarmState::Unacknowledged)).unwrap();
+    }
+    until("the others are published", || feed.counts.published.load(Relaxed) == 4).await;
+    assert_eq!(feed.counts.skipped.load(Relaxed), 2);
+    assert!(feed.status.borrow().is_ready());
     feed.stop.cancel();
     feed.task.await.unwrap();
 }

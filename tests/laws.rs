@@ -286,7 +286,7 @@ proptest! {
             second.replay(*tick, input.clone());
         }
         let last = before.last().map_or(ticks[0].1, |tick| tick.1);
-        let start = (vec![Input::of_start()], last);
+        let start = (vec![Input::of_deafness()], last);
         for (tick, now) in std::iter::once(start).chain(after.iter().cloned()) {
             let step = second.step(tick, now.plus(pause));
             records.extend(step.records);

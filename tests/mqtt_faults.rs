@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use edge::bytes::{BytesBroker, publish_packet};
 use edge::door::{Door, Engine};
-use edge::{Mosquitto, publish, publish_retained, until};
+use edge::{Mosquitto, PATIENCE, publish, publish_retained, until};
 use forebay::config::{MqttConfig, MqttVersion};
-use forebay::time::{Span, now};
+use forebay::time::{Span, monotonic, now};
 use node_kit::brokers::{Local, VERSIONS};
 use node_kit::{Node, Site, broker};
 use rumqttc::QoS;
@@ -33,10 +33,11 @@ fn message(pump: usize, ts: i64) -> (String, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_with_one_client_id_are_named_and_do_not_fight_for_ever() {
-    let Some(broker) = Mosquitto::start(PLAIN) else { return };
-    for version in VERSIONS {
+    for (local, version) in Local::all().iter().flat_map(|l| VERSIONS.map(|v| (l, v))) {
         let id = edge::unique("twin");
-        let config = MqttConfig { client_id: Some(id.clone()), ..broker.client(version) };
+        let url = local.url(version);
+        let config =
+            MqttConfig { client_id: Some(id.clone()), url, version, ..MqttConfig::default() };
         let first = Door::open(config.clone(), &["plant/#"], Engine::Releases);
         first.up().await;
         let second = Door::open(config, &["plant/#"], Engine::Releases);
@@ -51,9 +52,30 @@ async fn two_nodes_with_one_client_id_are_named_and_do_not_fight_for_ever() {
         }
         second.close().await;
         first.up().await;
-        publish(broker.port, QoS::AtLeastOnce, vec![("plant/a".into(), b"1".to_vec())]).await;
+        publish(local.port(), QoS::AtLeastOnce, vec![("plant/a".into(), b"1".to_vec())]).await;
         until("the other goes on", || first.payloads().contains(&"1".to_owned())).await;
         first.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_one_name_say_so_and_leave_the_broker_in_peace() {
+    let Some(mosquitto) = Mosquitto::start(&format!("{PLAIN}\nlog_type all")) else { return };
+    let sites = [Site::new(), Site::new()];
+    for site in &sites {
+        site.config(&broker(&mosquitto.client(V5).url, V5), "");
+    }
+    let nodes = [0, 1].map(|n| Node::start(&sites[n]));
+    let named = |node: &Node| node.has_logged("does another client have the client id");
+    until("both say it", || nodes.iter().all(named)).await;
+    let log = std::fs::read_to_string(mosquitto.dir.path().join("log")).unwrap();
+    for client in ["forebay-test-node", "forebay-test-node-feed"] {
+        let made = log.matches(&format!(" as {client} (")).count();
+        assert!((2..=16).contains(&made), "{client} came {made} times");
+    }
+    for node in nodes {
+        assert!(node.logged("feed is down") <= 1, "{}", node.log());
+        node.stop().await.fine();
     }
 }
 
@@ -129,6 +151,49 @@ async fn what_is_sent_again_is_used_once_and_counted_also_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_or_an_outage_of_any_length_makes_nothing_late() {
+    tokio::join!(nothing_is_late(true), nothing_is_late(false));
+}
+
+/// What waits for its watermark waits for longer than `idle`, while the node is stopped or the broker away; what the
+/// broker still has belongs before it.
+async fn nothing_is_late(stopped: bool) {
+    let mut fake = BytesBroker::start(V311).await;
+    let site = Site::new();
+    site.config(&broker(&fake.url(), V311), ALONE);
+    let path = site.path("pipelines/pump.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(r#"idle = "10m""#, r#"idle = "8s""#)).unwrap();
+    let start = now().minus(Span::seconds(60)).0;
+    let packet = |tenths: i64| {
+        let (topic, payload) = message(1, start + 100_000 * tenths);
+        publish_packet(V311, tenths as u16, &topic, &payload, false)
+    };
+    let node = Node::start(&site);
+    fake.accept(false, &[1], [packet(10), packet(20), packet(35)].concat()).await;
+    fake.acknowledged(3).await;
+    fake.cut();
+    let since = now();
+    let long = until("it is long", || now().since(since) > Span::seconds(9));
+    let node = if stopped {
+        node.stop().await.fine();
+        long.await;
+        Node::start(&site)
+    } else {
+        long.await;
+        node
+    };
+    fake.accept(true, &[1], packet(25)).await;
+    fake.acknowledged(1).await;
+    until("it is counted", || node.count("readings_received") == 8).await;
+    assert_eq!(node.count("readings_late"), 0);
+    // Once the broker is heard, silence counts again.
+    let pending = || node.metric("forebay_readings_pending{pipeline=\"pump\"}");
+    until("what waits is taken as complete", || pending() == 0).await;
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn packet_ids_that_start_again_acknowledge_nothing_else() {
     for version in VERSIONS {
         let mut fake = BytesBroker::start(version).await;
@@ -200,15 +265,19 @@ async fn a_broker_that_ignores_the_window_costs_the_connection_and_no_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_brokers_terms_cost_is_said() {
     let mut fake = BytesBroker::start(V5).await;
-    fake.session_expiry = Some(60);
+    // A session of 60 s, 10 publishes under way, QoS 0, packets of 300 bytes.
+    fake.properties = &[0x11, 0, 0, 0, 60, 0x21, 0, 10, 0x24, 0, 0x27, 0, 0, 1, 44];
     let site = Site::new();
     site.config(&broker(&fake.url(), V5), ALONE);
     let node = Node::start(&site);
     fake.accept(false, &[0x87], Vec::new()).await;
-    until("the session's time is told", || {
-        node.has_logged("keeps this node's session for less time") && node.has_logged("kept=1m")
-    })
-    .await;
+    let costs = [
+        "it keeps this node's session for 1m, not",
+        "it takes 10 publishes before",
+        "it knows QoS 0 only",
+        "it takes packets up to 300 bytes",
+    ];
+    until("its terms are told", || costs.iter().all(|cost| node.has_logged(cost))).await;
     until("a refused subscription is too", || {
         node.has_logged("the broker refused a subscription") && node.has_logged("not authorized")
     })
@@ -220,6 +289,7 @@ async fn what_a_brokers_terms_cost_is_said() {
     fake.cut();
     fake.accept(false, &[1], Vec::new()).await;
     until("a lost session is told", || node.has_logged("has forgotten this node's session")).await;
+    assert_eq!(node.logged("the broker's terms cost something"), 4, "once");
     node.stop().await.fine();
 
     // Whatever a client says, rumqttd has no more than a hundred under way.
@@ -227,10 +297,17 @@ async fn what_a_brokers_terms_cost_is_said() {
     site.config(&broker(&local.url(V5), V5), "");
     let mut node = Node::start(&site);
     node.ready(200).await;
-    let start = now().minus(Span::seconds(3600)).0;
-    let messages = (0..5000).map(|n| message(n % 50, start + 1000 * n as i64)).collect();
-    publish(local.port(), QoS::AtLeastOnce, messages).await;
-    until("the broker's window is told", || node.logged("share one sync of the disk") == 1).await;
+    let (start, due) = (now().minus(Span::seconds(3600)).0, monotonic() + PATIENCE);
+    let told = || node.logged("share one sync of the disk");
+    for round in 0.. {
+        let messages = (0..1000).map(|n| message(n % 50, start + 1000 * (round * 1000 + n) as i64));
+        publish(local.port(), QoS::AtLeastOnce, messages.collect()).await;
+        if told() > 0 {
+            break;
+        }
+        assert!(monotonic() < due, "the broker's window was not told");
+    }
+    assert_eq!(told(), 1);
     node.stop().await.fine();
 }
 

@@ -186,7 +186,13 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "FILE", help_heading = "MQTT")]
     pub ca: Option<PathBuf>,
     /// What finished files are; both where both are named.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "parquet", value_name = "FORMAT")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "parquet",
+        value_name = "FORMAT"
+    )]
     pub format: Vec<KeptFormat>,
     /// A file is finished at so many bytes of NDJSON.
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]

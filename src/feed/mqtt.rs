@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -16,13 +17,15 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MqttConfig;
-use crate::link::mqtt::{Client, Dial, Gone, Qos, Role};
+use crate::link::mqtt::{Dial, Gone, Qos, Role};
 use crate::link::pump::Pump;
 use crate::link::topic::{Names, Template, below};
 use crate::link::{Backoff, LinkStatus, SetupError};
 use crate::record::{AlarmRecord, AlarmState, Record, ScoreRecord};
-use crate::time::{Span, now};
+use crate::time::{Span, monotonic, now};
 
+/// A connection that held this long was a good one: the next wait starts small again.
+const STEADY_AFTER: Duration = Duration::from_mins(2);
 /// Publishes on the way at a time.
 const WINDOW: u16 = 64;
 /// Topics whose latest alarm is remembered: one an asset, and one an alarm of it.
@@ -75,15 +78,15 @@ impl MqttFeed {
         stop: CancellationToken,
     ) {
         let mut backoff = Backoff::new(Span::seconds(30));
-        let mut down = None;
+        let (mut down, mut told) = (None, false);
         loop {
+            let began = monotonic();
             let opened = tokio::select! {
                 opened = Pump::open(&self.dial, 1, |_| false) => opened,
                 () = stop.cancelled() => break,
             };
             let error = match opened {
                 Ok(pump) => {
-                    backoff.reset();
                     if down.take().is_some() {
                         tracing::info!(broker = self.dial.url(), "the MQTT feed works again");
                     }
@@ -97,12 +100,15 @@ impl MqttFeed {
                 }
                 Err(error) => error.to_string(),
             };
-            let (since, retries) = if let Some((since, retries)) = down {
-                (since, retries + 1)
-            } else {
+            // One that was short may have been ended by another client of this name, which would not stop by itself.
+            if began.elapsed() >= STEADY_AFTER {
+                backoff.reset();
+                told = false;
+            }
+            let (since, retries) = down.map_or((now(), 0), |(since, retries)| (since, retries + 1));
+            if !std::mem::replace(&mut told, true) {
                 tracing::warn!(broker = self.dial.url(), error, "the MQTT feed is down");
-                (now(), 0)
-            };
+            }
             down = Some((since, retries));
             status.send_replace(LinkStatus::Down { since, error, retries });
             if tokio::time::timeout(backoff.wait(), stop.cancelled()).await.is_ok() {
@@ -129,7 +135,7 @@ impl MqttFeed {
             tokio::select! {
                 event = events.recv() => match event {
                     // An error here is said by the pump in a moment.
-                    Ok(event) => drop(self.publish(&pump.client, record(&event)).await.ok()),
+                    Ok(event) => drop(self.publish(&pump, record(&event)).await.ok()),
                     Err(RecvError::Lagged(count)) => {
                         self.counts.skipped.fetch_add(count, Ordering::Relaxed);
                     }
@@ -150,7 +156,7 @@ impl MqttFeed {
         None
     }
 
-    async fn publish(&mut self, client: &Client, record: &Record) -> Result<(), Gone> {
+    async fn publish(&mut self, pump: &Pump, record: &Record) -> Result<(), Gone> {
         let (names, qos, payload) = match record {
             Record::Score(score) => (
                 names(&score.node, &score.pipeline, &score.asset, "score"),
@@ -169,6 +175,13 @@ impl MqttFeed {
         if let Record::Alarm(alarm) = record {
             // An asset's topic has its last change, whichever alarm's; each alarm has a topic of its own below it.
             topics.push(below(&topics[0], &alarm.name));
+        }
+        // One that is too large would end the connection, and as an alarm every connection after it.
+        if !topics.iter().all(|topic| pump.terms.takes(topic, &payload)) {
+            self.counts.skipped.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        if qos == Qos::One {
             for topic in &topics {
                 if self.alarms.len() < ALARMS_MAX || self.alarms.contains_key(topic) {
                     self.alarms.insert(topic.clone(), payload.clone());
@@ -176,7 +189,7 @@ impl MqttFeed {
             }
         }
         for topic in topics {
-            client.publish(&topic, qos, true, payload.clone()).await?;
+            pump.client.publish(&topic, qos, true, payload.clone()).await?;
             self.counts.published.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())

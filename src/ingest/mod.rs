@@ -212,7 +212,13 @@ impl Hand {
             let waiting = self.waiting.unacknowledged.load(Ordering::Relaxed);
             let full = self.waiting.bytes.load(Ordering::Relaxed) + bytes > self.limits.bytes_max;
             if waiting >= self.limits.unacknowledged_max || full {
-                IngestCounts::add(&self.counts.dropped, 1);
+                if self.counts.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!(
+                        topic = delivery.topic,
+                        "the node is behind and drops QoS 0 messages, from now on counted only; what must not be lost \
+                         is published at QoS 1"
+                    );
+                }
                 return;
             }
             self.waiting.unacknowledged.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::MqttConfig;
 use crate::link::mqtt::{Client, Connection, Dial, Event, Lost, Message, Role};
+use crate::link::terms::Terms;
 use crate::link::{Backoff, LinkStatus, SetupError};
 use crate::store::Receipt;
 use crate::time::{Span, Timestamp, monotonic, now};
@@ -71,13 +72,8 @@ impl MqttSource {
     /// the engine thread has gone.
     pub async fn run(self, door: Door, stop: CancellationToken) {
         let Door { deliveries, current, status, counts, waiting, limits } = door;
-        let hand = Hand {
-            deliveries,
-            handful: Vec::new(),
-            waiting,
-            counts: Arc::clone(&counts),
-            limits,
-        };
+        let hand =
+            Hand { deliveries, handful: Vec::new(), waiting, counts: Arc::clone(&counts), limits };
         let mut session = Session {
             source: self,
             hand: Some(hand),
@@ -129,6 +125,8 @@ struct Subscribing {
     /// Filters still to be asked for; the first `asked` of them are in the packet on the way.
     todo: Vec<String>,
     asked: usize,
+    /// Whether these were refused before, and that was told.
+    again: bool,
     /// When an answer, or the next try of refused filters, is due.
     due: Option<Instant>,
 }
@@ -219,8 +217,8 @@ impl Session {
             () = self.stop.cancelled() => return End::Stopped,
         };
         match first {
-            Ok(Event::Connected { session_present, session_expiry }) => {
-                self.tell_terms(session_present, session_expiry);
+            Ok(Event::Connected { session_present, terms }) => {
+                self.tell_terms(session_present, &terms);
                 self.opened(client, link, session_present, down).await
             }
             Ok(other) => End::Failed(format!("the broker answered {other:?} to the connection")),
@@ -229,16 +227,12 @@ impl Session {
     }
 
     // What the broker's terms cost, once; and what a session that is gone has cost.
-    fn tell_terms(&self, session_present: bool, session_expiry: Option<Span>) {
+    fn tell_terms(&self, session_present: bool, terms: &Terms) {
         let (broker, asked) = (self.source.dial.url(), self.source.dial.session_expiry());
-        if let Some(kept) = session_expiry.filter(|kept| self.connection == 0 && *kept < asked) {
-            tracing::warn!(
-                broker,
-                %kept,
-                %asked,
-                "the broker keeps this node's session for less time than `mqtt.session_expiry`: after a longer \
-                 absence, what it held for the node is lost"
-            );
+        if self.connection == 0 {
+            for cost in terms.costs(asked) {
+                tracing::warn!(broker, cost, "the broker's terms cost something");
+            }
         }
         if self.subscribed && !session_present {
             tracing::warn!(
@@ -259,9 +253,9 @@ impl Session {
         self.connection += 1;
         IngestCounts::add(&self.counts.connections, 1);
         self.current.send_replace(Some((self.connection, client.clone())));
-        let mut subscribing = Subscribing { todo: Vec::new(), asked: 0, due: None };
+        let mut subscribing = Subscribing { todo: Vec::new(), asked: 0, again: false, due: None };
         if session_present && self.subscribed {
-            subscribing.todo = self.refused.drain(..).map(|(filter, _)| filter).collect();
+            subscribing.retry(&mut self.refused);
         } else {
             self.refused.clear();
             subscribing.todo.clone_from(&self.source.filters);
@@ -334,7 +328,7 @@ impl Session {
                     if subscribing.asked > 0 {
                         return Err(End::Failed("the broker did not answer a subscription".into()));
                     }
-                    subscribing.todo = self.refused.drain(..).map(|(filter, _)| filter).collect();
+                    subscribing.retry(&mut self.refused);
                     if subscribing.ask(client).await.is_err() {
                         // The poll is about to say why.
                         subscribing.due = None;
@@ -389,7 +383,13 @@ impl Session {
                 ),
                 Some(Ok(_)) => {}
                 Some(Err(why)) => {
-                    tracing::warn!(filter, why, "the broker refused a subscription");
+                    if !subscribing.again {
+                        tracing::warn!(
+                            filter,
+                            why,
+                            "the broker refused a subscription; it is tried again each minute"
+                        );
+                    }
                     self.refused.push((filter, why.clone()));
                 }
                 None => self.refused.push((filter, "the broker did not answer for it".into())),
@@ -432,6 +432,12 @@ impl Session {
 }
 
 impl Subscribing {
+    // What was refused, once more.
+    fn retry(&mut self, refused: &mut Vec<(String, String)>) {
+        self.todo = refused.drain(..).map(|(filter, _)| filter).collect();
+        self.again = true;
+    }
+
     // Asks for the next packet of filters, one packet at a time, so that answers need no matching.
     async fn ask(&mut self, client: &Client) -> Result<(), crate::link::mqtt::Gone> {
         if self.asked == 0 && !self.todo.is_empty() {

@@ -7,6 +7,7 @@
 pub mod mqtt;
 pub mod pump;
 pub mod secret;
+pub mod terms;
 pub mod tls;
 pub mod topic;
 mod v4;

@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 use crate::config::{MqttConfig, MqttVersion};
 use crate::time::Span;
 
+use super::terms::Terms;
 use super::{SetupError, secret, tls, v4, v5};
 
 /// Longest wait for a connection, and for a packet to get into the socket.
@@ -87,8 +88,8 @@ pub enum Event {
     Connected {
         /// Whether it still had this client's session.
         session_present: bool,
-        /// How long it keeps the session, where it says that it is another time than asked for (MQTT 5).
-        session_expiry: Option<Span>,
+        /// What it allows.
+        terms: Terms,
     },
     /// A message came.
     Message(Message),

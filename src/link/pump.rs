@@ -9,12 +9,15 @@ use tokio::task::JoinHandle;
 
 use super::SetupError;
 use super::mqtt::{Client, Connection, Dial, Event, Lost};
+use super::terms::Terms;
 
 /// A connection under way.
 #[derive(Debug)]
 pub struct Pump {
     /// Asks it to send.
     pub client: Client,
+    /// What the broker allows.
+    pub terms: Terms,
     /// What happened; the last entry says why it ended.
     pub events: mpsc::Receiver<Result<Event, Lost>>,
     task: JoinHandle<()>,
@@ -44,16 +47,16 @@ impl Pump {
     ) -> Result<Pump, PumpError> {
         let (client, mut connection) = dial.dial().await?;
         // Nothing is in flight before the first answer, so the caller may drop this.
-        match connection.poll().await? {
-            Event::Connected { .. } => {}
+        let terms = match connection.poll().await? {
+            Event::Connected { terms, .. } => terms,
             other => {
                 let why = format!("the broker answered {other:?} to the connection");
                 return Err(Lost::Broken(why).into());
             }
-        }
+        };
         let (sender, events) = mpsc::channel(capacity.max(1));
         let task = tokio::spawn(poll(connection, sender, wanted));
-        Ok(Pump { client, events, task })
+        Ok(Pump { client, terms, events, task })
     }
 }
 

@@ -12,6 +12,7 @@ use super::mqtt::{
     ACKNOWLEDGEMENTS_MAX, Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS,
     Options, Qos, Role,
 };
+use super::terms::Terms;
 
 pub(super) fn open(options: Options) -> (Client, Connection) {
     let mut settings = MqttOptions::new(options.client_id, options.host, options.port);
@@ -69,7 +70,7 @@ pub(super) fn event(event: rumqttc::Event) -> Event {
     match event {
         rumqttc::Event::Incoming(packet) => match packet {
             Packet::ConnAck(ack) => {
-                Event::Connected { session_present: ack.session_present, session_expiry: None }
+                Event::Connected { session_present: ack.session_present, terms: Terms::default() }
             }
             Packet::Publish(publish) => Event::Message(Message {
                 topic: publish.topic,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::Error as BytesError;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter, Packet, PubAckReason,
-    Publish, PublishProperties, SubscribeReasonCode,
+    ConnAckProperties, ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter, Packet,
+    PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
@@ -15,6 +15,7 @@ use super::mqtt::{
     ACKNOWLEDGEMENTS_MAX, Client, Connection, Content, Event, Gone, Lost, Message,
     NETWORK_TIMEOUT_SECONDS, Options, Qos, Refusal, Role,
 };
+use super::terms::Terms;
 use super::v4;
 use crate::time::Span;
 
@@ -96,7 +97,7 @@ pub(super) fn event(event: rumqttc::v5::Event) -> Event {
         rumqttc::v5::Event::Incoming(packet) => match packet {
             Packet::ConnAck(ack) => Event::Connected {
                 session_present: ack.session_present,
-                session_expiry: ack.properties.and_then(|p| p.session_expiry_interval).map(seconds),
+                terms: ack.properties.map_or_else(Terms::default, |p| terms(&p)),
             },
             Packet::Publish(publish) => Event::Message(Message {
                 topic: String::from_utf8(publish.topic.to_vec())
@@ -116,8 +117,14 @@ pub(super) fn event(event: rumqttc::v5::Event) -> Event {
     }
 }
 
-fn seconds(seconds: u32) -> Span {
-    Span::seconds(i64::from(seconds))
+fn terms(properties: &ConnAckProperties) -> Terms {
+    let seconds = |seconds: u32| Span::seconds(i64::from(seconds));
+    Terms {
+        session_expiry: properties.session_expiry_interval.map(seconds),
+        qos_max: properties.max_qos,
+        packet_max: properties.max_packet_size,
+        receive_max: properties.receive_max,
+    }
 }
 
 fn granted(code: SubscribeReasonCode) -> Result<u8, String> {

@@ -19,6 +19,7 @@ use crate::feed::HubHandle;
 use crate::feed::command::{Order, Orders};
 use crate::frame::Input;
 use crate::ingest::{Acks, Batch, Delivery, Inbox};
+use crate::link::LinkStatus;
 use crate::metrics::Metrics;
 use crate::record::{Record, Step};
 use crate::store::{Committed, Ledger, Receipts, Released, StoreError};
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) ledger: Ledger,
     pub(super) inbox: Inbox,
     pub(super) acks: Acks,
+    pub(super) ear: Ear,
     pub(super) orders: Orders,
     pub(super) routes: Vec<Route>,
     pub(super) committed: watch::Sender<Committed>,
@@ -56,6 +58,24 @@ pub(super) struct Core {
     pub(super) messages: Messages,
     pub(super) refusals: Refusals,
     pub(super) stop: CancellationToken,
+}
+
+/// Whether the broker can be heard.
+pub(super) struct Ear {
+    link: watch::Receiver<LinkStatus>,
+    /// Whether it could not since the last tick; at first, since the last process.
+    was_deaf: bool,
+}
+
+impl Ear {
+    /// That of a process that has just started.
+    pub(super) fn new(link: watch::Receiver<LinkStatus>) -> Ear {
+        Ear { link, was_deaf: true }
+    }
+
+    fn hears(&self) -> bool {
+        matches!(*self.link.borrow(), LinkStatus::Up { .. })
+    }
 }
 
 /// Messages at the door.
@@ -77,7 +97,6 @@ impl Core {
         // Dashboards start empty; what is on since before the start is not shown as over.
         let standing = self.engine.standing().into_iter().map(|s| Record::Alarm(s.record));
         self.hub.publish(standing.collect());
-        self.start()?;
         let mut checkpointed = now();
         let mut told = Timestamp::MIN;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
@@ -96,12 +115,6 @@ impl Core {
         self.checkpoint()?;
         self.tell();
         Ok(self.status.borrow().clone())
-    }
-
-    /// A tick of its own before all others: what was waited for when the last process ended is waited for again, since
-    /// the broker may hold it. In the journal, so that a recovery waits as long as this process did.
-    fn start(&mut self) -> Result<(), NodeError> {
-        self.step(vec![Input::of_start()], Receipts::new(), now(), monotonic())
     }
 
     /// When to come round even if nothing arrives.
@@ -124,8 +137,14 @@ impl Core {
             input.push(Input::of_commands(commands));
         }
         let due = self.engine.wake_at().is_some_and(|wake| wake <= at);
-        if input.is_empty() && receipts.is_empty() && !due {
+        let (hears, was_deaf) = (self.ear.hears(), self.ear.was_deaf);
+        self.ear.was_deaf = !hears;
+        if input.is_empty() && receipts.is_empty() && !due && !(hears && was_deaf) {
             return Ok(());
+        }
+        // Said in the journal, so that a recovery waits for assets as long as this process did.
+        if was_deaf || !hears {
+            input.push(Input::of_deafness());
         }
         self.step(input, receipts, at, closed)?;
         for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::core::Messages;
-use self::core::{Core, Route};
+use self::core::{Core, Ear, Route};
 use self::recovery::Ready;
 use self::refusals::Refusals;
 pub use self::status::{CoreView, counts};
@@ -184,6 +184,7 @@ impl Node {
             ledger: store.ledger,
             inbox: opened.inbox,
             acks: opened.acks,
+            ear: Ear::new(opened.status.clone()),
             orders,
             routes: parts.routes,
             committed,

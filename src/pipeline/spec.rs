@@ -170,8 +170,8 @@ pub struct TimeSpec {
     /// How long to wait for readings that come out of order. An asset's watermark is its latest event time, or the
     /// clock if that is behind it, less this.
     pub lateness: Span,
-    /// After this long without a reading, an asset's waiting readings are taken as complete. Counted anew when the
-    /// node starts.
+    /// After this long without a reading, an asset's waiting readings are taken as complete. Only time in which
+    /// the broker can be heard counts.
     pub idle: Span,
     /// A reading further ahead of the clock than this is rejected: the device's clock is wrong. One less far ahead
     /// waits until the clock has come to it.

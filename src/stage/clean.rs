@@ -39,7 +39,7 @@ struct AssetState {
     latest: Timestamp,
     /// No earlier reading is waited for.
     watermark: Timestamp,
-    /// When the last reading came or, if that is later, the process started; by the clock of the ticks.
+    /// When the last reading came, or the broker could not be heard, whichever is later; by the clock of the ticks.
     seen_at: Timestamp,
     /// Readings held back, over all series.
     waiting: u32,
@@ -275,7 +275,7 @@ impl Stage for Clean {
         for index in 0..readings.len() {
             self.take(&readings, index, around, effects);
         }
-        if around.started {
+        if around.deaf {
             for state in &mut self.assets {
                 state.seen_at = around.tick.now;
             }

@@ -131,8 +131,8 @@ pub struct Around<'a> {
     pub assets: &'a [Asset],
     /// The step.
     pub tick: Tick,
-    /// Whether the process has just started: the silence before it says nothing of the machines.
-    pub started: bool,
+    /// Whether the broker could not be heard before this tick: silence then says nothing of the machines.
+    pub deaf: bool,
     /// Whether the input has ended: every watermark is at its end.
     pub ended: bool,
 }

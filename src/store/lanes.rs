@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::record::{Lane, Step};
 
 use super::error::StoreError;
+use super::evict::Need;
 use super::kv::Kv;
 use super::marks::{self, Evicted, LOSS_ORDINAL, Loss};
 use super::meter::{Gone, Meter};
@@ -213,56 +214,72 @@ impl Lanes {
         Ok(())
     }
 
-    /// Evicts a lane's oldest closed segments until `bytes` are free, and says what went: the mark is durable, its
-    /// notice (number `number` on the alarm lane) is not written yet. `None`: there was nothing to evict.
-    pub(super) fn evict(
+    /// Marks a lane's oldest closed segments as evicted until `bytes` are free: nothing is gone before
+    /// [`Lanes::carry_out`]. `before` is the mark of the same tick that this one goes on from; number `number` on the
+    /// alarm lane is for its notice. `None`: there is nothing to evict that anybody waits for.
+    pub(super) fn mark(
         &self,
-        lane: Lane,
-        bytes: u64,
-        reason: &str,
+        need: Need,
         number: u64,
         step: &Step,
-    ) -> Result<Option<Loss>, StoreError> {
+        before: Option<&Evicted>,
+    ) -> Result<Option<Evicted>, StoreError> {
+        let Need { lane, bytes, reason } = need;
         let mut lanes = self.lock();
         let state = &mut lanes[lane as usize];
         let mut freed = 0;
-        let mut gone = Vec::new();
-        while freed < bytes
-            && let Some(segment) = state.segments.pop_front_if(|segment| !segment.is_open)
-        {
+        let closed = state.segments.iter().take_while(|segment| {
+            let more = !segment.is_open && freed < bytes;
             freed += segment.len;
-            gone.push(segment);
-        }
+            more
+        });
+        let gone: Vec<Segment> = closed.cloned().collect();
         let (Some(first), Some(last)) = (gone.first(), gone.last()) else { return Ok(None) };
         let (from, to) = (first.first, last.end - 1);
         let open = |settled: &Settled| settled.open_in(from, to);
         let count = state.settled.iter().map(open).max().unwrap_or(0);
-        let last_tick = state.segments.front().map_or(step.tick.seq, |next| next.tick);
+        let next = state.segments.get(gone.len());
         let loss = Loss {
             said_at: step.tick.seq,
             ordinal: LOSS_ORDINAL + lane as u32,
             number,
             lane,
-            count,
-            first_tick: first.tick,
-            last_tick,
+            count: count + before.map_or(0, |mark| mark.loss.count),
+            first_tick: before.map_or(first.tick, |mark| mark.loss.first_tick),
+            last_tick: next.map_or(step.tick.seq, |next| next.tick),
             reason: reason.to_owned(),
             at: step.tick.now,
         };
+        let mark = Evicted { lane, from: before.map_or(from, |mark| mark.from), to, loss };
+        if count == 0 {
+            // Everybody has it: it goes without a word.
+            state.segments.drain(..gone.len());
+            drop(lanes);
+            self.delete(lane, &gone)?;
+            return Ok(None);
+        }
         // Under the lock: an outbox must not make the eviction durable before its mark is.
-        if count > 0 {
-            let mark = Evicted { lane, from, to, loss: loss.clone() };
-            self.meter.wrote_index(marks::put_evicted(&*self.kv, &mark)?);
-            self.kv.flush()?;
+        self.meter.wrote_index(marks::put_evicted(&*self.kv, &mark)?);
+        Ok(Some(mark))
+    }
+
+    /// Does what a mark says, once that is durable. Doing it again does no harm.
+    pub(super) fn carry_out(&self, mark: &Evicted) -> Result<(), StoreError> {
+        let lane = mark.lane;
+        self.kv.flush()?;
+        let mut gone = Vec::new();
+        {
+            let state = &mut self.lock()[lane as usize];
+            while let Some(segment) = state.segments.pop_front_if(|s| s.end <= mark.to + 1) {
+                gone.push(segment);
+            }
+            for (target, settled) in state.settled.iter_mut().enumerate() {
+                let new = settled.insert(mark.from, mark.to);
+                self.meter.gone(target, lane, Gone::Evicted, new);
+                self.put(target, lane, settled)?;
+            }
         }
-        for (target, settled) in state.settled.iter_mut().enumerate() {
-            let new = settled.insert(from, to);
-            self.meter.gone(target, lane, Gone::Evicted, new);
-            self.put(target, lane, settled)?;
-        }
-        drop(lanes);
-        self.delete(lane, &gone)?;
-        Ok((count > 0).then_some(loss))
+        self.delete(lane, &gone)
     }
 
     /// A reader could not read these numbers. They are passed over, and settled once the ledger has said so.

@@ -18,12 +18,12 @@ use crate::time::{Tick, Timestamp, monotonic};
 use super::block::Line;
 use super::checkpoint::{Checkpoints, LaneBooks};
 use super::error::StoreError;
-use super::evict;
+use super::evict::{self, Need};
 use super::journal::{Journal, Made};
 use super::kv::Kv;
 use super::lanes::{Gap, Lanes};
 use super::log::Log;
-use super::marks::{LOSS_ORDINAL, Loss};
+use super::marks::{Evicted, LOSS_ORDINAL, Loss};
 use super::meter::{Meter, StoreStats};
 use super::open::StoreOptions;
 use super::quarantine::{Quarantined, Shelf};
@@ -89,7 +89,7 @@ pub struct Ledger {
     /// The tick whose input is in the journal and whose records are not all on their lanes: the disk was full.
     unfinished: Option<(u64, [Made; 4])>,
     /// Notices of evictions that are not on the alarm lane yet.
-    notices: Vec<Loss>,
+    notices: Vec<Evicted>,
     pub(super) recovery: Recovery,
     rejected_this_tick: u32,
     poisoned: bool,
@@ -208,6 +208,8 @@ impl Ledger {
     ) -> Result<(), StoreError> {
         let incoming =
             lines.each_ref().map(|lines| lines.iter().map(|(_, l)| l.len() as u64).sum());
+        // What a try that failed has marked is evicted first.
+        self.notices.iter().try_for_each(|mark| self.lanes.carry_out(mark))?;
         let free = self.disk_free()?;
         if incoming.iter().any(|bytes: &u64| *bytes > 0) {
             let queued = self.meter.read().lanes.map(|lane| lane.queued_bytes);
@@ -215,13 +217,7 @@ impl Ledger {
             let mut needs = evict::needs(queued, incoming, self.settings.lane_limits, full);
             needs.sort_by_key(|need| need.lane);
             for need in needs {
-                let [alarms, ..] = made;
-                let number = alarms.first + u64::from(alarms.count) + self.notices.len() as u64;
-                // The mark of the lane's last eviction is about to go: its notice must be durable by itself.
-                self.logs[Lane::Alarm as usize].sync()?;
-                self.logs[need.lane as usize].close();
-                let loss = self.lanes.evict(need.lane, need.bytes, need.reason, number, step)?;
-                self.notices.extend(loss);
+                self.evict(need, step, made)?;
             }
         }
         if free < RESERVE_MAX.min(self.settings.free_floor / 4) {
@@ -229,6 +225,29 @@ impl Ledger {
             return Err(StoreError::Full { path });
         }
         Ok(())
+    }
+
+    /// Evicts from a lane. A tick says it in one notice, however often it was tried.
+    fn evict(&mut self, need: Need, step: &Step, made: [Made; 4]) -> Result<(), StoreError> {
+        let lane = need.lane;
+        let [alarms, ..] = made;
+        let after = alarms.first + u64::from(alarms.count);
+        let after = after.max(self.logs[Lane::Alarm as usize].last() + 1);
+        let known = self.notices.iter().position(|mark| mark.lane == lane);
+        let before = known.and_then(|at| self.notices.get(at)).cloned();
+        let next = after + self.notices.len() as u64;
+        let number = before.as_ref().map_or(next, |mark| mark.loss.number);
+        // The mark of the lane's last eviction is about to go: its notice must be durable by itself.
+        self.logs[Lane::Alarm as usize].sync()?;
+        self.logs[lane as usize].close();
+        let Some(mark) = self.lanes.mark(need, number, step, before.as_ref())? else {
+            return Ok(());
+        };
+        match known.and_then(|at| self.notices.get_mut(at)) {
+            Some(known) => known.clone_from(&mark),
+            None => self.notices.push(mark.clone()),
+        }
+        self.lanes.carry_out(&mark)
     }
 
     fn disk_free(&self) -> Result<u64, StoreError> {
@@ -240,8 +259,8 @@ impl Ledger {
 
     /// Puts the notices of evictions on the alarm lane.
     fn say_evictions(&mut self) -> Result<(), StoreError> {
-        while let Some(loss) = self.notices.first() {
-            let loss = loss.clone();
+        while let Some(mark) = self.notices.first() {
+            let loss = mark.loss.clone();
             self.say(&loss)?;
             self.notices.remove(0);
         }

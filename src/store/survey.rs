@@ -147,16 +147,14 @@ impl Surveyed {
             self.last_tick = self.last_tick.max(head.tick.seq);
         }
         let torn = torn.or(damaged);
+        let file =
+            OpenOptions::new().write(true).open(&path).map_err(StoreError::on("open", &path))?;
         if let Some(at) = torn {
-            let file = OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .map_err(StoreError::on("open", &path))?;
-            file.set_len(at)
-                .and_then(|()| file.sync_all())
-                .map_err(StoreError::on("cut", &path))?;
+            file.set_len(at).map_err(StoreError::on("cut", &path))?;
             segment.len = at;
         }
+        // A process that was killed may have left in memory what it wrote: it reads well and is not durable.
+        file.sync_all().map_err(StoreError::on("sync", &path))?;
         self.last = expected - 1;
         if expected == segment.first {
             fs::remove_file(&path).map_err(StoreError::on("delete", &path))?;

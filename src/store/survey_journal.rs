@@ -51,6 +51,11 @@ pub(super) fn survey(folder: &Path, aside: &Path) -> Result<Surveyed, StoreError
             break;
         }
     }
+    // A process that was killed before its sync leaves an entry that reads well and is not durable.
+    if let Some(Segment { path, .. }) = found.segments.last() {
+        let synced = fs::File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(StoreError::on("sync", path))?;
+    }
     Ok(found)
 }
 
@@ -75,6 +80,10 @@ fn good_until(path: &Path, bytes: &[u8], found: &mut Surveyed) -> Result<usize, 
         return Ok(0);
     }
     let version = u16::from_le_bytes([start[6], start[7]]);
+    // No format was ever number 0: those are bytes that did not reach the disk.
+    if version == 0 {
+        return Ok(0);
+    }
     if version != VERSION {
         return Err(StoreError::Version {
             path: path.to_path_buf(),

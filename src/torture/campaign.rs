@@ -20,7 +20,7 @@ use super::numbers::{Numbers, SIGNALS};
 use super::publisher::{connect, publish};
 use super::site::{Around, IN_FLIGHT, Site};
 use super::weather::Links;
-use super::{BrokerKind, Options, Progress, Report, TortureError};
+use super::{BrokerKind, Options, Progress, Report, TortureError, simulated};
 use crate::demo::DemoError;
 use crate::demo::broker::Broker;
 use crate::demo::link::{Link, LinkOptions};
@@ -128,8 +128,9 @@ impl<'a> Campaign<'a> {
         let mut report = Report { seed: options.seed, broker: hub.name(), ..Report::default() };
         report.complete = true;
         let disk = Disk::image(&options.folder).unwrap_or_else(|why| {
-            let left =
-                format!("no disk of its own, so none was filled or cut off its power: {why}");
+            let left = format!(
+                "the store has no disk of its own, so none was filled, and power cuts are simulated: {why}"
+            );
             report.not_done.push(left);
             Disk::Folder(options.folder.clone())
         });
@@ -234,6 +235,7 @@ impl<'a> Campaign<'a> {
 
     /// Everything that is done to the node, its broker and its disk, in an order that the seed decides.
     async fn strike(&mut self, stop: &CancellationToken) -> Result<(), TortureError> {
+        self.progress.send_modify(|p| p.doing = "striking");
         for action in self.plan() {
             if stop.is_cancelled() {
                 return Ok(());
@@ -244,10 +246,38 @@ impl<'a> Campaign<'a> {
                 Action::FillDisk => self.fill_disk().await?,
                 Action::CutPower => self.cut_power().await?,
             }
-            let report = &self.report;
-            self.progress.send_modify(|p| {
-                (p.doing, p.kills, p.power_cuts) = ("striking", report.kills, report.power_cuts);
-            });
+            self.tell();
+        }
+        if matches!(self.disk, Disk::Folder(_)) {
+            self.simulate_power_cuts(stop).await?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let report = &self.report;
+        self.progress.send_modify(|p| (p.kills, p.power_cuts) = (report.kills, report.power_cuts));
+    }
+
+    /// Where no disk can be cut off its power, a simulated one is: whole lives of the device, until they had so many.
+    async fn simulate_power_cuts(&mut self, stop: &CancellationToken) -> Result<(), TortureError> {
+        let mut seed = self.options.seed;
+        while self.report.power_cuts < self.options.power_cuts && !stop.is_cancelled() {
+            self.report.power_cuts_on = "a simulated store";
+            let living = tokio::task::spawn_blocking(move || simulated::live(seed));
+            while !living.is_finished() {
+                self.live(LOOK).await?;
+            }
+            match living.await.map_err(|_| TortureError::Ended("the simulation"))? {
+                Ok(told) => self.report.power_cuts += told.power_cuts,
+                Err(why) => {
+                    self.report.wrong += 1;
+                    self.report.wrong_in_words.push(format!("simulated with seed {seed}: {why}"));
+                    return Ok(());
+                }
+            }
+            self.tell();
+            seed += 1;
         }
         Ok(())
     }
@@ -333,6 +363,7 @@ impl<'a> Campaign<'a> {
         self.node.kill();
         self.image()?.power_up().map_err(TortureError::Disk)?;
         self.report.power_cuts += 1;
+        self.report.power_cuts_on = "ext4 on a loop device";
         self.start_node()
     }
 

@@ -15,6 +15,7 @@ mod node;
 mod numbers;
 mod publisher;
 mod report;
+pub mod simulated;
 mod site;
 mod undisturbed;
 mod weather;

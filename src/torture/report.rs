@@ -22,6 +22,8 @@ pub struct Report {
     pub cuts: u64,
     /// How often the disk lost its power.
     pub power_cuts: u64,
+    /// Which disk that was; empty where there was no power cut.
+    pub power_cuts_on: &'static str,
     /// How often the broker was restarted.
     pub broker_restarts: u64,
     /// How often the disk was filled.
@@ -73,7 +75,7 @@ impl Report {
         self.set_aside = closed.set_aside;
         self.in_loss_records = closed.in_loss_records + closed.records_in_loss_records;
         self.unaccounted = closed.unaccounted + closed.records_unaccounted;
-        self.wrong = closed.twice + closed.strange + closed.records_strange;
+        self.wrong += closed.twice + closed.strange + closed.records_strange;
         self.records_expected = closed.records_expected;
         self.records_delivered = closed.records_delivered;
         let damaged = closed.losses.iter().filter(|(name, _)| name.ends_with("damaged"));
@@ -111,6 +113,9 @@ impl Report {
         ];
         for (what, count) in done {
             writeln!(out, "  {count:>10}  {what}")?;
+        }
+        if !self.power_cuts_on.is_empty() {
+            writeln!(out, "              (power was cut on {})", self.power_cuts_on)?;
         }
         writeln!(
             out,

@@ -16,8 +16,8 @@ use super::{PATIENCE, until};
 
 /// A broker of one client at a time.
 pub struct BytesBroker {
-    /// How long it says that it keeps a session (MQTT 5).
-    pub session_expiry: Option<u32>,
+    /// The properties of its answer to a connection (MQTT 5), in bytes.
+    pub properties: &'static [u8],
     /// Whether it answers pings.
     pub answers_pings: bool,
     version: MqttVersion,
@@ -40,7 +40,7 @@ impl BytesBroker {
     pub async fn start(version: MqttVersion) -> BytesBroker {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         BytesBroker {
-            session_expiry: None,
+            properties: &[],
             answers_pings: true,
             version,
             listener,
@@ -62,14 +62,11 @@ impl BytesBroker {
         let (head, _) = read_packet(&mut client).await.unwrap();
         assert_eq!(head >> 4, 1, "a connection starts with CONNECT");
         let present = u8::from(session_present);
-        let expiry = self
-            .session_expiry
-            .map_or(Vec::new(), |seconds| [&[0x11][..], &seconds.to_be_bytes()].concat());
         let answer = match self.version {
             MqttVersion::V311 => vec![0x20, 2, present, 0],
             MqttVersion::V5 => {
-                let length = expiry.len() as u8;
-                [&[0x20, 3 + length, present, 0, length][..], &expiry].concat()
+                let length = self.properties.len() as u8;
+                [&[0x20, 3 + length, present, 0, length][..], self.properties].concat()
             }
         };
         client.write_all(&answer).await.unwrap();
@@ -159,7 +156,7 @@ async fn read_packet(client: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, Ve
     Some((head, body))
 }
 
-/// A PUBLISH at QoS 1; `again`: it says that it may have been sent before.
+/// A PUBLISH at QoS 1, at QoS 0 where `id` is 0; `again`: it says that it may have been sent before.
 pub fn publish_packet(
     version: MqttVersion,
     id: u16,
@@ -169,8 +166,10 @@ pub fn publish_packet(
 ) -> Vec<u8> {
     let properties: &[u8] = if version == MqttVersion::V5 { &[0] } else { &[] };
     let size = (topic.len() as u16).to_be_bytes();
-    let body = [&size[..], topic.as_bytes(), &id.to_be_bytes(), properties, payload].concat();
-    let mut packet = vec![0x32 | u8::from(again) << 3];
+    let id_bytes = id.to_be_bytes();
+    let id_bytes: &[u8] = if id > 0 { &id_bytes } else { &[] };
+    let body = [&size[..], topic.as_bytes(), id_bytes, properties, payload].concat();
+    let mut packet = vec![0x30 | u8::from(id > 0) << 1 | u8::from(again) << 3];
     let mut length = body.len();
     loop {
         let more = u8::from(length >= 0x80) << 7;

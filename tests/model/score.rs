@@ -36,7 +36,7 @@ fn windows(rows: &[Vec<f64>]) -> Windows {
 
 fn apply(stage: &mut ScoreStage, windows: Windows) -> (Windows, Effects) {
     let tick = Tick { seq: 1, now: Timestamp(0) };
-    let around = Around { node: "n", pipeline: "p", assets: &[], tick, started: false, ended: false };
+    let around = Around { node: "n", pipeline: "p", assets: &[], tick, deaf: false, ended: false };
     let mut effects = Effects::default();
     match stage.apply(Flow::Windows(windows), &around, &mut effects).unwrap() {
         Flow::Windows(windows) => (windows, effects),
@@ -153,7 +153,7 @@ fn a_model_that_fails_leaves_windows_unscored_and_the_frame_whole() {
 fn readings_are_not_what_it_takes() {
     let mut stage = stage(open(&sum(2, Kind::Float32, Dim::Batch).finish()), 2);
     let tick = Tick { seq: 1, now: Timestamp(0) };
-    let around = Around { node: "n", pipeline: "p", assets: &[], tick, started: false, ended: false };
+    let around = Around { node: "n", pipeline: "p", assets: &[], tick, deaf: false, ended: false };
     let readings = Flow::Readings(forebay::frame::Readings::default(), Vec::new());
     let error = stage.apply(readings, &around, &mut Effects::default()).unwrap_err();
     assert!(matches!(error, StageError::WrongInput { .. }), "{error}");

@@ -1,20 +1,23 @@
 //! What is published: message `n` has one reading of each of two signals of one of three machines.
 
-use forebay::engine::{Engine, Pipeline};
-use forebay::frame::{Asset, Input, Quality, Readings};
-use forebay::pipeline::plan::{PlanOptions, plan, route};
-use forebay::pipeline::spec::PipelineSpec;
-use forebay::record::Record;
-use forebay::schema::Schema;
-use forebay::time::{Span, Timestamp};
 use std::path::Path;
 use std::sync::LazyLock;
 
+use super::SimulatedError;
+use crate::engine::{Engine, Pipeline};
+use crate::frame::{Asset, Input, Quality, Readings};
+use crate::pipeline::plan::{PlanOptions, plan, route};
+use crate::pipeline::spec::PipelineSpec;
+use crate::record::Record;
+use crate::schema::Schema;
+use crate::time::{Span, Timestamp};
+
 const MACHINES: u64 = 3;
 const STEP: Span = Span::millis(500);
-/// Long before any tick's clock (NOW): no reading is ever ahead of it.
+/// The event time of the first readings.
 const START: Timestamp = Timestamp(1_700_000_000_000_000);
-const NOW: Timestamp = Timestamp(1_900_000_000_000_000);
+/// The clock of the first tick: so long after it that no reading is ever ahead of the clock.
+pub(super) const CLOCK: Timestamp = Timestamp(1_790_000_000_000_000);
 
 const SCHEMA: &str = r#"
     name = "rig"
@@ -46,25 +49,36 @@ const STAGES: [&str; 2] = [
 ];
 
 /// What the files say, read once: thousands of lives start an engine often.
-static FILES: LazyLock<(Schema, [PipelineSpec; 2], String)> = LazyLock::new(|| {
-    let specs = STAGES.map(spec);
-    let route = route(&specs[0]);
-    (toml::from_str(SCHEMA).unwrap(), specs, route)
-});
+static FILES: LazyLock<Result<Files, String>> = LazyLock::new(Files::read);
+
+struct Files {
+    schema: Schema,
+    pipelines: Vec<PipelineSpec>,
+    route: String,
+}
+
+impl Files {
+    fn read() -> Result<Files, String> {
+        let spec = |stages: &str| {
+            let (name, stages) = stages.split_once('\n').unwrap_or((stages, ""));
+            toml::from_str(&format!("{name}\n{HEAD}\n{stages}"))
+        };
+        let pipelines = STAGES.into_iter().map(spec).collect::<Result<Vec<PipelineSpec>, _>>();
+        let pipelines = pipelines.map_err(|e| e.to_string())?;
+        let schema = toml::from_str(SCHEMA).map_err(|e| e.to_string())?;
+        let route = pipelines.first().map(route).unwrap_or_default();
+        Ok(Files { schema, pipelines, route })
+    }
+}
 
 /// An engine with both pipelines that has seen nothing.
-pub fn engine() -> Engine {
-    let (schema, specs, _) = &*FILES;
-    let pipelines = specs.iter().map(|spec| pipeline(spec, schema)).collect();
-    Engine::new("sim".into(), pipelines)
+pub(super) fn engine() -> Result<Engine, SimulatedError> {
+    let files = FILES.as_ref().map_err(|why| SimulatedError::Broken(why.clone()))?;
+    let pipelines = files.pipelines.iter().map(|spec| pipeline(spec, &files.schema));
+    Ok(Engine::new("simulated".into(), pipelines.collect::<Result<_, _>>()?))
 }
 
-fn spec(stages: &str) -> PipelineSpec {
-    let (name, stages) = stages.split_once('\n').unwrap();
-    toml::from_str(&format!("{name}\n{HEAD}\n{stages}")).unwrap_or_else(|e| panic!("{e}"))
-}
-
-fn pipeline(spec: &PipelineSpec, schema: &Schema) -> Pipeline {
+fn pipeline(spec: &PipelineSpec, schema: &Schema) -> Result<Pipeline, SimulatedError> {
     let options = PlanOptions {
         base: Path::new("."),
         live: true,
@@ -73,7 +87,7 @@ fn pipeline(spec: &PipelineSpec, schema: &Schema) -> Pipeline {
         library: None,
         features_only: false,
     };
-    plan(spec, schema, options).unwrap()
+    plan(spec, schema, options).map_err(|e| SimulatedError::Broken(e.to_string()))
 }
 
 fn machine(message: u64) -> u64 {
@@ -81,30 +95,30 @@ fn machine(message: u64) -> u64 {
 }
 
 /// The id of the machine that sent a message.
-pub fn asset(message: u64) -> String {
+pub(super) fn asset(message: u64) -> String {
     format!("m{}", machine(message))
 }
 
 /// When its readings were taken.
-pub fn ts(message: u64) -> Timestamp {
+pub(super) fn ts(message: u64) -> Timestamp {
     START.plus(Span(STEP.0 * (message / MACHINES) as i64))
 }
 
 /// The message that a reading came in.
-pub fn find(asset: &str, ts: Timestamp) -> Option<u64> {
+pub(super) fn find(asset: &str, ts: Timestamp) -> Option<u64> {
     let machine: u64 = asset.strip_prefix('m')?.parse().ok()?;
     let since = ts.since(START).0;
     (since >= 0 && since % STEP.0 == 0).then_some(since as u64 / STEP.0 as u64 * MACHINES + machine)
 }
 
 /// The value of one of its readings.
-pub fn value(message: u64, signal: usize) -> f64 {
+pub(super) fn value(message: u64, signal: usize) -> f64 {
     let wave = ((message / 40 + machine(message)) % 3) as f64 * 5.0;
     wave + (message % 17) as f64 / 100.0 + signal as f64 * 100.0
 }
 
 /// What the door makes of these messages.
-pub fn input(messages: &[u64]) -> Vec<Input> {
+pub(super) fn input(messages: &[u64]) -> Vec<Input> {
     let mut readings = Readings::default();
     for &message in messages {
         for signal in 0..2 {
@@ -113,22 +127,21 @@ pub fn input(messages: &[u64]) -> Vec<Input> {
         }
     }
     let assets = (0..MACHINES).map(|n| Asset { id: asset(n), ..Asset::default() }).collect();
-    let route = FILES.2.clone();
+    let route = FILES.as_ref().map(|files| files.route.clone()).unwrap_or_default();
     vec![Input { route, assets, readings, ..Input::default() }]
 }
 
-/// Windows and alarms of the first `count` messages, undisturbed, in the order of their ids; and how many readings
-/// wait for their watermark at the end.
-pub fn undisturbed(count: u64) -> (Vec<Record>, u64) {
-    let mut engine = engine();
+/// Windows and alarms of the first `count` messages, undisturbed; and how many readings wait for their watermark at the
+/// end.
+pub(super) fn undisturbed(count: u64) -> Result<(Vec<Record>, u64), SimulatedError> {
+    let mut engine = engine()?;
     let all: Vec<u64> = (0..count).collect();
     let mut records = Vec::new();
     for part in all.chunks(1000) {
-        let step = engine.step(input(part), NOW);
+        let step = engine.step(input(part), CLOCK);
         records.extend(step.records.into_iter().map(|out| out.record));
     }
-    let pending = engine.pipelines()[0].account().pending;
+    let pending = engine.pipelines().first().map_or(0, |p| p.account().pending);
     records.retain(|record| !matches!(record, Record::Raw(_)));
-    records.sort_by(|a, b| a.id().cmp(b.id()));
-    (records, pending)
+    Ok((records, pending))
 }

@@ -5,35 +5,28 @@ use std::collections::VecDeque;
 
 use fastrand::Rng;
 
+use super::{SimulatedError, ensure};
+
 /// Messages under way without acknowledgement.
 const WINDOW: usize = 30;
 
-pub struct Broker {
+#[derive(Default)]
+pub(super) struct Broker {
     waiting: VecDeque<u64>,
     /// In the order of sending: token and message.
     under_way: VecDeque<(u64, u64)>,
-    pub connection: u64,
+    pub(super) connection: u64,
     token: u64,
-    pub redelivered: u64,
+    pub(super) redelivered: u64,
 }
 
 impl Broker {
-    pub fn new() -> Broker {
-        Broker {
-            waiting: VecDeque::new(),
-            under_way: VecDeque::new(),
-            connection: 1,
-            token: 0,
-            redelivered: 0,
-        }
-    }
-
-    pub fn publish(&mut self, message: u64) {
+    pub(super) fn publish(&mut self, message: u64) {
         self.waiting.push_back(message);
     }
 
-    /// Up to `most` messages, as the window lets them.
-    pub fn deliver(&mut self, random: &mut Rng, most: usize) -> Vec<(u64, u64)> {
+    /// Up to `most` messages, as the window lets them: token and number.
+    pub(super) fn deliver(&mut self, random: &mut Rng, most: usize) -> Vec<(u64, u64)> {
         let mut sent = Vec::new();
         while sent.len() < most && self.under_way.len() < WINDOW {
             let Some(message) = self.waiting.pop_front() else { break };
@@ -48,18 +41,21 @@ impl Broker {
         sent
     }
 
-    pub fn acknowledge(&mut self, connection: u64, token: u64) {
-        assert!(connection <= self.connection, "a connection that never was");
-        if connection == self.connection {
-            let place = self.under_way.iter().position(|(t, _)| *t == token);
-            let place = place.expect("an acknowledgement of nothing, or a second one");
-            assert_eq!(place, 0, "acknowledgements come in the order of arrival");
-            self.under_way.pop_front();
+    pub(super) fn acknowledge(
+        &mut self,
+        connection: u64,
+        token: u64,
+    ) -> Result<(), SimulatedError> {
+        ensure(connection <= self.connection, || format!("there was no connection {connection}"))?;
+        if connection < self.connection {
+            return Ok(());
         }
+        let first = self.under_way.pop_front().map(|(token, _)| token);
+        ensure(first == Some(token), || format!("{token} was acknowledged, and {first:?} was due"))
     }
 
     /// The connection is lost: what was under way comes again, first.
-    pub fn reconnect(&mut self, random: &mut Rng) {
+    pub(super) fn reconnect(&mut self, random: &mut Rng) {
         self.connection += 1;
         let mut again: Vec<u64> = self.under_way.drain(..).map(|(_, message)| message).collect();
         again.dedup();
@@ -69,10 +65,12 @@ impl Broker {
             }
         }
         self.redelivered += again.len() as u64;
-        again.into_iter().rev().for_each(|message| self.waiting.push_front(message));
+        for message in again.into_iter().rev() {
+            self.waiting.push_front(message);
+        }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }
 }

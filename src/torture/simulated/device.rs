@@ -1,0 +1,180 @@
+//! The device: engine, ledger and outbox, put together as `node` does it, with a clock that is a number.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::broker::Broker;
+use super::far::Far;
+use super::{SimulatedError, ensure, plant};
+use crate::engine::{Engine, Pipeline};
+use crate::record::Step;
+use crate::store::{
+    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released, Store,
+    StoreError, StoreOptions,
+};
+use crate::time::Timestamp;
+
+pub(super) struct Device {
+    engine: Engine,
+    ledger: Ledger,
+    outbox: Outbox,
+    committed: Committed,
+    /// A parcel that may have arrived.
+    held: Option<Parcel>,
+    /// A tick that is not durable yet.
+    open: Option<(Step, Receipts)>,
+}
+
+/// What becomes of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Send {
+    NotArrived,
+    /// The far side has it, and the answer is lost.
+    NotAnswered,
+    Answered,
+    /// Only some of it was, as MQTT acknowledges.
+    AnsweredPartly,
+}
+
+pub(super) fn options(path: &Path, lane_limits: [u64; 4], now: Timestamp) -> StoreOptions {
+    StoreOptions {
+        path: path.to_path_buf(),
+        node: "simulated".into(),
+        targets: vec!["far".into()],
+        lane_limits,
+        free_floor: 0,
+        durability: Durability::Tick,
+        now,
+    }
+}
+
+impl Device {
+    /// Recovery, the only start there is.
+    pub(super) fn start(kv: &Arc<MemKv>, options: &StoreOptions) -> Result<Device, SimulatedError> {
+        let kv = Arc::clone(kv) as Arc<dyn Kv>;
+        let Store { mut ledger, mut outboxes, mut recovered } = Store::open_on(kv, options)?;
+        let mut engine = plant::engine()?;
+        if let Some(checkpoint) = &recovered.checkpoint {
+            let notes = engine.restore(checkpoint);
+            ensure(notes.as_ref().is_ok_and(Vec::is_empty), || format!("{notes:?}"))?;
+        }
+        for entry in recovered.entries.by_ref() {
+            let (tick, input) = entry?;
+            ledger.reconcile(&engine.replay(tick, input))?;
+        }
+        engine.resume_after(recovered.last_tick);
+        let resumed = ledger.finish_recovery()?;
+        ensure(resumed.changed == 0, || "a replay made other records".into())?;
+        let outbox = outboxes.pop();
+        let outbox = outbox.ok_or_else(|| SimulatedError::Broken("no outbox".into()))?;
+        Ok(Device { engine, ledger, outbox, committed: resumed.committed, held: None, open: None })
+    }
+
+    /// Computes and commits a tick of these deliveries. Its receipts are not given back yet.
+    pub(super) fn commit(
+        &mut self,
+        broker: &Broker,
+        deliveries: &[(u64, u64)],
+        now: Timestamp,
+    ) -> Result<Released, StoreError> {
+        let messages: Vec<u64> = deliveries.iter().map(|(_, message)| *message).collect();
+        let mut receipts = Receipts::new();
+        for (token, _) in deliveries {
+            receipts.push(Receipt { connection: broker.connection, token: *token });
+        }
+        let step = self.engine.step(plant::input(&messages), now);
+        self.open = Some((step, receipts));
+        self.commit_again()
+    }
+
+    /// Commits the tick that found the disk full.
+    pub(super) fn commit_again(&mut self) -> Result<Released, StoreError> {
+        let (step, receipts) = self.open.as_mut().expect("invariant: only a tick that is open");
+        let (committed, released) = self.ledger.commit(step, receipts)?;
+        self.committed = committed;
+        self.open = None;
+        Ok(released)
+    }
+
+    /// A tick. What is durable is acknowledged, unless the connection is lost meanwhile.
+    pub(super) fn tick(
+        &mut self,
+        broker: &mut Broker,
+        deliveries: &[(u64, u64)],
+        now: Timestamp,
+        random: &mut Rng,
+    ) -> Result<(), SimulatedError> {
+        let released = self.commit(broker, deliveries, now)?;
+        Device::acknowledge(broker, &released, random)
+    }
+
+    /// Acknowledges what is durable, as far as the connection holds.
+    pub(super) fn acknowledge(
+        broker: &mut Broker,
+        released: &Released,
+        random: &mut Rng,
+    ) -> Result<(), SimulatedError> {
+        let count = released.iter().count();
+        let lost_after = if random.u8(..20) == 0 { random.usize(..=count) } else { usize::MAX };
+        for (place, receipt) in released.iter().enumerate() {
+            if place == lost_after {
+                broker.reconnect(random);
+            }
+            broker.acknowledge(receipt.connection, receipt.token)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn checkpoint(&mut self) -> Result<(), SimulatedError> {
+        let checkpoint = self.engine.checkpoint();
+        let checkpoint = checkpoint.map_err(|e| SimulatedError::Broken(e.to_string()))?;
+        Ok(self.ledger.checkpoint(&checkpoint)?)
+    }
+
+    /// Sends a parcel; `false`: nothing waits.
+    pub(super) fn send(
+        &mut self,
+        far: &mut Far,
+        how: Send,
+        budget: usize,
+    ) -> Result<bool, SimulatedError> {
+        let Some(next) = self.outbox.next(self.committed, budget)? else { return Ok(false) };
+        let parcel = match self.held.take() {
+            Some(held) if held.lane == next.lane && held.first() == next.first() => held,
+            _ => next,
+        };
+        let keys: Vec<_> = parcel.records().map(|(key, _)| key).collect();
+        let some = if how == Send::AnsweredPartly { keys.len() / 2 } else { keys.len() };
+        if how != Send::NotArrived {
+            parcel.records().take(some.max(1)).try_for_each(|(_, line)| far.take(line))?;
+        }
+        match how {
+            Send::Answered => self.outbox.settle(parcel.acked())?,
+            Send::AnsweredPartly => {
+                self.outbox.settle(parcel.acked_keys(keys.into_iter().take(some)))?;
+            }
+            Send::NotArrived | Send::NotAnswered => self.held = Some(parcel),
+        }
+        Ok(true)
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), SimulatedError> {
+        Ok(self.outbox.flush()?)
+    }
+
+    /// Files that are not durable to their end, and how much of each is.
+    pub(super) fn unsynced(&self) -> Vec<(PathBuf, u64)> {
+        self.ledger.unsynced()
+    }
+
+    /// Readings used, where the books of both pipelines close.
+    pub(super) fn used(&self) -> Result<u64, SimulatedError> {
+        let accounts = self.engine.pipelines().iter().map(Pipeline::account);
+        for account in accounts.clone() {
+            ensure(account.gap() == 0, || format!("{account:?}"))?;
+        }
+        Ok(accounts.map(|account| account.used).min().unwrap_or_default())
+    }
+}

@@ -1,0 +1,70 @@
+//! The far side: knows each record once, and each reading.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{SimulatedError, ensure, plant};
+use crate::record::{Lane, LossRecord, Record};
+use crate::time::Timestamp;
+
+#[derive(Default)]
+pub(super) struct Far {
+    ids: BTreeSet<String>,
+    /// Message and signal.
+    readings: BTreeSet<(u64, usize)>,
+    /// By machine and time, the tick of the record that brought a reading.
+    ticks: BTreeMap<(String, Timestamp), u64>,
+    pub(super) losses: Vec<LossRecord>,
+    pub(super) others: BTreeMap<String, Record>,
+    pub(super) repeats: u64,
+}
+
+impl Far {
+    pub(super) fn take(&mut self, line: &[u8]) -> Result<(), SimulatedError> {
+        let record: Record = serde_json::from_slice(line)
+            .map_err(|e| SimulatedError::Broken(format!("no record was sent: {e}")))?;
+        if !self.ids.insert(record.id().to_owned()) {
+            self.repeats += 1;
+            return Ok(());
+        }
+        match record {
+            Record::Raw(raw) => {
+                let tick = raw.id.rsplit('/').next().and_then(|tick| tick.parse().ok());
+                for (name, list) in &raw.signals {
+                    let signal = usize::from(name == "b");
+                    for reading in list {
+                        let at = (raw.asset.clone(), reading.0);
+                        let message = plant::find(&at.0, at.1);
+                        let sent = message.map(|message| plant::value(message, signal));
+                        ensure(sent == Some(reading.1), || format!("{}: {at:?} is wrong", raw.id))?;
+                        let new = self.readings.insert((message.unwrap_or_default(), signal));
+                        ensure(new, || format!("{}: {at:?} came twice", raw.id))?;
+                        self.ticks.insert(at, tick.unwrap_or_default());
+                    }
+                }
+            }
+            Record::Loss(loss) => self.losses.push(loss),
+            other => drop(self.others.insert(other.id().to_owned(), other)),
+        }
+        Ok(())
+    }
+
+    /// Readings of the first `count` messages that did not come; each must be in a tick that a loss record names.
+    pub(super) fn missing(&self, count: u64) -> Result<u64, SimulatedError> {
+        let all = (0..count).flat_map(|message| [(message, 0), (message, 1)]);
+        let missing: Vec<_> = all.filter(|reading| !self.readings.contains(reading)).collect();
+        for (message, _) in &missing {
+            let (asset, at) = (plant::asset(*message), plant::ts(*message));
+            let before = (asset.clone(), Timestamp::MIN)..(asset.clone(), at);
+            let behind = (asset.clone(), at)..(asset, Timestamp::MAX);
+            let first = self.ticks.range(before).next_back().map_or(0, |(_, tick)| *tick);
+            let last = self.ticks.range(behind).next().map_or(u64::MAX, |(_, tick)| *tick);
+            let names = |loss: &LossRecord| {
+                loss.lane == Lane::Raw && loss.first_tick <= last && first <= loss.last_tick
+            };
+            ensure(self.losses.iter().any(names), || {
+                format!("message {message} (tick {first} to {last}) is gone: {:?}", self.losses)
+            })?;
+        }
+        Ok(missing.len() as u64)
+    }
+}
