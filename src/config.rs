@@ -215,6 +215,10 @@ pub struct UplinkConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "byte-size"))]
     pub rate: Option<ByteSize>,
+    /// How long records other than alarms are gathered before they are sent: few large parcels cost less than many
+    /// small ones.
+    #[serde(default)]
+    pub gather: Span,
     /// Share of the link that fresh records have while a backlog drains, 0 to 1; alarms go before both.
     #[serde(default = "fresh_share")]
     pub fresh: f64,
@@ -232,6 +236,7 @@ impl UplinkConfig {
             retry_max: retry_max(),
             drain_for: drain_for(),
             rate: None,
+            gather: Span::ZERO,
             fresh: fresh_share(),
             budget: BudgetConfig::default(),
         }

@@ -31,7 +31,7 @@ fn options(folder: &Path) -> ReceiveOptions {
         broker: None,
         pack: NDJSON,
         roll_bytes: 64 << 20,
-        roll_after: Duration::from_secs(3600),
+        roll_after: Duration::from_hours(1),
         remember: 100_000,
     }
 }

@@ -30,6 +30,7 @@ fn terms() -> Terms {
         retry_max: Span::millis(100),
         drain_for: Span::seconds(5),
         rate: None,
+        gather: Span::ZERO,
         fresh: 0.5,
         budget: BudgetConfig::default(),
     }
@@ -43,7 +44,7 @@ fn far_side(folder: &Path) -> ReceiveOptions {
         broker: None,
         pack: Pack { ndjson: true, table: None },
         roll_bytes: 64 << 20,
-        roll_after: Duration::from_secs(3600),
+        roll_after: Duration::from_hours(1),
         remember: 100_000,
     }
 }
@@ -239,4 +240,28 @@ async fn a_rate_is_kept() {
     running.end().await;
     stop.cancel();
     receiver.join().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_gathered_and_alarms_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let receiver = Receiver::start(far_side(folder.path()), stop.clone()).await.unwrap();
+    let (mut feeding, outbox) = Feeding::new();
+    let terms = Terms { gather: Span::seconds(3600), ..terms() };
+    feeding.put(vec![score(0)]);
+    let running = Running::start_on(http(&receiver, false), outbox, &feeding, terms);
+    until("the first goes", || receiver.counts().records == 1).await;
+    for n in 1..20 {
+        feeding.put(vec![score(n)]);
+    }
+    feeding.put(vec![alarm(1)]);
+    until("the alarm goes", || receiver.counts().lanes.alarm == 1).await;
+    assert_eq!(receiver.counts().records, 2, "the scores wait");
+    // A stop does not wait for more to gather.
+    running.end().await;
+    stop.cancel();
+    let counts = receiver.join().await.unwrap();
+    assert_eq!(counts.records, 21);
+    assert!(counts.parcels < 10, "{counts:?}");
 }

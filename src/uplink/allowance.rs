@@ -111,9 +111,9 @@ impl Allowance {
     /// A new day or month starts from nothing. A clock that goes back does not give anything back.
     fn turn(&mut self, now: Timestamp) {
         let date = date(now);
-        let day = date.year().unsigned_abs() as u32 * 10_000
-            + date.month().unsigned_abs() as u32 * 100
-            + date.day().unsigned_abs() as u32;
+        let day = u32::from(date.year().unsigned_abs()) * 10_000
+            + u32::from(date.month().unsigned_abs()) * 100
+            + u32::from(date.day().unsigned_abs());
         if day <= self.spent.day {
             return;
         }
@@ -148,16 +148,12 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn limit(bytes: u64) -> Option<ByteSize> {
-        Some(ByteSize::b(bytes))
-    }
-
     #[test]
     fn a_used_up_budget_stops_all_but_alarms_until_the_next_day_or_month() {
         let budget = BudgetConfig {
-            day: limit(100),
-            month: limit(150),
-            raw: LaneBudgetConfig { day: limit(10), month: None },
+            day: Some(ByteSize::b(100)),
+            month: Some(ByteSize::b(150)),
+            raw: LaneBudgetConfig { day: Some(ByteSize::b(10)), month: None },
             ..BudgetConfig::default()
         };
         let mut allowance = Allowance::new(&budget, None);

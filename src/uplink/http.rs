@@ -79,6 +79,17 @@ impl HttpUplink {
     }
 }
 
+impl HttpUplink {
+    /// Bytes that a parcel puts on the wire, its answer among them.
+    ///
+    /// # Errors
+    /// It cannot be compressed.
+    pub fn wire_bytes(&self, parcel: &Parcel, level: i32) -> Result<u64, LinkError> {
+        let body = self.poster.pack(&parcel.ndjson(), level)?;
+        Ok(self.poster.wire_bytes(&parcel.id, &body))
+    }
+}
+
 impl Uplink for HttpUplink {
     async fn send(&mut self, parcel: &Parcel, level: i32) -> Outcome {
         let poster = Arc::clone(&self.poster);
@@ -105,8 +116,7 @@ impl Uplink for HttpUplink {
 impl Poster {
     /// Says in `wire` what went over the link.
     fn post(&self, id: &str, lines: &[u8], level: i32, wire: &mut u64) -> Result<(), LinkError> {
-        let body = wire::pack(lines, level, self.dictionary)
-            .map_err(|error| LinkError::Lost(format!("cannot compress a parcel: {error}")))?;
+        let body = self.pack(lines, level)?;
         let mut request = self.agent.post(&self.uri);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -120,7 +130,7 @@ impl Poster {
             .header("content-encoding", "zstd")
             .header("idempotency-key", id)
             .send(&body[..]);
-        let sent = (self.head_bytes(id) + body.len() + ANSWER_BYTES) as u64;
+        let sent = self.wire_bytes(id, &body);
         *wire = match &answer {
             // Nobody was there to take a byte.
             Err(ureq::Error::HostNotFound | ureq::Error::ConnectionFailed) => 0,
@@ -129,6 +139,15 @@ impl Poster {
         };
         // ureq's errors name the host and the reason, never a header.
         judge(answer.map_err(|error| LinkError::Lost(error.to_string()))?)
+    }
+
+    fn pack(&self, lines: &[u8], level: i32) -> Result<Vec<u8>, LinkError> {
+        wire::pack(lines, level, self.dictionary)
+            .map_err(|error| LinkError::Lost(format!("cannot compress a parcel: {error}")))
+    }
+
+    fn wire_bytes(&self, id: &str, body: &[u8]) -> u64 {
+        (self.head_bytes(id) + body.len() + ANSWER_BYTES) as u64
     }
 
     /// Bytes of a request's head: the line, our headers, and those that every request has.

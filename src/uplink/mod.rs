@@ -73,6 +73,8 @@ pub struct Terms {
     pub drain_for: Span,
     /// Most bytes a second on the wire.
     pub rate: Option<u64>,
+    /// How long records other than alarms are gathered.
+    pub gather: Span,
     /// Share of the link that fresh records have while a backlog drains.
     pub fresh: f64,
     /// Most bytes on the wire in a day and a month.
@@ -87,6 +89,7 @@ impl Terms {
             retry_max: config.retry_max,
             drain_for: config.drain_for,
             rate: config.rate.map(|rate| rate.as_u64()),
+            gather: config.gather,
             fresh: config.fresh,
             budget: config.budget.clone(),
         }
@@ -119,6 +122,9 @@ pub async fn run(
     let mut sender = Sender::new(uplink, outbox, status, counts, terms).await?;
     loop {
         let upto = *committed.borrow_and_update();
+        if stop.is_cancelled() {
+            sender.hurry();
+        }
         let parcel = match sender.pick(upto).await? {
             Picked::Parcel(parcel) => parcel,
             // With the budget used up, too: the outbox keeps what is left.
@@ -137,6 +143,7 @@ pub async fn run(
                     // What was committed meanwhile may be an alarm; an error means that nothing more will be.
                     Ok(()) = committed.changed() => {}
                     () = tokio::time::sleep_until(when.into()) => {}
+                    () = stop.cancelled(), if !stop.is_cancelled() => {}
                     () = &mut deadline => break,
                 }
                 continue;

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::time::Span;
+
 /// How long a parcel's bytes may take: what an alarm waits for at most, beside round trips.
 const ON_THE_WIRE: Duration = Duration::from_millis(250);
 /// Bytes of lines of the first parcel.
@@ -29,6 +31,8 @@ pub(super) struct Pace {
     takes: Option<(usize, u64)>,
     /// Configured bytes a second.
     rate: Option<f64>,
+    /// How long records are gathered for the next parcel.
+    gather: Duration,
     line: Line,
     /// Measured bytes a second on the wire.
     speed: Option<f64>,
@@ -72,12 +76,13 @@ impl Line {
 }
 
 impl Pace {
-    pub(super) fn new(most: usize, rate: Option<u64>) -> Pace {
+    pub(super) fn new(most: usize, rate: Option<u64>, gather: Span) -> Pace {
         let rate = rate.map(|rate| rate.max(1) as f64);
         Pace {
             most: most.max(1),
             takes: None,
             rate,
+            gather: gather.to_std(),
             line: Line::default(),
             speed: None,
             ratio: 0.3,
@@ -146,6 +151,21 @@ impl Pace {
         }
     }
 
+    /// After a parcel that was not full, the next one waits until it has something to carry.
+    pub(super) fn gather(&mut self, lines: usize, now: Instant) {
+        if !self.gather.is_zero() && lines < self.parcel_bytes(u64::MAX) / 2 {
+            let gathered = now + self.gather;
+            self.free_at = Some(self.free_at.map_or(gathered, |free| free.max(gathered)));
+        }
+    }
+
+    /// Waits for nothing but the rate from now on.
+    pub(super) fn hurry(&mut self) {
+        if !std::mem::take(&mut self.gather).is_zero() {
+            self.free_at = None;
+        }
+    }
+
     /// When the next parcel may go, if not now.
     pub(super) fn free_at(&self, now: Instant) -> Option<Instant> {
         self.free_at.filter(|free| *free > now)
@@ -185,7 +205,7 @@ mod tests {
         ];
         for (speed, round_trip, used_least) in cases {
             let round_trip = Duration::from_millis(round_trip);
-            let mut pace = Pace::new(256 << 10, None);
+            let mut pace = Pace::new(256 << 10, None, Span::ZERO);
             let (longest, used) = drain(&mut pace, speed, round_trip);
             let limit = round_trip + ON_THE_WIRE * 2;
             assert!(longest < limit, "{speed} B/s: a parcel took {longest:?}");
@@ -195,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_link_that_changes_is_learned_anew() {
-        let mut pace = Pace::new(256 << 10, None);
+        let mut pace = Pace::new(256 << 10, None, Span::ZERO);
         drain(&mut pace, 20_000_000.0, Duration::from_millis(2));
         assert_eq!(pace.level(), 3);
         let (longest, _) = drain(&mut pace, 5_000.0, Duration::from_millis(600));
@@ -210,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_by_small_parcels_and_waits() {
-        let mut pace = Pace::new(64 << 10, Some(1000));
+        let mut pace = Pace::new(64 << 10, Some(1000), Span::ZERO);
         drain(&mut pace, 1e6, Duration::from_millis(5));
         assert!(pace.parcel_bytes(u64::MAX) < 2000);
         let start = monotonic();

@@ -77,7 +77,7 @@ impl<U: Uplink> Sender<U> {
             outbox: Some(outbox),
             status,
             counts,
-            pace: Pace::new(terms.parcel_bytes, terms.rate),
+            pace: Pace::new(terms.parcel_bytes, terms.rate, terms.gather),
             order: Order::new(terms.fresh),
             class: Class::Alarm,
             allowance: Allowance::new(&terms.budget, None),
@@ -92,6 +92,11 @@ impl<U: Uplink> Sender<U> {
         sender.allowance = Allowance::new(&terms.budget, spent.as_deref());
         sender.mark().await?;
         Ok(sender)
+    }
+
+    /// Gathers no more: the node stops.
+    pub(super) fn hurry(&mut self) {
+        self.pace.hurry();
     }
 
     /// All that waits now is a backlog.
@@ -185,6 +190,9 @@ impl<U: Uplink> Sender<U> {
         }
         let Some(error) = error else {
             self.pace.sent(parcel.bytes(), wire, started.elapsed());
+            if self.class != Class::Alarm {
+                self.pace.gather(parcel.bytes(), monotonic());
+            }
             self.order.sent(self.class, wire);
             self.limit = self.limit.saturating_mul(2).min(self.limit_max);
             self.up().await?;

@@ -88,6 +88,7 @@ impl Running {
             retry_max: Span::millis(100),
             drain_for: Span::seconds(5),
             rate: None,
+            gather: Span::ZERO,
             fresh: 0.5,
             budget: BudgetConfig::default(),
         };

@@ -42,6 +42,13 @@ impl Rules<'_> {
             Span::ZERO,
             Span::seconds(600),
         );
+        self.between(
+            spot.key("gather"),
+            "`gather`",
+            uplink.gather,
+            Span::ZERO,
+            Span::seconds(24 * 3600),
+        );
         self.between_shares(spot.key("fresh"), uplink.fresh);
         self.budget(spot, uplink);
         let targets = spot.key("targets");
