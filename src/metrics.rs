@@ -5,6 +5,8 @@
 //! they are ([`Metrics::set_pipeline`], [`Metrics::set_lane`]); only what happens at the edges is counted here.
 //! Nothing is computed here, and no label comes from outside but names out of the node's own config.
 
+mod targets;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +21,8 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 use crate::record::{Lane, Severity};
+
+pub use targets::{TargetCounts, Targets};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -99,8 +103,8 @@ pub struct Metrics {
     /// Readings of one tick.
     pub tick_readings: Histogram,
     ingest_up: Gauge,
-    uplink_up: Gauge,
-    outages: Counter,
+    /// The uplink's, by target.
+    pub targets: Targets,
     store_written: Family<Labels, Counter>,
     journal_bytes: Gauge,
     feed_skipped: Counter,
@@ -161,8 +165,7 @@ impl Metrics {
             publish_seconds: seconds(),
             tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
             ingest_up: Gauge::default(),
-            uplink_up: Gauge::default(),
-            outages: Counter::default(),
+            targets: Targets::default(),
             store_written: Family::default(),
             journal_bytes: Gauge::default(),
             feed_skipped: Counter::default(),
@@ -232,8 +235,7 @@ impl Metrics {
             "Whether the session with the site's broker is up",
             self.ingest_up.clone(),
         );
-        r.register("uplink_up", "Whether the far side takes records", self.uplink_up.clone());
-        r.register("outages", "Times that the uplink went down", self.outages.clone());
+        self.targets.register(r);
         r.register_with_unit(
             "store_written",
             "Bytes written to the store's disk, by what they were for: what wears flash out",
@@ -341,16 +343,6 @@ impl Metrics {
     /// Sets whether the session with the site's broker is up.
     pub fn set_ingest_up(&self, up: bool) {
         self.ingest_up.set(i64::from(up));
-    }
-
-    /// Sets whether the far side takes records.
-    pub fn set_uplink_up(&self, up: bool) {
-        self.uplink_up.set(i64::from(up));
-    }
-
-    /// Sets how often the uplink went down.
-    pub fn set_outages(&self, n: u64) {
-        self.outages.inner().store(n, Relaxed);
     }
 
     /// Sets the bytes written to the store since start, by purpose, and the journal's bytes now.

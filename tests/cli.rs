@@ -171,7 +171,7 @@ fn doctor_tells_a_silent_broker_from_none() {
     let (open, shut) = (silent.local_addr().unwrap(), closed.local_addr().unwrap());
     drop(closed);
     let config = format!(
-        "node = \"a\"\n[mqtt]\nurl = \"mqtt://{open}\"\n[uplink.target.http]\nurl = \"http://{shut}/x\"\n[store]\npath = \"data\"\n"
+        "node = \"a\"\n[mqtt]\nurl = \"mqtt://{open}\"\n[uplink.targets.cloud.http]\nurl = \"http://{shut}/x\"\n[store]\npath = \"data\"\n"
     );
     std::fs::write(folder.path().join("node.toml"), config).unwrap();
     for sub in ["schemas", "pipelines", "data"] {

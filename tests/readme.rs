@@ -58,8 +58,15 @@ fn every_command_works_in_the_example_site() {
 fn commands_that_are_only_named_are_these() {
     let shell: String =
         blocks().iter().filter(|b| b.kind == "sh").map(|b| b.text.as_str()).collect();
-    let expected = ["cargo run --release -- demo", "cargo test", "forebay doctor", "forebay run"]
-        .map(String::from);
+    let expected = [
+        "cargo run --release -- demo",
+        "cargo test",
+        "forebay doctor",
+        "forebay run",
+        "forebay receive --out received --listen 0.0.0.0:8090 --token-file token",
+        "forebay receive --out received --broker mqtts://cloud.example --topic \"forebay/#\"",
+    ]
+    .map(String::from);
     assert_eq!(shell.lines().map(str::to_owned).collect::<Vec<_>>(), expected);
     // Commands in running text exist as well.
     let help = Site::new().forebay("--help").output().unwrap();

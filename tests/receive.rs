@@ -31,7 +31,7 @@ fn options(folder: &Path) -> ReceiveOptions {
         broker: None,
         pack: NDJSON,
         roll_bytes: 64 << 20,
-        roll_after: Duration::from_secs(3600),
+        roll_after: Duration::from_hours(1),
         remember: 100_000,
     }
 }
@@ -97,7 +97,7 @@ async fn repeats_are_known_within_a_parcel_across_parcels_and_after_a_restart() 
         let stop = CancellationToken::new();
         let receiver = Receiver::start(options(folder.path()), stop.clone()).await.unwrap();
         let address = receiver.address().unwrap();
-        let packed = wire::pack(&lines(&records), 3).unwrap();
+        let packed = wire::pack(&lines(&records), 3, round == 1).unwrap();
         assert_eq!(posted(address, zstd, packed.clone()).await, 204);
         // Counted before it is answered, and on disk.
         let counts = receiver.counts();
@@ -214,6 +214,7 @@ async fn what_was_answered_survives_kills_of_the_receiver() {
         headers: BTreeMap::new(),
         ca: None,
         timeout: Span::seconds(5),
+        dictionary: false,
     });
     let (mut feeding, outbox) = Feeding::new();
     let running = Running::start(uplink.unwrap(), outbox, &feeding, 2048);
@@ -243,7 +244,8 @@ async fn what_was_answered_survives_kills_of_the_receiver() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_keeps_records_while_the_receiver_is_away() {
-    let config = "allow_anonymous true\npersistence false\nmax_queued_messages 0\nlog_type subscribe";
+    let config =
+        "allow_anonymous true\npersistence false\nmax_queued_messages 0\nlog_type subscribe";
     let Some(broker) = Mosquitto::start(config) else { return };
     for version in [MqttVersion::V311, MqttVersion::V5] {
         let folder = tempfile::tempdir().unwrap();
@@ -252,7 +254,7 @@ async fn a_broker_keeps_records_while_the_receiver_is_away() {
         let far = (client(), vec![format!("{prefix}/#")]);
         let options = ReceiveOptions { listen: None, broker: Some(far), ..options(folder.path()) };
         let topic = format!("{prefix}/{{asset}}");
-        let uplink = MqttUplink::new(&UplinkMqttConfig { broker: client(), topic }, "gw").unwrap();
+        let uplink = MqttUplink::new(&UplinkMqttConfig::records(client(), &topic), "gw").unwrap();
         let (mut feeding, outbox) = Feeding::new();
         let mut total = 0;
         // Only from its first session on does the broker keep anything for it.

@@ -129,7 +129,7 @@ async fn records_go_to_a_broker_of_their_own() {
         let (site, near, cloud) = (Site::new(), Local::rumqttd(), Local::rumqttd());
         let replay = shift.replay(&site);
         let uplink = format!(
-            "[uplink.target.mqtt]\ntopic = \"up/{{node}}/{{asset}}/{{type}}\"\nbroker = {{ url = \"{}\", version = \"{}\" }}\n",
+            "[uplink.targets.cloud.mqtt]\ntopic = \"up/{{node}}/{{asset}}/{{type}}\"\nbroker = {{ url = \"{}\", version = \"{}\" }}\n",
             cloud.url(version),
             if version == V5 { "5" } else { "3.1.1" }
         );
@@ -362,7 +362,7 @@ async fn a_stop_does_not_wait_for_those_who_do_not_answer() {
     // They take connections, and never say a word.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, local) = (silent.local_addr().unwrap(), Local::rumqttd());
-    let uplink = |to| format!("[uplink.target.http]\nurl = \"http://{to}/in\"\n");
+    let uplink = |to| format!("[uplink.targets.cloud.http]\nurl = \"http://{to}/in\"\n");
     let shift = Shift::of(1, 200, 15);
     for broker_answers in [true, false] {
         let site = Site::new();

@@ -119,6 +119,7 @@ fn http(port: u16, token: &std::path::Path) -> HttpUplink {
         headers: BTreeMap::from([("x-site".into(), "north".into())]),
         ca: None,
         timeout: Span::millis(700),
+        dictionary: false,
     })
     .unwrap()
 }
@@ -350,8 +351,8 @@ fn mqtt(port: u16, version: MqttVersion) -> MqttUplink {
         client_id: Some(unique("uplink")),
         ..MqttConfig::default()
     };
-    let topic = "cloud/{node}/{pipeline}/{asset}/{type}".to_owned();
-    MqttUplink::new(&UplinkMqttConfig { broker, topic }, "gw").unwrap()
+    let topic = "cloud/{node}/{pipeline}/{asset}/{type}";
+    MqttUplink::new(&UplinkMqttConfig::records(broker, topic), "gw").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,6 +385,7 @@ fn wrong_settings_are_refused_before_anything_is_sent() {
         headers: BTreeMap::new(),
         ca: None,
         timeout: Span::seconds(1),
+        dictionary: false,
     };
     let header = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
     let wrong = [
@@ -403,7 +405,7 @@ fn wrong_settings_are_refused_before_anything_is_sent() {
         assert!(error.contains(named), "{error}");
         assert!(!error.contains("s3cret") && !error.contains("p4ss"), "{error}");
     }
-    let topic = "cloud/{asset}/{sensor}".to_owned();
-    let config = UplinkMqttConfig { broker: MqttConfig::default(), topic };
+    let topic = "cloud/{asset}/{sensor}";
+    let config = UplinkMqttConfig::records(MqttConfig::default(), topic);
     assert!(MqttUplink::new(&config, "gw").unwrap_err().to_string().contains("{sensor}"));
 }

@@ -21,7 +21,7 @@ fn mqtt(port: u16, version: MqttVersion) -> MqttUplink {
         client_id: Some(unique("uplink")),
         ..MqttConfig::default()
     };
-    MqttUplink::new(&UplinkMqttConfig { broker, topic: "cloud/{asset}".into() }, "gw").unwrap()
+    MqttUplink::new(&UplinkMqttConfig::records(broker, "cloud/{asset}"), "gw").unwrap()
 }
 
 /// The same record, as large as a record gets with a tag that somebody put a document into.

@@ -81,6 +81,8 @@ pub enum Command {
     Receive(ReceiveArgs),
     /// Put recordings through a pipeline, at full speed, with the same code that runs live
     Replay(ReplayArgs),
+    /// Say what a recording costs a day, on the link and on the disk, before anyone buys a data plan
+    Estimate(EstimateArgs),
     /// Check configs, schemas, pipelines and models, all of them, without a network
     Check(CheckArgs),
     /// Fit an anomaly model to a recording of normal running
@@ -230,6 +232,38 @@ pub struct ReplayArgs {
     /// How results are written. Absent: by the ending of `--out`, else NDJSON.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<ResultsFormat>,
+    /// No progress bar.
+    #[arg(long)]
+    pub quiet: bool,
+    /// The ONNX Runtime library to use. Absent: the one that is found.
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+}
+
+/// `forebay estimate`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Example:\n  forebay estimate --pipeline pipelines/skab.toml --data 0.csv --gather 1m"
+)]
+pub struct EstimateArgs {
+    /// The pipeline file.
+    #[arg(long, short, value_name = "FILE")]
+    pub pipeline: PathBuf,
+    /// Recordings of usual running: CSV, NDJSON or Parquet, also gzipped.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// Folder of asset schemas. Absent: found from the pipeline's folder.
+    #[arg(long, value_name = "DIR")]
+    pub schemas: Option<PathBuf>,
+    /// How long records are gathered for a parcel: `uplink.gather` of the node's config.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub gather: Span,
+    /// Print one JSON object to standard output.
+    #[arg(long)]
+    pub json: bool,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod completion;
 mod demo;
+mod estimate;
 mod recordings;
 mod replay;
 pub mod results;
@@ -54,6 +55,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Completion(args) => completion::completion(&args),
         Command::Demo(args) => demo::demo(&args, screen),
         Command::Run(args) => run::run(&args),
+        Command::Estimate(args) => estimate::estimate(&args, screen),
         Command::Receive(args) => receive::receive(&args),
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),

@@ -126,13 +126,14 @@ fn from_folder(mut config: Config, folder: &Path) -> Config {
         }
     };
     mqtt(&mut config.mqtt);
-    match config.uplink.as_mut().map(|u| &mut u.target) {
-        Some(TargetConfig::Http(http)) => {
-            secret(&mut http.token);
-            http.ca.as_mut().map(from);
+    for target in config.uplink.iter_mut().flat_map(|uplink| uplink.targets.values_mut()) {
+        match target {
+            TargetConfig::Http(http) => {
+                secret(&mut http.token);
+                http.ca.as_mut().map(from);
+            }
+            TargetConfig::Mqtt(target) => mqtt(&mut target.broker),
         }
-        Some(TargetConfig::Mqtt(target)) => mqtt(&mut target.broker),
-        None => {}
     }
     config
 }

@@ -1,14 +1,14 @@
 //! What must hold in a config beyond its types: addresses, secrets, space, limits. Called by `load`.
 
+mod uplink;
+
 use std::path::Path;
 
 use bytesize::ByteSize;
 
-use super::address::{Address, HTTP, MQTT};
-use super::{
-    Config, FeedConfig, HttpConfig, MqttConfig, Secret, StoreConfig, TargetConfig, UplinkConfig,
-};
-use crate::diagnose::nearest::{list, nearest};
+use super::address::{Address, MQTT};
+use super::{Config, FeedConfig, MqttConfig, Secret, StoreConfig};
+use crate::diagnose::nearest::nearest;
 use crate::diagnose::source::shown_path;
 use crate::diagnose::{Problem, Problems, Spot};
 use crate::model::Runtime;
@@ -290,104 +290,8 @@ impl Rules<'_> {
         }
     }
 
-    fn uplink(&mut self, spot: Spot<'_>, uplink: &UplinkConfig, config: &Config) {
-        self.bytes(
-            spot.key("parcel"),
-            "`parcel`",
-            uplink.parcel,
-            ByteSize::kib(1),
-            ByteSize::mib(16),
-        );
-        self.between(
-            spot.key("retry_max"),
-            "`retry_max`",
-            uplink.retry_max,
-            Span::millis(100),
-            Span::seconds(3600),
-        );
-        self.between(
-            spot.key("drain_for"),
-            "`drain_for`",
-            uplink.drain_for,
-            Span::ZERO,
-            Span::seconds(600),
-        );
-        match &uplink.target {
-            TargetConfig::Http(http) => self.http(spot.key("target").key("http"), http),
-            TargetConfig::Mqtt(target) => {
-                let spot = spot.key("target").key("mqtt");
-                self.broker(spot.key("broker"), &target.broker);
-                self.topic(spot.key("topic"), &target.topic);
-                self.client_ids(spot.key("broker"), config, &target.broker);
-            }
-        }
-    }
-
-    /// Two clients with one id on one broker throw each other out, for ever.
-    fn client_ids(&mut self, spot: Spot<'_>, config: &Config, far: &MqttConfig) {
-        let addresses = (Address::parse(&config.mqtt.url, MQTT), Address::parse(&far.url, MQTT));
-        let (Ok(near), Ok(away)) = addresses else { return };
-        let same_broker = near.host == away.host && near.port == away.port;
-        let Some(id) = far.client_id.as_ref().filter(|_| same_broker) else { return };
-        let own = format!("forebay-{}", config.node);
-        if id == config.mqtt.client_id.as_ref().unwrap_or(&own) {
-            let problem = Problem::error(
-                spot.key("client_id"),
-                "two connections to one broker would have one client id and throw each other out",
-            )
-            .found(format!("`{id}`, which `[mqtt]` has too"))
-            .expected("another id, or none")
-            .suggest(format!("\"{id}-uplink\""));
-            self.tell(problem);
-        }
-    }
-
-    fn http(&mut self, spot: Spot<'_>, http: &HttpConfig) {
-        let address = self.address(spot.key("url"), &http.url, HTTP);
-        self.between(
-            spot.key("timeout"),
-            "`timeout`",
-            http.timeout,
-            Span::millis(100),
-            Span::seconds(600),
-        );
-        if let Some(token) = &http.token {
-            self.secret(spot.key("token"), "token", token);
-            if address.is_some_and(|a| !a.encrypted() && !a.loopback()) {
-                let problem =
-                    Problem::warning(spot.key("url"), "the token crosses the network in the clear");
-                self.tell(
-                    problem.found("`http://`").expected("`https://`, if the far side has it"),
-                );
-            }
-        }
-        if let Some(ca) = &http.ca {
-            self.file(spot.key("ca"), "the certificate authority", ca);
-        }
-        for (name, value) in &http.headers {
-            let entry = spot.key("headers").key(name);
-            let good = !name.is_empty()
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-            if !good || value.bytes().any(|b| b < b' ' || b == 127) {
-                let problem =
-                    Problem::error(entry.node.key_place(), "this cannot be an HTTP header");
-                self.tell(
-                    problem
-                        .found(format!("`{name}`"))
-                        .expected("a name of letters, digits and `-`, and one line of text"),
-                );
-            } else if name.eq_ignore_ascii_case("authorization") {
-                let problem = Problem::warning(
-                    entry.node.key_place(),
-                    "a secret in a config file is a secret in every copy of it",
-                );
-                self.tell(problem.found(format!("`{name}`")).expected("`token = { env = \"…\" }`"));
-            }
-        }
-    }
-
     fn feed(&mut self, spot: Spot<'_>, feed: &FeedConfig) {
-        self.topic(spot.key("topic"), &feed.topic);
+        self.topic(spot.key("topic"), &feed.topic, &uplink::RECORD_NAMES);
         self.at_least(spot.key("history"), "`history`", feed.history as u64, 1);
         let is_name = |host: &str| !host.is_empty() && !host.contains(['/', '*', '@', ' ']);
         if let Some(host) = feed.hosts.iter().find(|host| !is_name(host)) {
@@ -429,37 +333,6 @@ impl Rules<'_> {
                     .suggest_nearest(good);
                 self.tell(problem);
             }
-        }
-    }
-
-    fn topic(&mut self, spot: Spot<'_>, topic: &str) {
-        const KNOWN: [&str; 4] = ["node", "pipeline", "asset", "type"];
-        let expected = list(["{node}", "{pipeline}", "{asset}", "{type}"], 4);
-        if topic.is_empty() || topic.contains(['+', '#', '\0']) {
-            let problem = Problem::error(spot, "nothing can be published on this topic");
-            self.problems
-                .push(problem.found(format!("`{topic}`")).expected("levels without `+` and `#`"));
-        }
-        let mut rest = topic;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, closed) = match after.split_once('}') {
-                Some((name, _)) => (name, "}"),
-                None => (after, ""),
-            };
-            if before.contains('}') || closed.is_empty() || !KNOWN.contains(&name) {
-                let near = nearest(name.split('/').next().unwrap_or(name), KNOWN);
-                let problem =
-                    Problem::error(spot, format!("nothing is filled in for `{{{name}{closed}`"))
-                        .found(format!("`{{{name}{closed}`"))
-                        .expected(expected.as_str())
-                        .suggest_nearest(near.map(|n| format!("`{{{n}}}`")));
-                self.problems.push(problem);
-            }
-            rest = after.split_once('}').map_or("", |(_, rest)| rest);
-        }
-        if rest.contains('}') {
-            let problem = Problem::error(spot, "a brace is closed that was not opened");
-            self.tell(problem.found("`}`").expected(expected));
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::record::{AlarmRecord, AlarmState, Record};
 use crate::time::{self, Timestamp};
 use live::Live;
 
-pub use status::{LinkView, NodeStatus, PipelineView, StoreView};
+pub use status::{LinkView, NodeStatus, PipelineView, StoreView, TargetView};
 
 /// Batches that may wait for the keeper.
 const BATCHES: usize = 256;

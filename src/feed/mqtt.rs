@@ -197,7 +197,7 @@ impl MqttFeed {
 }
 
 fn names<'a>(node: &'a str, pipeline: &'a str, asset: &'a str, kind: &'a str) -> Names<'a> {
-    Names { node, pipeline, asset, kind }
+    Names { node, pipeline, asset, kind, lane: "" }
 }
 
 /// A scored window as one flat object: every score and feature a number of its own, under its own name.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::feed::Hub;
-use crate::metrics::{LaneCounts, PipelineCounts};
+use crate::metrics::{LaneCounts, PipelineCounts, TargetCounts};
 use crate::record::Lane;
 use crate::time::{self, Timestamp};
 
@@ -32,8 +32,10 @@ pub struct NodeStatus {
     pub runtime: String,
     /// The session with the site's broker.
     pub ingest: LinkView,
-    /// The far side; absent where none is configured.
+    /// The far side; of several the one that is in trouble. Absent where none is configured.
     pub uplink: Option<LinkView>,
+    /// The far sides by name.
+    pub targets: BTreeMap<String, TargetView>,
     /// The store.
     pub store: StoreView,
     /// The lanes' books.
@@ -60,6 +62,39 @@ pub struct LinkView {
     pub since: Timestamp,
     /// Why it is down, or what it waits for.
     pub detail: String,
+}
+
+/// A far side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TargetView {
+    /// The link to it.
+    #[serde(flatten)]
+    pub link: LinkView,
+    /// Its books by lane.
+    pub lanes: BTreeMap<Lane, LaneCounts>,
+    /// Bytes that went over the link since the start.
+    pub wire_bytes: u64,
+    /// How often the link went down.
+    pub outages: u64,
+    /// When the next budget begins; absent unless this one is used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saving_until: Option<Timestamp>,
+}
+
+impl TargetView {
+    /// Its numbers.
+    pub fn counts(&self) -> TargetCounts {
+        let sum = |of: fn(&LaneCounts) -> u64| self.lanes.values().map(of).sum();
+        TargetCounts {
+            up: self.link.up,
+            outages: self.outages,
+            wire_bytes: self.wire_bytes,
+            is_saving: self.saving_until.is_some(),
+            waiting: sum(|lane| lane.waiting),
+            delivered: sum(|lane| lane.delivered),
+            refused: sum(|lane| lane.refused),
+        }
+    }
 }
 
 /// The store's health.

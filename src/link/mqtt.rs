@@ -72,6 +72,15 @@ pub enum Qos {
     One,
 }
 
+/// What a message holds, for brokers and receivers of MQTT 5.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its media type.
+    pub media: String,
+    /// Further properties: name and value.
+    pub user: Vec<(String, String)>,
+}
+
 /// What happened on a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -309,6 +318,22 @@ impl Client {
             Client::V5(client) => {
                 client.publish_bytes(topic, v5::qos(qos), retain, payload).await.map_err(|_| Gone)
             }
+        }
+    }
+
+    /// Publishes at QoS 1 and says what it is, where the protocol can; else as [`Client::publish`].
+    ///
+    /// # Errors
+    /// The connection has ended, or the topic has wildcards.
+    pub async fn publish_content(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        content: Content,
+    ) -> Result<(), Gone> {
+        match self {
+            Client::V4(_) => self.publish(topic, Qos::One, false, payload).await,
+            Client::V5(client) => v5::publish_content(client, topic, payload, content).await,
         }
     }
 

@@ -19,6 +19,7 @@ enum Part {
     Pipeline,
     Asset,
     Kind,
+    Lane,
 }
 
 /// What a record is about. A record that has no such name has an empty one.
@@ -32,6 +33,8 @@ pub struct Names<'a> {
     pub asset: &'a str,
     /// `score`, `alarm`, `raw` or `loss`.
     pub kind: &'a str,
+    /// `alarm`, `score`, `feature` or `raw`.
+    pub lane: &'a str,
 }
 
 impl Template {
@@ -43,7 +46,7 @@ impl Template {
         let wrong = || SetupError::Range {
             key: "topic",
             found: format!("`{text}`"),
-            expected: "a topic without + and #, with {node}, {pipeline}, {asset} and {type} as places",
+            expected: "a topic without + and #, with {node}, {pipeline}, {asset}, {type} and {lane} as places",
         };
         let mut parts = Vec::new();
         let mut rest = text;
@@ -57,6 +60,7 @@ impl Template {
                 "pipeline" => Part::Pipeline,
                 "asset" => Part::Asset,
                 "type" => Part::Kind,
+                "lane" => Part::Lane,
                 _ => return Err(wrong()),
             });
             rest = after;
@@ -71,6 +75,11 @@ impl Template {
         Ok(Template(parts))
     }
 
+    /// Whether it has places for what only a single record has.
+    pub fn names_one_record(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Pipeline | Part::Asset | Part::Kind))
+    }
+
     /// The topic of a record with these names.
     pub fn fill(&self, names: &Names<'_>) -> String {
         let mut topic = String::new();
@@ -81,6 +90,7 @@ impl Template {
                 Part::Pipeline => push_clean(&mut topic, names.pipeline),
                 Part::Asset => push_clean(&mut topic, names.asset),
                 Part::Kind => push_clean(&mut topic, names.kind),
+                Part::Lane => push_clean(&mut topic, names.lane),
             }
         }
         topic
@@ -118,13 +128,14 @@ mod tests {
         let template = Template::parse("forebay/{node}/{pipeline}/{asset}/{type}").unwrap();
         let long = "ä".repeat(500);
         for asset in ["pump-07", "a/b", "+", "#", "", "a\0b", "$SYS", long.as_str()] {
-            let names = Names { node: "gw", pipeline: "p", asset, kind: "score" };
+            let names = Names { node: "gw", pipeline: "p", asset, kind: "score", lane: "score" };
             let topic = template.fill(&names);
             assert_eq!(topic.split('/').count(), 5, "{topic}");
             assert!(!topic.contains(['+', '#', '\0', '$']) && !topic.contains("//"), "{topic}");
             assert!(topic.len() < 300);
         }
-        let names = Names { node: "gw", pipeline: "p", asset: "pump-07", kind: "alarm" };
+        let names =
+            Names { node: "gw", pipeline: "p", asset: "pump-07", kind: "alarm", lane: "alarm" };
         assert_eq!(template.fill(&names), "forebay/gw/p/pump-07/alarm");
         assert_eq!(Template::parse("all").unwrap().fill(&names), "all");
         assert_eq!(below("all", "dry run/#"), "all/dry run__");

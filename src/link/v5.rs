@@ -6,14 +6,14 @@ use rumqttc::v5::mqttbytes::Error as BytesError;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAckProperties, ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter, Packet,
-    PubAckReason, Publish, SubscribeReasonCode,
+    PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 
 use super::mqtt::{
-    ACKNOWLEDGEMENTS_MAX, Client, Connection, Event, Gone, Lost, Message, NETWORK_TIMEOUT_SECONDS,
-    Options, Qos, Refusal, Role,
+    ACKNOWLEDGEMENTS_MAX, Client, Connection, Content, Event, Gone, Lost, Message,
+    NETWORK_TIMEOUT_SECONDS, Options, Qos, Refusal, Role,
 };
 use super::terms::Terms;
 use super::v4;
@@ -69,6 +69,22 @@ pub(super) fn acknowledge(client: &AsyncClient, id: u16) -> Result<(), Gone> {
     let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new(), None);
     publish.pkid = id;
     client.try_ack(&publish).map_err(|_| Gone)
+}
+
+pub(super) async fn publish_content(
+    client: &AsyncClient,
+    topic: &str,
+    payload: bytes::Bytes,
+    content: Content,
+) -> Result<(), Gone> {
+    let properties = PublishProperties {
+        content_type: Some(content.media),
+        user_properties: content.user,
+        ..PublishProperties::default()
+    };
+    let (qos, retain) = (QoS::AtLeastOnce, false);
+    let asked = client.publish_bytes_with_properties(topic, qos, retain, payload, properties);
+    asked.await.map_err(|_| Gone)
 }
 
 pub(super) async fn subscribe(client: &AsyncClient, filters: &[String]) -> Result<(), Gone> {

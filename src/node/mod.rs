@@ -8,6 +8,7 @@ mod core;
 mod recovery;
 mod refusals;
 mod status;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use self::core::{Core, Ear, Route};
 use self::recovery::Ready;
 use self::refusals::Refusals;
 pub use self::status::{CoreView, counts};
-use crate::config::{Config, TargetConfig};
+use crate::config::Config;
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::Engine;
 use crate::feed::command::{self, Operators};
@@ -41,7 +42,7 @@ use crate::record::Lane;
 use crate::stage::StageError;
 use crate::store::{Committed, Meter, Outbox, StoreError, StoreOptions};
 use crate::time::now;
-use crate::uplink::{self, HttpUplink, MqttUplink, Pace, UplinkCounts};
+use crate::uplink::UplinkCounts;
 
 /// Why a node cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +103,7 @@ pub struct Node {
     /// What runs the models.
     pub runtime: &'static Runtime,
     store: Meter,
-    uplink: Option<Arc<UplinkCounts>>,
+    uplinks: Vec<Arc<UplinkCounts>>,
     tasks: Tasks,
 }
 
@@ -132,15 +133,10 @@ struct Parts {
     engine: Engine,
     routes: Vec<Route>,
     source: MqttSource,
-    uplink: Option<AnyUplink>,
+    uplinks: Vec<uplinks::Way>,
     feed: Option<MqttFeed>,
     feed_counts: Arc<FeedCounts>,
     listener: Option<TcpListener>,
-}
-
-enum AnyUplink {
-    Http(HttpUplink),
-    Mqtt(Box<MqttUplink>),
 }
 
 impl Node {
@@ -151,7 +147,10 @@ impl Node {
         stop: CancellationToken,
     ) -> Result<Node, NodeError> {
         let mut parts = prepare(&config, &pipelines).await?;
-        let options = StoreOptions::new(&config.store, &config.node, now());
+        let mut options = StoreOptions::new(&config.store, &config.node, now());
+        if let Some(targets) = uplinks::names(&config) {
+            options.targets = targets;
+        }
         let engine = std::mem::replace(&mut parts.engine, Engine::new(String::new(), Vec::new()));
         let recovering = move || recovery::recover(engine, &options);
         let (engine, store) = blocking("recovery", recovering).await??;
@@ -164,7 +163,7 @@ impl Node {
         config: &Config,
         pipelines: &[LoadedPipeline],
         parts: Parts,
-        mut store: Ready,
+        store: Ready,
         stop: CancellationToken,
     ) -> Result<Node, NodeError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), &parts.runtime.name()));
@@ -202,10 +201,7 @@ impl Node {
         start_core(core, core_end, stop.clone())?;
         let mut tasks = Tasks::new(core_ended, stop);
         tasks.ingest(parts.source, opened.door);
-        let uplink = parts
-            .uplink
-            .zip(store.outboxes.pop())
-            .map(|(uplink, outbox)| tasks.uplink(uplink, outbox, committed_reader, config));
+        let uplinks = tasks.uplinks(parts.uplinks, store.outboxes, &committed_reader, config);
         tasks.feeds(keeper, parts.feed, &hub);
         let sources = status::Sources {
             node: config.node.clone(),
@@ -217,7 +213,7 @@ impl Node {
             ingest: (config.mqtt.url.clone(), opened.status),
             door: opened.counts,
             mqtt_feed: parts.feed_counts,
-            uplink: uplink.clone(),
+            uplinks: uplinks.clone(),
             store: meter.clone(),
             hub: hub.clone(),
             metrics: Arc::clone(&metrics),
@@ -227,15 +223,16 @@ impl Node {
         if let Some(listener) = parts.listener {
             tasks.serve(listener, hub.clone(), metrics, status.clone(), operators);
         }
-        let (runtime, uplink) = (parts.runtime, uplink.map(|u| u.2));
-        Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, uplink, tasks })
+        let runtime = parts.runtime;
+        let uplinks = uplinks.into_iter().map(|seen| seen.counts).collect();
+        Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, uplinks, tasks })
     }
 
     /// Waits until the node has stopped: because of `stop`, or because a part of it failed.
     pub async fn join(self) -> Result<Report, NodeError> {
         let core = self.tasks.join().await?;
-        let outages =
-            self.uplink.map_or(0, |u| u.outages.load(std::sync::atomic::Ordering::Relaxed));
+        let outages = |u: &Arc<UplinkCounts>| u.outages.load(std::sync::atomic::Ordering::Relaxed);
+        let outages = self.uplinks.iter().map(outages).sum();
         Ok(Report { core, lanes: status::lanes(&self.store.read()), outages })
     }
 }
@@ -259,13 +256,7 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
     filters.dedup();
     let source = MqttSource::new(&config.mqtt, &config.node, filters, config.limits.message)
         .map_err(setup("`mqtt`"))?;
-    let uplink = config.uplink.as_ref().map(|uplink| match &uplink.target {
-        TargetConfig::Http(http) => HttpUplink::new(http).map(AnyUplink::Http),
-        TargetConfig::Mqtt(mqtt) => {
-            MqttUplink::new(mqtt, &config.node).map(|m| AnyUplink::Mqtt(Box::new(m)))
-        }
-    });
-    let uplink = uplink.transpose().map_err(setup("`uplink`"))?;
+    let uplinks = uplinks::prepare(config)?;
     let feed_counts = Arc::new(FeedCounts::default());
     let feed = config.feed.mqtt.then(|| {
         let counts = Arc::clone(&feed_counts);
@@ -273,7 +264,7 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
     });
     let feed = feed.transpose().map_err(setup("`feed`"))?;
     let listener = if config.feed.http { Some(listen(&config.feed.listen).await?) } else { None };
-    Ok(Parts { runtime, engine, routes, source, uplink, feed, feed_counts, listener })
+    Ok(Parts { runtime, engine, routes, source, uplinks, feed, feed_counts, listener })
 }
 
 fn plan_live(
@@ -344,8 +335,6 @@ fn start_core(
     thread.map(drop).map_err(|_| NodeError::Ended("the engine thread"))
 }
 
-type UplinkView = (String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>);
-
 impl Tasks {
     fn new(core: oneshot::Receiver<Result<CoreView, NodeError>>, stop: CancellationToken) -> Tasks {
         Tasks {
@@ -401,37 +390,28 @@ impl Tasks {
         self.set.spawn(async move { (name, work.await) });
     }
 
-    fn uplink(
+    fn uplinks(
         &mut self,
-        uplink: AnyUplink,
-        outbox: Outbox,
-        committed: watch::Receiver<Committed>,
+        ways: Vec<uplinks::Way>,
+        outboxes: Vec<Outbox>,
+        committed: &watch::Receiver<Committed>,
         config: &Config,
-    ) -> UplinkView {
-        let (status, reader) = watch::channel(LinkStatus::Connecting);
-        let counts = Arc::new(UplinkCounts::default());
-        let (shared, stop) = (Arc::clone(&counts), self.stop_out.clone());
-        let Some((pace, target)) =
-            config.uplink.as_ref().map(|u| (Pace::new(u), target(&u.target)))
-        else {
-            return (String::new(), reader, counts);
-        };
-        // With the uplink done, dashboards have nothing more to show.
-        let feeds = self.stop_feed.clone().drop_guard();
-        self.has_uplink = true;
-        self.spawn("uplink", async move {
-            let _feeds = feeds;
-            match uplink {
-                AnyUplink::Http(http) => {
-                    uplink::run(http, outbox, committed, status, shared, pace, stop).await
-                }
-                AnyUplink::Mqtt(mqtt) => {
-                    uplink::run(*mqtt, outbox, committed, status, shared, pace, stop).await
-                }
-            }
-            .map_err(NodeError::from)
-        });
-        (target, reader, counts)
+    ) -> Vec<uplinks::Seen> {
+        let Some(uplink) = &config.uplink else { return Vec::new() };
+        // With the last uplink done, dashboards have nothing more to show.
+        let feeds = Arc::new(self.stop_feed.clone().drop_guard());
+        let mut all = Vec::new();
+        for (way, outbox) in ways.into_iter().zip(outboxes) {
+            let (work, seen) = way.work(uplink, outbox, committed.clone(), self.stop_out.clone());
+            let feeds = Arc::clone(&feeds);
+            self.has_uplink = true;
+            self.spawn("uplink", async move {
+                let _feeds = feeds;
+                work.await.map_err(NodeError::from)
+            });
+            all.push(seen);
+        }
+        all
     }
 
     fn serve(
@@ -479,13 +459,5 @@ impl Tasks {
             Some(failure) => Err(failure),
             None => core,
         }
-    }
-}
-
-/// The far side, without credentials.
-fn target(target: &TargetConfig) -> String {
-    match target {
-        TargetConfig::Http(http) => http.url.clone(),
-        TargetConfig::Mqtt(mqtt) => mqtt.broker.url.clone(),
     }
 }

@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::core::Messages;
+use super::uplinks::Seen;
 use crate::engine::Engine;
 use crate::feed::mqtt::FeedCounts;
-use crate::feed::{Hub, LinkView, NodeStatus, PipelineView, StoreView};
+use crate::feed::{Hub, LinkView, NodeStatus, PipelineView, StoreView, TargetView};
 use crate::ingest::IngestCounts;
 use crate::link::LinkStatus;
 use crate::metrics::{LaneCounts, Metrics, PipelineCounts};
@@ -21,9 +22,8 @@ use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::spec::StageSpec;
 use crate::record::Lane;
 use crate::stage::{Account, Reason};
-use crate::store::{Meter, StoreStats};
+use crate::store::{LaneStats, Meter, StoreStats};
 use crate::time::{Timestamp, now};
-use crate::uplink::UplinkCounts;
 
 /// What the engine thread knows.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +86,7 @@ pub(super) struct Sources {
     pub(super) ingest: (String, watch::Receiver<LinkStatus>),
     pub(super) door: Arc<IngestCounts>,
     pub(super) mqtt_feed: Arc<FeedCounts>,
-    pub(super) uplink: Option<(String, watch::Receiver<LinkStatus>, Arc<UplinkCounts>)>,
+    pub(super) uplinks: Vec<Seen>,
     pub(super) store: Meter,
     pub(super) hub: Hub,
     pub(super) metrics: Arc<Metrics>,
@@ -109,10 +109,14 @@ impl Sources {
         let core = self.core.borrow().clone();
         let stats = self.store.read();
         let lanes = lanes(&stats);
-        let outages = self.uplink.as_ref().map_or(0, |u| u.2.outages.load(Relaxed));
-        let uplink = self.uplink.as_ref().map(|(to, status, _)| link(to, &status.borrow()));
+        let targets: BTreeMap<String, TargetView> =
+            self.uplinks.iter().map(|seen| (seen.name.clone(), target(seen, &stats))).collect();
+        let outages = targets.values().map(|target| target.outages).sum();
+        // Where there are several: the one that is in trouble.
+        let worst = targets.values().find(|target| !target.link.up);
+        let uplink = worst.or(targets.values().next()).map(|target| target.link.clone());
         let ingest = link(&self.ingest.0, &self.ingest.1.borrow());
-        self.measure(&stats, &lanes, &ingest, uplink.as_ref(), outages);
+        self.measure(&stats, &lanes, &ingest, &targets);
         let mut pipelines = self.pipelines.clone();
         for view in &mut pipelines {
             if let Some((_, counts)) = core.pipelines.iter().find(|p| p.0 == view.name) {
@@ -126,6 +130,7 @@ impl Sources {
             runtime: self.runtime.clone(),
             ingest,
             uplink,
+            targets,
             store: store(core.is_disk_full),
             lanes,
             outages,
@@ -140,15 +145,15 @@ impl Sources {
         stats: &StoreStats,
         lanes: &BTreeMap<Lane, LaneCounts>,
         ingest: &LinkView,
-        uplink: Option<&LinkView>,
-        outages: u64,
+        targets: &BTreeMap<String, TargetView>,
     ) {
         for (lane, counts) in lanes {
             self.metrics.set_lane(*lane, counts);
         }
         self.metrics.set_ingest_up(ingest.up);
-        self.metrics.set_uplink_up(uplink.is_some_and(|u| u.up));
-        self.metrics.set_outages(outages);
+        for (name, target) in targets {
+            self.metrics.targets.set(name, &target.counts());
+        }
         let door = &self.door;
         self.metrics.set_dropped(door.dropped.load(Relaxed), door.sessions_dropped.load(Relaxed));
         self.metrics.set_mqtt_feed_skipped(self.mqtt_feed.skipped.load(Relaxed));
@@ -158,17 +163,40 @@ impl Sources {
     }
 }
 
-/// Every lane's books.
+/// A target as dashboards see it.
+fn target(seen: &Seen, stats: &StoreStats) -> TargetView {
+    let mut view = link(&seen.url, &seen.status.borrow());
+    let saving_until = seen.counts.saving_until();
+    if let Some(until) = saving_until.filter(|_| view.up) {
+        view.detail = format!("a budget is used up until {until}; alarms go on");
+    }
+    let own = stats.targets.iter().find(|(name, _)| *name == seen.name);
+    let lanes = own.map(|(_, lanes)| lanes_of(|lane| lanes[lane as usize])).unwrap_or_default();
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+    TargetView {
+        link: view,
+        lanes,
+        wire_bytes: count(&seen.counts.wire),
+        outages: count(&seen.counts.outages),
+        saving_until,
+    }
+}
+
+/// Every lane's books: those of the target that has the least.
 pub(super) fn lanes(stats: &StoreStats) -> BTreeMap<Lane, LaneCounts> {
+    lanes_of(|lane| stats.lane(lane))
+}
+
+fn lanes_of(stats: impl Fn(Lane) -> LaneStats) -> BTreeMap<Lane, LaneCounts> {
     let counts = |lane| {
-        let lane_stats = stats.lane(lane);
+        let stats = stats(lane);
         LaneCounts {
-            records: lane_stats.found + lane_stats.made,
-            waiting: lane_stats.queued,
-            waiting_bytes: lane_stats.queued_bytes,
-            delivered: lane_stats.delivered,
-            refused: lane_stats.refused,
-            evicted: lane_stats.evicted,
+            records: stats.found + stats.made,
+            waiting: stats.queued,
+            waiting_bytes: stats.queued_bytes,
+            delivered: stats.delivered,
+            refused: stats.refused,
+            evicted: stats.evicted,
         }
     };
     Lane::ALL.into_iter().map(|lane| (lane, counts(lane))).collect()

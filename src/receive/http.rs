@@ -2,7 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
 use sha2::{Digest, Sha256};
@@ -56,7 +56,7 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Resp
     if desk.guard.is_some_and(|guard| shown.is_none_or(|shown| shown[..] != guard)) {
         return (StatusCode::UNAUTHORIZED, "the token is missing or wrong").into_response();
     }
-    let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if let Some(other) = encoding.filter(|name| !matches!(*name, b"zstd" | b"identity")) {
         let other = String::from_utf8_lossy(other);
         let why = format!("content encoding `{other}` is not known: use zstd");

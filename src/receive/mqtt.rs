@@ -48,7 +48,8 @@ impl Subscriber {
                 () = stop.cancelled() => return,
             };
             if started.elapsed() >= GOOD_AFTER {
-                (told, _) = (false, backoff.reset());
+                told = false;
+                backoff.reset();
             }
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(

@@ -103,7 +103,7 @@ pub(super) fn evicted(kv: &dyn Kv, lane: Lane) -> Result<Option<Evicted>, StoreE
     Ok(kv.get(&[b'e', lane as u8])?.and_then(|bytes| unseal(&bytes)))
 }
 
-fn put<T: Serialize>(kv: &dyn Kv, key: &[u8], mark: &T) -> Result<u64, StoreError> {
+pub(super) fn put<T: Serialize>(kv: &dyn Kv, key: &[u8], mark: &T) -> Result<u64, StoreError> {
     let bytes = seal(mark).map_err(|e| StoreError::Encode {
         what: "a mark",
         seq: 0,

@@ -217,12 +217,21 @@ fn targets(
     let mut names = options.targets.clone();
     names.extend(known.keys().filter(|name| !options.targets.contains(name)).cloned());
     let mut all: [Vec<Settled>; 4] = Default::default();
+    let mut has_new = false;
     for ((lane, books), all) in Lane::ALL.into_iter().zip(books).zip(&mut all) {
         let of = |name: &String| known.get(name).and_then(|lanes| lanes[lane as usize].clone());
         let slowest = names.iter().filter_map(of).map(|settled| settled.upto()).min();
         let mut start = Settled::default();
         start.insert(1, slowest.unwrap_or(books.floor));
-        all.extend(names.iter().map(|name| of(name).unwrap_or_else(|| start.clone())));
+        for name in &names {
+            let settled = of(name);
+            if settled.is_none() {
+                // Written down, or the next start would put a target that took nothing where the fastest is by then.
+                marks::put_settled(kv, name, lane, &start)?;
+                has_new = true;
+            }
+            all.push(settled.unwrap_or_else(|| start.clone()));
+        }
         if let Some(mark) = marks::evicted(kv, lane)? {
             // Durable with the end of the recovery, before the next eviction takes the mark's place.
             for (name, settled) in names.iter().zip(all) {
@@ -230,6 +239,9 @@ fn targets(
                 marks::put_settled(kv, name, lane, settled)?;
             }
         }
+    }
+    if has_new {
+        kv.flush()?;
     }
     Ok((names, all))
 }

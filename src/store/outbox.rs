@@ -18,6 +18,7 @@ use super::error::StoreError;
 use super::kv::Kv;
 use super::lanes::{Gap, Lanes, Place, Segment};
 use super::ledger::Committed;
+use super::marks;
 use super::meter::{Gone, Meter, StoreStats};
 use super::parcel::{Acked, Parcel, Refused, Waiting};
 use super::quarantine::{Quarantined, Shelf};
@@ -240,6 +241,18 @@ impl Outbox {
     /// The number of the last record of a lane that is there: what comes later is fresher than all of now.
     pub fn last(&self, lane: Lane) -> u64 {
         self.lanes.last(lane)
+    }
+
+    /// What the uplink wrote down with [`Outbox::keep_note`], if it is readable.
+    pub fn note(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let bytes = self.kv.get(format!("n{}", self.name).as_bytes())?;
+        Ok(bytes.and_then(|bytes| marks::unseal(&bytes)))
+    }
+
+    /// Writes something small down for the uplink's next run; durable with the next flush.
+    pub fn keep_note(&self, note: &[u8]) -> Result<(), StoreError> {
+        marks::put(&*self.kv, format!("n{}", self.name).as_bytes(), &note)?;
+        Ok(())
     }
 
     /// The newest refused records, newest first.

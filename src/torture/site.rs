@@ -67,7 +67,7 @@ impl Site {
              [store]\npath = {}\ntick = \"50ms\"\ncheckpoint_every = \"1s\"\nfree_floor = \"4MiB\"\n\
              alarm_limit = \"32MiB\"\nscore_limit = \"64MiB\"\nfeature_limit = \"16MiB\"\nraw_limit = \"128MiB\"\n\
              [uplink]\nparcel = \"16KiB\"\nretry_max = \"500ms\"\n\
-             [uplink.target.http]\nurl = \"http://{far}/records\"\ntimeout = \"2s\"\n\
+             [uplink.targets.cloud.http]\nurl = \"http://{far}/records\"\ntimeout = \"2s\"\n\
              [feed]\nlisten = \"{listen}\"\nmqtt = false\nhistory = 10\n",
             quoted(store)
         );

@@ -1,10 +1,11 @@
 //! Parcels as HTTP POSTs: NDJSON, compressed with zstd, one idempotency key a parcel.
 //!
-//! `node` makes it for `[uplink.target.http]`. Only a 2xx acknowledges. 400, 413, 422 and their like are about the
+//! `node` makes it for `[uplink.targets.NAME.http]`. Only a 2xx acknowledges. 400, 413, 422 and their like are about the
 //! records and refuse them; 401, 403, 404 and redirects are about the settings, and 408, 429 and 5xx about the
 //! moment: the records wait. Redirects are not followed: a POST that turns into the GET of a login page would look
 //! delivered.
 
+use std::io;
 use std::sync::Arc;
 
 use jiff::fmt::rfc2822;
@@ -20,8 +21,8 @@ use crate::time::{Span, Timestamp, now};
 use super::link::{LinkError, Outcome, Uplink};
 use super::wire;
 
-/// Level of compression: more costs CPU that a gateway does not have.
-const ZSTD_LEVEL: i32 = 3;
+/// Bytes of an answer, about: its head.
+const ANSWER_BYTES: usize = 150;
 /// Bytes of an answer that are kept to explain it.
 const ANSWER_MAX: u64 = 200;
 
@@ -38,6 +39,7 @@ struct Poster {
     uri: Uri,
     token: Option<Secret>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    dictionary: bool,
 }
 
 impl HttpUplink {
@@ -71,21 +73,38 @@ impl HttpUplink {
             agent = agent.tls_config(tls);
         }
         let headers = config.headers.iter().map(header).collect::<Result<_, _>>()?;
-        let poster =
-            Poster { agent: agent.build().into(), uri, token: config.token.clone(), headers };
+        let (token, dictionary) = (config.token.clone(), config.dictionary);
+        let poster = Poster { agent: agent.build().into(), uri, token, headers, dictionary };
         Ok(HttpUplink { url: config.url.clone(), poster: Arc::new(poster) })
     }
 }
 
+impl HttpUplink {
+    /// Bytes that a parcel puts on the wire, its answer among them.
+    ///
+    /// # Errors
+    /// It cannot be compressed.
+    pub fn wire_bytes(&self, parcel: &Parcel, level: i32) -> Result<u64, LinkError> {
+        let body = self.poster.pack(&parcel.ndjson(), level)?;
+        Ok(self.poster.wire_bytes(&parcel.id, &body))
+    }
+}
+
 impl Uplink for HttpUplink {
-    async fn send(&mut self, parcel: &Parcel) -> Outcome {
+    async fn send(&mut self, parcel: &Parcel, level: i32) -> Outcome {
         let poster = Arc::clone(&self.poster);
         let lines = parcel.ndjson();
         let id = parcel.id.clone();
-        let posted = tokio::task::spawn_blocking(move || poster.post(&id, &lines)).await;
-        match posted.unwrap_or_else(|error| Err(LinkError::Lost(error.to_string()))) {
-            Ok(()) => Outcome { acked: parcel.acked(), error: None },
-            Err(error) => Outcome { acked: parcel.acked_keys([]), error: Some(error) },
+        let post = move || {
+            let mut wire = 0;
+            (poster.post(&id, &lines, level, &mut wire), wire)
+        };
+        let posted = tokio::task::spawn_blocking(post).await;
+        let (result, wire) =
+            posted.unwrap_or_else(|error| (Err(LinkError::Lost(error.to_string())), 0));
+        match result {
+            Ok(()) => Outcome { acked: parcel.acked(), error: None, wire },
+            Err(error) => Outcome { acked: parcel.acked_keys([]), error: Some(error), wire },
         }
     }
 
@@ -95,9 +114,9 @@ impl Uplink for HttpUplink {
 }
 
 impl Poster {
-    fn post(&self, id: &str, lines: &[u8]) -> Result<(), LinkError> {
-        let body = wire::pack(lines, ZSTD_LEVEL)
-            .map_err(|error| LinkError::Lost(format!("cannot compress a parcel: {error}")))?;
+    /// Says in `wire` what went over the link.
+    fn post(&self, id: &str, lines: &[u8], level: i32, wire: &mut u64) -> Result<(), LinkError> {
+        let body = self.pack(lines, level)?;
         let mut request = self.agent.post(&self.uri);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -110,10 +129,39 @@ impl Poster {
             .header("content-type", wire::NDJSON)
             .header("content-encoding", "zstd")
             .header("idempotency-key", id)
-            .send(&body[..])
-            // ureq's errors name the host and the reason, never a header.
-            .map_err(|error| LinkError::Lost(error.to_string()))?;
-        judge(answer)
+            .send(&body[..]);
+        let sent = self.wire_bytes(id, &body);
+        *wire = match &answer {
+            // Nobody was there to take a byte.
+            Err(ureq::Error::HostNotFound | ureq::Error::ConnectionFailed) => 0,
+            Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => 0,
+            _ => sent,
+        };
+        // ureq's errors name the host and the reason, never a header.
+        judge(answer.map_err(|error| LinkError::Lost(error.to_string()))?)
+    }
+
+    fn pack(&self, lines: &[u8], level: i32) -> Result<Vec<u8>, LinkError> {
+        wire::pack(lines, level, self.dictionary)
+            .map_err(|error| LinkError::Lost(format!("cannot compress a parcel: {error}")))
+    }
+
+    fn wire_bytes(&self, id: &str, body: &[u8]) -> u64 {
+        (self.head_bytes(id) + body.len() + ANSWER_BYTES) as u64
+    }
+
+    /// Bytes of a request's head: the line, our headers, and those that every request has.
+    fn head_bytes(&self, id: &str) -> usize {
+        const USUAL: usize = "POST  HTTP/1.1\r\nhost: \r\nuser-agent: forebay/0.0.0\r\naccept: */*\r\n\
+            content-type: application/x-ndjson\r\ncontent-encoding: zstd\r\ncontent-length: 00000\r\n\
+            idempotency-key: \r\n\r\n"
+            .len();
+        let own = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let uri = self.uri.authority().map_or(0, |host| host.as_str().len())
+            + self.uri.path_and_query().map_or(1, |path| path.as_str().len());
+        // A bearer token is a few dozen bytes; its length is not worth reading it again.
+        let token = if self.token.is_some() { 80 } else { 0 };
+        USUAL + own.sum::<usize>() + uri + token + id.len()
     }
 }
 
@@ -134,6 +182,7 @@ fn judge(mut answer: ureq::http::Response<Body>) -> Result<(), LinkError> {
         if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") };
     Err(match status {
         408 | 425 | 429 | 500..=599 => LinkError::Busy { answer, after },
+        413 => LinkError::TooLarge { answer },
         300..=399 | 401 | 403 | 404 | 405 | 407 => LinkError::Unwelcome { answer },
         400..=499 => LinkError::Refused { answer },
         _ => LinkError::Lost(answer),

@@ -12,8 +12,8 @@ use crate::time::Span;
 /// A way to the far side.
 pub trait Uplink: Send {
     /// Sends a parcel and waits for the far side's acknowledgement. May be dropped half way; the parcel is then
-    /// sent again, so the far side can get a record twice, never not at all.
-    fn send(&mut self, parcel: &Parcel) -> impl Future<Output = Outcome> + Send;
+    /// sent again, so the far side can get a record twice, never not at all. `level` says how hard to compress it.
+    fn send(&mut self, parcel: &Parcel, level: i32) -> impl Future<Output = Outcome> + Send;
 
     /// Where to, without secrets.
     fn target(&self) -> &str;
@@ -26,6 +26,8 @@ pub struct Outcome {
     pub acked: Acked,
     /// Why it was not all.
     pub error: Option<LinkError>,
+    /// Bytes that went over the link, both ways, as far as this side can know: what carries them is not counted.
+    pub wire: u64,
 }
 
 /// What to do after an error.
@@ -40,6 +42,8 @@ pub enum Disposition {
     Refused {
         /// Why.
         reason: String,
+        /// Whether a smaller one would do.
+        is_size: bool,
     },
 }
 
@@ -71,6 +75,12 @@ pub enum LinkError {
         /// What it said.
         answer: String,
     },
+    /// The far side does not take so much at once.
+    #[error("the parcel is too large for the far side ({answer})")]
+    TooLarge {
+        /// What it said.
+        answer: String,
+    },
     /// A secret or a certificate has gone since the start.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -80,7 +90,12 @@ impl LinkError {
     /// What to do.
     pub fn disposition(&self) -> Disposition {
         match self {
-            LinkError::Refused { answer } => Disposition::Refused { reason: answer.clone() },
+            LinkError::Refused { answer } => {
+                Disposition::Refused { reason: answer.clone(), is_size: false }
+            }
+            LinkError::TooLarge { answer } => {
+                Disposition::Refused { reason: answer.clone(), is_size: true }
+            }
             LinkError::Busy { after, .. } => Disposition::Retry { after: *after },
             LinkError::Lost(_) | LinkError::Unwelcome { .. } | LinkError::Setup(_) => {
                 Disposition::Retry { after: None }

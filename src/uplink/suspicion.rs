@@ -1,63 +1,67 @@
-//! Which record makes a broker hang up: a broker of MQTT 3.1.1 has no other way to refuse one that is too large.
+//! Which publish makes a broker hang up: a broker of MQTT 3.1.1 has no other way to refuse one that is too large.
 //!
-//! `uplink/mqtt.rs` asks it. A link that is cut looks the same, so it takes more than one sign: the record alone was on
-//! the way when the broker closed a connection it had accepted, several times in a row; and it is larger than any that
-//! this broker has taken, and there are such. A broker that lets nobody publish would otherwise send the whole outbox
-//! into quarantine.
+//! `uplink/mqtt.rs` asks it. A link that is cut looks the same, so it takes more than one sign: it alone was on the way
+//! when the broker closed a connection it had accepted, several times in a row. Several records can then be sent in
+//! smaller publishes, and nothing is lost if it was the link after all. A single record is refused only if it is also
+//! larger than any that this broker has taken, and there are such: a broker that lets nobody publish would otherwise
+//! send the whole outbox into quarantine.
 
 use std::collections::BTreeMap;
 
 use crate::record::Lane;
-use crate::store::{Key, Parcel};
+use crate::store::Key;
 
-/// Connections in a row that brought nothing before records go out one by one.
+/// Connections in a row that brought nothing before publishes go out one by one.
 const BARREN_MAX: u32 = 2;
-/// Connections that a record has to end.
+/// Connections that a publish has to end.
 const TRIES: u32 = 6;
 
-/// A record on the way.
+/// A publish on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) key: Key,
+pub(super) struct Publish {
+    /// Of its first record.
+    pub(super) first: Key,
+    pub(super) records: usize,
     /// Bytes of its payload.
     pub(super) size: usize,
 }
 
-/// What speaks against a record.
+/// What speaks against a publish.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     /// Connections in a row that the broker closed without taking anything.
     barren: u32,
     /// One a lane.
     suspects: BTreeMap<Lane, Suspect>,
-    /// Size of the largest record taken.
+    /// Size of the largest publish taken.
     largest: usize,
 }
 
 #[derive(Debug)]
 struct Suspect {
-    record: Sent,
+    publish: Publish,
     tries: u32,
 }
 
 impl Suspicion {
-    /// Whether records should go out one by one, to find the one.
+    /// Whether publishes should go out one by one, to find the one.
     pub(super) fn is_cautious(&self) -> bool {
         self.barren >= BARREN_MAX || !self.suspects.is_empty()
     }
 
-    /// Why a record of this parcel is refused, if one is.
-    pub(super) fn verdict(&mut self, parcel: &Parcel) -> Option<String> {
-        let Suspect { record: Sent { key, size }, tries } = *self.suspects.get(&parcel.lane)?;
-        if !parcel.records().any(|(each, _)| each == key) {
-            // Quarantined or evicted meanwhile.
-            self.clear(parcel.lane);
+    /// Why one of these publishes of a lane is refused, if one is.
+    pub(super) fn verdict(&mut self, publishes: &[Publish], lane: Lane) -> Option<String> {
+        let Suspect { publish, tries } = *self.suspects.get(&lane)?;
+        if !publishes.iter().any(|each| each.is(publish)) {
+            // Split, quarantined or evicted meanwhile.
+            self.clear(lane);
             return None;
         }
-        let largest = self.largest;
-        (tries >= TRIES && largest > 0 && size > largest).then(|| {
+        let (Publish { size, records, .. }, largest) = (publish, self.largest);
+        let is_guilty = tries >= TRIES && (records > 1 || (largest > 0 && size > largest));
+        is_guilty.then(|| {
             format!(
-                "the broker closes the connection on this record of {size} bytes, and takes others of up to {largest}"
+                "the broker closes the connection on a publish of {size} bytes; it has taken up to {largest}"
             )
         })
     }
@@ -70,23 +74,30 @@ impl Suspicion {
     }
 
     /// The broker closed a connection; `alone` was all that was on the way.
-    pub(super) fn closed(&mut self, alone: Option<Sent>, brought: bool) {
+    pub(super) fn closed(&mut self, alone: Option<Publish>, brought: bool) {
         self.barren = if brought { 0 } else { self.barren.saturating_add(1) };
-        let Some(record) = alone else { return };
-        let lane = record.key.lane;
-        let suspect = self.suspects.entry(lane).or_insert(Suspect { record, tries: 0 });
-        if suspect.record != record {
-            *suspect = Suspect { record, tries: 0 };
+        let Some(publish) = alone else { return };
+        let suspect = self.suspects.entry(publish.first.lane);
+        let suspect = suspect.or_insert(Suspect { publish, tries: 0 });
+        if !suspect.publish.is(publish) {
+            suspect.tries = 0;
         }
-        suspect.tries += 1;
+        *suspect = Suspect { publish, tries: suspect.tries + 1 };
     }
 
-    /// The broker took a record.
-    pub(super) fn took(&mut self, record: Sent) {
-        self.largest = self.largest.max(record.size);
-        let suspect = self.suspects.get(&record.key.lane);
-        if suspect.is_none_or(|suspect| suspect.record == record) {
-            self.clear(record.key.lane);
+    /// The broker took a publish.
+    pub(super) fn took(&mut self, publish: Publish) {
+        self.largest = self.largest.max(publish.size);
+        let suspect = self.suspects.get(&publish.first.lane);
+        if suspect.is_none_or(|suspect| suspect.publish.is(publish)) {
+            self.clear(publish.first.lane);
         }
+    }
+}
+
+impl Publish {
+    /// Whether it holds the same records. Its size may have changed, with the level of compression.
+    fn is(self, other: Publish) -> bool {
+        self.first == other.first && self.records == other.records
     }
 }

@@ -63,7 +63,12 @@ path = "config.toml"
 [uplink]
 parcel = "100B"
 retry_max = "2h"
-target = { http = { url = "ftp://collector/x", timeout = "0s", headers = { "X Site" = "north", authorization = "Basic abc" } } }
+rate = "1B"
+fresh = 1.5
+budget = { day = "2GB", month = "1GB", raw = { day = "1B" } }
+
+[uplink.targets."a/b"]
+http = { url = "ftp://collector/x", timeout = "0s", headers = { "X Site" = "north", authorization = "Basic abc" } }
 
 [feed]
 listen = "9000"
@@ -92,7 +97,7 @@ user = { env = "CHECK_TEST_UNSET" }
 password = { file = "secret" }
 ca = "config.toml"
 
-[uplink.target.http]
+[uplink.targets.cloud.http]
 url = "http://collector.example/forebay"
 token = { file = "token" }
 
@@ -116,9 +121,14 @@ node = "gateway-1"
 url = "mqtt://broker:1883"
 client_id = "pumps"
 
-[uplink.target.mqtt]
+[uplink.targets.cloud.mqtt]
 broker = { url = "mqtt://broker", client_id = "pumps" }
 topic = "a/{asset"
+
+[uplink.targets.plant.mqtt]
+broker = { url = "mqtt://plant" }
+encoding = "parcels"
+topic = "a/{asset}/{lane}"
 "#;
     snapshot("config-client-ids", &node(&[("config.toml", config)]));
 }
@@ -127,12 +137,13 @@ topic = "a/{asset"
 fn an_uplink_needs_a_target() {
     let cases = [
         "[uplink]\n",
+        "[uplink]\ntargets = {}\n",
         "[uplink]\ntarget = \"http\"\n",
-        "[uplink]\ntarget = {}\n",
-        "[uplink.target]\nkafka = {}\n",
-        "[uplink.target]\nhttps = { url = \"https://x\" }\n",
-        "[uplink.target.http]\nurl = \"https://x\"\n[uplink.target.mqtt]\nbroker = {}\n",
-        "[uplink.target.http]\n",
+        "[uplink.targets]\ncloud = {}\n",
+        "[uplink.targets.cloud]\nkafka = {}\n",
+        "[uplink.targets.cloud]\nhttps = { url = \"https://x\" }\n",
+        "[uplink.targets.cloud.http]\nurl = \"https://x\"\n[uplink.targets.cloud.mqtt]\nbroker = {}\n",
+        "[uplink.targets.cloud.http]\n",
     ];
     let told: Vec<String> = cases
         .iter()

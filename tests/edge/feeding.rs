@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use forebay::config::StoreConfig;
+use forebay::config::{BudgetConfig, StoreConfig};
 use forebay::link::LinkStatus;
 use forebay::record::{Outgoing, Step};
 use forebay::store::{Committed, Ledger, Meter, Outbox, Receipts, Store, StoreError, StoreOptions};
 use forebay::time::{Span, Tick, Timestamp};
-use forebay::uplink::{Pace, Uplink, UplinkCounts, run};
+use forebay::uplink::{Terms, Uplink, UplinkCounts, run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ pub struct Feeding {
     pub ids: BTreeSet<String>,
     committed: watch::Sender<Committed>,
     pub meter: Meter,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Feeding {
@@ -35,7 +35,27 @@ impl Feeding {
         let meter = outbox.meter();
         let (committed, _) = watch::channel(resumed.committed);
         let ids = BTreeSet::new();
-        (Feeding { ledger: store.ledger, seq: 0, ids, committed, meter, _dir: dir }, outbox)
+        (Feeding { ledger: store.ledger, seq: 0, ids, committed, meter, dir }, outbox)
+    }
+
+    /// Stops the uplink and gives the outbox of the store as a new process would find it.
+    pub async fn restart(&mut self, running: Running) -> Outbox {
+        running.end().await;
+        let config = StoreConfig { path: self.dir.path().into(), ..StoreConfig::default() };
+        // Both halves have to be gone before the store can be opened again.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let aside = StoreConfig { path: elsewhere.path().into(), ..StoreConfig::default() };
+        let other = Store::open(&StoreOptions::new(&aside, "gw", Timestamp(0))).unwrap();
+        drop(std::mem::replace(&mut self.ledger, other.ledger));
+        drop(other.outboxes);
+        let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
+        store.recovered.entries.by_ref().for_each(drop);
+        let resumed = store.ledger.finish_recovery().unwrap();
+        let outbox = store.outboxes.pop().unwrap();
+        self.meter = outbox.meter();
+        self.committed = watch::channel(resumed.committed).0;
+        self.ledger = store.ledger;
+        outbox
     }
 
     pub fn put(&mut self, records: Vec<Outgoing>) {
@@ -63,14 +83,31 @@ impl Running {
         feeding: &Feeding,
         bytes: usize,
     ) -> Running {
+        let terms = Terms {
+            parcel_bytes: bytes,
+            retry_max: Span::millis(100),
+            drain_for: Span::seconds(5),
+            rate: None,
+            gather: Span::ZERO,
+            fresh: 0.5,
+            budget: BudgetConfig::default(),
+        };
+        Running::start_on(uplink, outbox, feeding, terms)
+    }
+
+    /// On terms of its own.
+    pub fn start_on(
+        uplink: impl Uplink + 'static,
+        outbox: Outbox,
+        feeding: &Feeding,
+        terms: Terms,
+    ) -> Running {
         let (status_writer, status) = watch::channel(LinkStatus::Connecting);
         let counts = Arc::new(UplinkCounts::default());
         let stop = CancellationToken::new();
-        let pace =
-            Pace { parcel_bytes: bytes, retry_max: Span::millis(100), drain_for: Span::seconds(5) };
         let committed = feeding.committed.subscribe();
         let running =
-            run(uplink, outbox, committed, status_writer, counts.clone(), pace, stop.clone());
+            run(uplink, outbox, committed, status_writer, counts.clone(), terms, stop.clone());
         Running { status, counts, stop, task: tokio::spawn(running) }
     }
 

@@ -278,7 +278,9 @@ impl Far {
     /// The uplink's part of a config.
     pub fn uplink(&self) -> String {
         let to = self.link.addr();
-        format!("[uplink]\nretry_max = \"500ms\"\n[uplink.target.http]\nurl = \"http://{to}/in\"\n")
+        format!(
+            "[uplink]\nretry_max = \"500ms\"\n[uplink.targets.cloud.http]\nurl = \"http://{to}/in\"\n"
+        )
     }
 
     /// Waits until this many different records have come, and gives them.

@@ -145,7 +145,7 @@ impl Node {
             .forebay("run")
             .env("FOREBAY_MQTT__URL", broker.url(MqttVersion::V5))
             .env("FOREBAY_FEED__LISTEN", "127.0.0.1:0")
-            .env("FOREBAY_UPLINK__TARGET__HTTP__URL", "http://127.0.0.1:9/nobody")
+            .env("FOREBAY_UPLINK__TARGETS__CLOUD__HTTP__URL", "http://127.0.0.1:9/nobody")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

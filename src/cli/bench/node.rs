@@ -72,7 +72,7 @@ impl Site {
         let config = folder.join("config.toml");
         let text = format!(
             "node = \"bench\"\n[mqtt]\nurl = \"{broker}\"\nin_flight = {in_flight}\n\
-             [uplink.target.http]\nurl = \"http://{}/records\"\n[feed]\nlisten = \"127.0.0.1:{port}\"\n",
+             [uplink.targets.bench.http]\nurl = \"http://{}/records\"\n[feed]\nlisten = \"127.0.0.1:{port}\"\n",
             receiver.addr()
         );
         std::fs::write(&config, text).context("the node's config cannot be written")?;

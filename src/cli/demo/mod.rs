@@ -139,13 +139,12 @@ fn config(args: &DemoArgs, world: &World, store: std::path::PathBuf) -> Config {
         headers: std::collections::BTreeMap::new(),
         ca: None,
         timeout: Span::seconds(5),
+        dictionary: false,
     };
-    config.uplink = Some(UplinkConfig {
-        target: TargetConfig::Http(http),
-        parcel: bytesize::ByteSize::kib(64),
-        retry_max: Span::seconds(2),
-        drain_for: Span::seconds(10),
-    });
+    let mut uplink = UplinkConfig::to("cloud", TargetConfig::Http(http));
+    uplink.retry_max = Span::seconds(2);
+    uplink.drain_for = Span::seconds(10);
+    config.uplink = Some(uplink);
     config
 }
 

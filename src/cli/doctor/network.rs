@@ -10,16 +10,17 @@ use crate::link::mqtt::{Dial, Event, Role};
 
 /// Tries broker and uplink.
 pub(super) fn look(config: &Config, timeout: Duration) -> Vec<Finding> {
-    let uplink = match config.uplink.as_ref().map(|u| &u.target) {
-        Some(TargetConfig::Http(http)) => http_server(&http.url, timeout),
-        Some(TargetConfig::Mqtt(target)) => broker("uplink", &target.broker, &config.node, timeout),
-        None => Finding::new(
-            "uplink",
-            Health::Info,
-            "none configured: records stay in the store, within its limits",
-        ),
-    };
-    vec![broker("broker", &config.mqtt, &config.node, timeout), uplink]
+    let mut found = vec![broker("broker", &config.mqtt, &config.node, timeout)];
+    let targets = config.uplink.iter().flat_map(|uplink| uplink.targets.values());
+    found.extend(targets.map(|target| match target {
+        TargetConfig::Http(http) => http_server(&http.url, timeout),
+        TargetConfig::Mqtt(target) => broker("uplink", &target.broker, &config.node, timeout),
+    }));
+    if config.uplink.is_none() {
+        let none = "none configured: records stay in the store, within its limits";
+        found.push(Finding::new("uplink", Health::Info, none));
+    }
+    found
 }
 
 fn http_server(url: &str, timeout: Duration) -> Finding {
