@@ -159,6 +159,11 @@ pub struct StoreConfig {
     pub tick: Span,
     /// A tick closes at so many readings.
     pub tick_readings: usize,
+    /// When what is acknowledged is safe from a power cut: with every tick, or once in `sync_every`. A crash of the
+    /// process alone loses nothing either way.
+    pub durability: DurabilityConfig,
+    /// With `durability = "interval"`: what a power cut may lose.
+    pub sync_every: Span,
     /// Ticks between checkpoints: how much a start replays.
     pub checkpoint_every: Span,
     /// Most bytes of alarms and notices of loss that wait for the uplink.
@@ -178,12 +183,25 @@ pub struct StoreConfig {
     pub free_floor: ByteSize,
 }
 
+/// When the journal is synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DurabilityConfig {
+    /// Before anything of a tick is acknowledged: a power cut loses nothing that was.
+    #[default]
+    Tick,
+    /// Once in `sync_every`: less wear, and a power cut loses what was acknowledged since.
+    Interval,
+}
+
 impl Default for StoreConfig {
     fn default() -> Self {
         StoreConfig {
             path: "forebay-data".into(),
             tick: Span::millis(100),
             tick_readings: 16_384,
+            durability: DurabilityConfig::Tick,
+            sync_every: Span::seconds(1),
             checkpoint_every: Span::seconds(30),
             alarm_limit: ByteSize::mib(32),
             score_limit: ByteSize::mib(256),

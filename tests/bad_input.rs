@@ -314,7 +314,13 @@ fn damage(folder: &Path) {
 async fn a_damaged_store_is_told_and_the_node_goes_on() {
     let shift = Shift::of(2, 240, 23);
     let half = shift.messages.len() / 2;
-    for part in ["outbox", "journal", "checkpoint"] {
+    // What is logged of it; sled may open a damaged index as an empty one, and then the far side gets repeats.
+    for (part, told) in [
+        ("lanes", Some("are missing; a loss record says so")),
+        ("index", None),
+        ("journal", Some("damaged")),
+        ("checkpoint", Some("damaged")),
+    ] {
         let (site, far, local) = (Site::new(), Far::start().await, Local::rumqttd());
         site.config(&broker(&local.url(V5), V5), &far.uplink());
         far.link.set_up(false).await;
@@ -330,15 +336,29 @@ async fn a_damaged_store_is_told_and_the_node_goes_on() {
         } else {
             node.stop().await.fine();
         }
+        let verify = || {
+            let mut output = forebay(&["store", "verify", "--store", "data"], site.dir.path(), &[]);
+            let output = output.output().unwrap();
+            (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        };
+        if part == "lanes" {
+            let (code, text) = verify();
+            assert!(code == Some(0) && text.contains("all of it is good"), "{text}");
+        }
         damage(&site.path("data").join(part));
+        if part == "lanes" {
+            let (code, text) = verify();
+            assert!(code == Some(1) && text.contains("damaged at byte"), "{text}");
+        }
         let mut node = Node::start(&site);
         node.ready(200).await;
-        assert!(node.has_logged("WARN") && node.has_logged("damaged"), "{part}: {}", node.log());
+        let is_told = told.is_none_or(|told| node.has_logged("WARN") && node.has_logged(told));
+        assert!(is_told, "{part}: {}", node.log());
         far.link.set_up(true).await;
         send(&mut sender, &shift.messages[half..]).await;
         until("it scores again", || node.count("scores") > 0).await;
         until("it delivers again", || far.receiver.counts().by_lane[1] > 3).await;
-        if part == "outbox" {
+        if part == "lanes" {
             let records = far.receiver.records().await;
             let said = records.iter().any(|r| matches!(r, Record::Loss(l) if l.count > 0));
             assert!(said, "the far side is told what it will never get\n{}", node.log());

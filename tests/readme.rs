@@ -65,6 +65,8 @@ fn commands_that_are_only_named_are_these() {
         "forebay run",
         "forebay receive --out received --listen 0.0.0.0:8090 --token-file token",
         "forebay receive --out received --broker mqtts://cloud.example --topic \"forebay/#\"",
+        "forebay store verify --store forebay-data",
+        "forebay store export --store forebay-data --lane score --out scores.parquet",
     ]
     .map(String::from);
     assert_eq!(shell.lines().map(str::to_owned).collect::<Vec<_>>(), expected);

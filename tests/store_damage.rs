@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use forebay::record::{Lane, Record};
-use forebay::store::Store;
+use forebay::store::{Store, StoreError, export, inspect};
 
 use store_kit::{
     MIXED, NO_LIMITS, check_books, commit, files, filled, filled_on, flip, ids, losses, opened,
@@ -122,4 +122,42 @@ fn a_segment_that_somebody_deleted_is_said() {
     let there = drained(&mut store, 32);
     assert_eq!(there.len(), 5 * 31 - 60 + 2, "{there:?}");
     assert_eq!(store.ledger.stats().lane(Lane::Score).evicted, 20);
+}
+
+#[test]
+fn a_store_can_be_looked_into_and_is_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), NO_LIMITS);
+    filled(&options, 20, &[5, 10]);
+    let damage = || {
+        let parts = inspect(folder.path()).unwrap();
+        parts.into_iter().filter(|part| !part.damage.is_empty()).collect::<Vec<_>>()
+    };
+    let parts = inspect(folder.path()).unwrap();
+    let entries: Vec<(&str, u64)> =
+        parts.iter().map(|part| (part.name.as_str(), part.entries)).collect();
+    let lanes = [("alarm", 20), ("score", 40), ("feature", 20), ("raw", 20)];
+    // The journal reaches back to the older checkpoint.
+    assert_eq!(entries, [[("journal", 15), ("checkpoint", 2)].as_slice(), &lanes].concat());
+    assert!(damage().is_empty());
+    let mut lines = 0;
+    export(folder.path(), Lane::Score, |line| {
+        lines += usize::from(line.starts_with(b"{"));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(lines, 40);
+    for part in ["journal", "checkpoint", "lanes/raw"] {
+        let file = files(&folder.path().join(part)).pop().unwrap();
+        let before = fs::read(&file).unwrap();
+        flip(&file, before.len() / 2);
+        let [found] = damage().try_into().unwrap();
+        assert!(part.ends_with(&found.name) && found.damage[0].contains(file.to_str().unwrap()));
+        fs::write(&file, before).unwrap();
+    }
+    assert!(damage().is_empty(), "nothing was repaired or changed");
+    let (store, _) = opened(&options);
+    assert!(matches!(inspect(folder.path()), Err(StoreError::Locked { .. })));
+    drop(store);
+    assert!(matches!(inspect(&folder.path().join("lanes")), Err(StoreError::Unusable { .. })));
 }

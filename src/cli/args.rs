@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
+use super::store::StoreArgs;
 use crate::time::Span;
 
 /// The whole command line.
@@ -89,6 +91,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Look at this machine: runtime, store, broker, uplink, clock
     Doctor(DoctorArgs),
+    /// Look into the store of a node that is stopped: check all of it, or take records out
+    Store(StoreArgs),
     /// Print the JSON Schema of a kind of file, for editors and for those who read records
     Schema(SchemaArgs),
     /// Print the completion script of a shell
@@ -138,74 +142,6 @@ pub struct RunArgs {
     /// The node's config.
     #[arg(long, short, env = "FOREBAY_CONFIG", default_value = "config.toml", value_name = "FILE")]
     pub config: PathBuf,
-}
-
-/// Files that received records are kept in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KeptFormat {
-    /// Tables, for analysis.
-    Parquet,
-    /// The records as they came, one a line.
-    Ndjson,
-}
-
-/// `forebay receive`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "A record is on disk before its sender gets an answer; one that comes again is counted and not kept twice.\nExample:\n  forebay receive --out received --listen 0.0.0.0:8090 --token-file token"
-)]
-pub struct ReceiveArgs {
-    /// Folder of the records. It holds finished files and one open file (`.open`, NDJSON).
-    #[arg(long, short, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Where parcels are posted, on any path. Absent: 127.0.0.1:8090, or nowhere with `--broker`.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen: Option<String>,
-    /// File of the token that senders over HTTP have to show. Absent: anybody may post.
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// A broker to take records and parcels from ("mqtts://cloud.example").
-    #[arg(long, value_name = "URL", help_heading = "MQTT")]
-    pub broker: Option<String>,
-    /// Topic filter; once for each.
-    #[arg(long, value_name = "FILTER", default_value = "forebay/#", help_heading = "MQTT")]
-    pub topic: Vec<String>,
-    /// Client id at the broker, which keeps this receiver's session under it.
-    #[arg(long, value_name = "ID", default_value = "forebay-receive", help_heading = "MQTT")]
-    pub client_id: String,
-    /// The broker speaks MQTT 3.1.1 only.
-    #[arg(long, help_heading = "MQTT")]
-    pub mqtt_3: bool,
-    /// Environment variable of the user name.
-    #[arg(long, value_name = "NAME", help_heading = "MQTT")]
-    pub user_env: Option<String>,
-    /// Environment variable of the password.
-    #[arg(long, value_name = "NAME", requires = "user_env", help_heading = "MQTT")]
-    pub password_env: Option<String>,
-    /// File of the certificate authority that signed the broker's certificate. Absent: the system's.
-    #[arg(long, value_name = "FILE", help_heading = "MQTT")]
-    pub ca: Option<PathBuf>,
-    /// What finished files are; both where both are named.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "parquet",
-        value_name = "FORMAT"
-    )]
-    pub format: Vec<KeptFormat>,
-    /// A file is finished at so many bytes of NDJSON.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
-    pub roll_size: bytesize::ByteSize,
-    /// A file with records in it is finished after so long.
-    #[arg(long, value_name = "TIME", default_value = "1h")]
-    pub roll_after: Span,
-    /// How many ids are remembered to find repeats; 64 bytes of memory each.
-    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
-    pub remember: usize,
-    /// Print JSON to standard output: a line with the address when parcels are taken, one with all counts at the end.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `forebay replay`.

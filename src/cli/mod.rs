@@ -11,9 +11,10 @@ mod replay;
 pub mod results;
 mod table;
 mod train;
-mod receive;
+pub mod receive;
 mod run;
 mod screen;
+pub mod store;
 pub mod doctor;
 mod schema;
 mod torture;
@@ -60,6 +61,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),
         Command::Bench(args) => bench::bench(&args),
+        Command::Store(args) => store::store(&args),
         Command::Torture(args) => torture::torture(&args, screen),
     }
 }

@@ -2,17 +2,86 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{KeptFormat, ReceiveArgs};
 use super::results::{Results, ResultsFormat};
 use super::run::{on_edges, stop_on_signal};
 use super::{Outcome, print};
 use crate::config::{MqttConfig, MqttVersion, Secret};
 use crate::receive::{Pack, ReceiveOptions, Received, Receiver};
 use crate::record::Record;
+use crate::time::Span;
+
+/// `forebay receive`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A record is on disk before its sender gets an answer; one that comes again is counted and not kept twice.\nExample:\n  forebay receive --out received --listen 0.0.0.0:8090 --token-file token"
+)]
+pub struct ReceiveArgs {
+    /// Folder of the records. It holds finished files and one open file (`.open`, NDJSON).
+    #[arg(long, short, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Where parcels are posted, on any path. Absent: 127.0.0.1:8090, or nowhere with `--broker`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// File of the token that senders over HTTP have to show. Absent: anybody may post.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A broker to take records and parcels from ("mqtts://cloud.example").
+    #[arg(long, value_name = "URL", help_heading = "MQTT")]
+    pub broker: Option<String>,
+    /// Topic filter; once for each.
+    #[arg(long, value_name = "FILTER", default_value = "forebay/#", help_heading = "MQTT")]
+    pub topic: Vec<String>,
+    /// Client id at the broker, which keeps this receiver's session under it.
+    #[arg(long, value_name = "ID", default_value = "forebay-receive", help_heading = "MQTT")]
+    pub client_id: String,
+    /// The broker speaks MQTT 3.1.1 only.
+    #[arg(long, help_heading = "MQTT")]
+    pub mqtt_3: bool,
+    /// Environment variable of the user name.
+    #[arg(long, value_name = "NAME", help_heading = "MQTT")]
+    pub user_env: Option<String>,
+    /// Environment variable of the password.
+    #[arg(long, value_name = "NAME", requires = "user_env", help_heading = "MQTT")]
+    pub password_env: Option<String>,
+    /// File of the certificate authority that signed the broker's certificate. Absent: the system's.
+    #[arg(long, value_name = "FILE", help_heading = "MQTT")]
+    pub ca: Option<PathBuf>,
+    /// What finished files are; both where both are named.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "parquet",
+        value_name = "FORMAT"
+    )]
+    pub format: Vec<KeptFormat>,
+    /// A file is finished at so many bytes of NDJSON.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub roll_size: bytesize::ByteSize,
+    /// A file with records in it is finished after so long.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub roll_after: Span,
+    /// How many ids are remembered to find repeats; 64 bytes of memory each.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
+    pub remember: usize,
+    /// Print JSON to standard output: a line with the address when parcels are taken, one with all counts at the end.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Files that received records are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeptFormat {
+    /// Tables, for analysis.
+    Parquet,
+    /// The records as they came, one a line.
+    Ndjson,
+}
 
 /// Receives until SIGINT or SIGTERM.
 pub(super) fn receive(args: &ReceiveArgs) -> anyhow::Result<Outcome> {

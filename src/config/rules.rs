@@ -246,6 +246,13 @@ impl Rules<'_> {
             store.tick,
             Span::seconds(3600),
         );
+        self.between(
+            spot.key("sync_every"),
+            "`sync_every`",
+            store.sync_every,
+            Span::millis(10),
+            Span::seconds(60),
+        );
         let lanes = [
             ("alarm_limit", store.alarm_limit),
             ("score_limit", store.score_limit),

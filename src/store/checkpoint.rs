@@ -177,6 +177,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Option<Loaded>, StoreError> {
     Ok(unpack(rest))
 }
 
+/// Whether the file `path`, with these bytes, is a good checkpoint.
+pub(super) fn is_good(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    Ok(parse(path, bytes)?.is_some())
+}
+
 fn unpack(rest: &[u8]) -> Option<Loaded> {
     let (head, packed) = postcard::take_from_bytes::<Head>(rest).ok()?;
     let state = zstd::bulk::decompress(packed, usize::try_from(head.unpacked).ok()?).ok()?;

@@ -18,6 +18,7 @@ mod checkpoint;
 mod columns;
 mod error;
 mod evict;
+mod inspect;
 mod journal;
 mod kv;
 mod lanes;
@@ -39,6 +40,7 @@ mod survey_journal;
 
 pub use block::Key;
 pub use error::StoreError;
+pub use inspect::{Part, export, inspect};
 pub use kv::{Kv, Pair, SledKv};
 pub use ledger::{Committed, Durability, Ledger, Resumed};
 pub use mem::{MemKv, tear};

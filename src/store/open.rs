@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::StoreConfig;
+use crate::config::{DurabilityConfig, StoreConfig};
 use crate::record::{Checkpoint, Lane};
 use crate::time::Timestamp;
 
@@ -61,7 +61,10 @@ impl StoreOptions {
             targets: vec!["uplink".to_owned()],
             lane_limits: limits.map(|limit| limit.as_u64()),
             free_floor: config.free_floor.as_u64(),
-            durability: Durability::Tick,
+            durability: match config.durability {
+                DurabilityConfig::Tick => Durability::Tick,
+                DurabilityConfig::Interval => Durability::Interval(config.sync_every.to_std()),
+            },
             now,
         }
     }
@@ -358,6 +361,15 @@ fn missing_state(surveyed: &SurveyedJournal, after: u64) -> Option<String> {
         "no checkpoint can be read and the journal starts after tick {}: the state before that is lost",
         first.after
     ))
+}
+
+/// Takes the lock of a store that is there.
+pub(super) fn lock_existing(path: &Path) -> Result<Arc<File>, StoreError> {
+    if path.join("journal").is_dir() {
+        return lock(path);
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no store in it");
+    Err(StoreError::Unusable { path: path.to_path_buf(), source })
 }
 
 /// Makes the folder and takes the lock.

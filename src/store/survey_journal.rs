@@ -104,6 +104,21 @@ fn good_until(path: &Path, bytes: &[u8], found: &mut Surveyed) -> Result<usize, 
     Ok(at)
 }
 
+/// How many good entries a segment starts with, behind tick `before`; the tick of the last, and how long they are.
+pub(super) fn good(
+    path: &Path,
+    bytes: &[u8],
+    before: Option<u64>,
+) -> Result<(u64, Option<u64>, usize), StoreError> {
+    let mut found = Surveyed::default();
+    let good = good_until(path, bytes, &mut found)?;
+    let first = found.heads.first().map(|head| head.after);
+    if before.is_some() && first.is_some() && first != before {
+        return Ok((0, None, 0));
+    }
+    Ok((found.heads.len() as u64, found.heads.last().map(|head| head.tick.seq), good))
+}
+
 /// The entry that `bytes` start with, and its length; `None` where there is none that is whole and `fits`.
 fn entry(bytes: &[u8], fits: impl Fn(&Head) -> bool) -> Option<(Head, usize)> {
     let (len, rest) = bytes.split_first_chunk::<4>()?;
