@@ -117,7 +117,14 @@ fn bench(criterion: &mut Criterion) {
                 let mut windows = given.take().expect("given back below");
                 windows.scores.clear();
                 let tick = Tick { seq: 1, now: Timestamp(0) };
-                let around = Around { node: "n", pipeline: "p", assets: &[], tick, deaf: false, ended: false };
+                let around = Around {
+                    node: "n",
+                    pipeline: "p",
+                    assets: &[],
+                    tick,
+                    deaf: false,
+                    ended: false,
+                };
                 let flow = stage.apply(Flow::Windows(windows), &around, &mut Effects::default());
                 if let Ok(Flow::Windows(windows)) = flow {
                     given = Some(windows);

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use forebay::config::MqttVersion;
 use forebay::demo::DemoError;
 use forebay::demo::fault::FaultPlan;
-use forebay::demo::link::{Link, LinkOptions, Outage};
+use forebay::demo::link::{Link, LinkOptions, Outage, Weather};
 use forebay::demo::load::{self, Acks, LoadOptions, Subscriber};
 use forebay::demo::mosquitto::Mosquitto;
 use forebay::demo::plant::{Plant, PlantOptions};
@@ -241,6 +241,37 @@ async fn a_target_that_is_away_is_said_and_not_hung_on() {
     let mut state = link.watch();
     let told = state.wait_for(|state| state.unreachable == 1);
     tokio::time::timeout(PATIENCE, told).await.expect("it is counted").unwrap();
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_link_swallows_comes_later_or_never() {
+    let stop = CancellationToken::new();
+    let target = echo(stop.clone()).await;
+    let link = Link::start(LinkOptions::to(target), stop.clone()).await.unwrap();
+    let silent = [
+        Weather { silent_there: true, ..Weather::default() },
+        Weather { silent_back: true, ..Weather::default() },
+    ];
+    for weather in silent {
+        let mut open = TcpStream::connect(link.addr()).await.unwrap();
+        link.set_weather(weather);
+        open.write_all(b"a").await.unwrap();
+        // Nothing comes for a while; there is no moment at which that would be certain.
+        let early = tokio::time::timeout(Duration::from_millis(50), open.read_u8()).await;
+        assert!(early.is_err(), "{weather:?}: {early:?}");
+        link.set_weather(Weather::default());
+        let late = tokio::time::timeout(PATIENCE, open.read_u8()).await;
+        assert_eq!(late.expect("it comes in the end").unwrap(), b'a');
+        // The same again, but the connection is forgotten on the way.
+        link.set_weather(weather);
+        open.write_all(b"b").await.unwrap();
+        link.cut().await;
+        let ended = tokio::time::timeout(PATIENCE, open.read_u8()).await;
+        assert!(ended.expect("a cut connection ends").is_err());
+        link.set_weather(Weather::default());
+        assert!(works(link.addr()).await, "new ones are carried");
+    }
     stop.cancel();
 }
 

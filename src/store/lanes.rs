@@ -250,7 +250,7 @@ impl Lanes {
             reason: reason.to_owned(),
             at: step.tick.now,
         };
-        let mark = Evicted { lane, from: before.map_or(from, |mark| mark.from), to, loss };
+        let mark = Evicted { lane, upto: to, loss };
         if count == 0 {
             // Everybody has it: it goes without a word.
             state.segments.drain(..gone.len());
@@ -270,11 +270,11 @@ impl Lanes {
         let mut gone = Vec::new();
         {
             let state = &mut self.lock()[lane as usize];
-            while let Some(segment) = state.segments.pop_front_if(|s| s.end <= mark.to + 1) {
+            while let Some(segment) = state.segments.pop_front_if(|s| s.end <= mark.upto + 1) {
                 gone.push(segment);
             }
             for (target, settled) in state.settled.iter_mut().enumerate() {
-                let new = settled.insert(mark.from, mark.to);
+                let new = settled.insert(1, mark.upto);
                 self.meter.gone(target, lane, Gone::Evicted, new);
                 self.put(target, lane, settled)?;
             }

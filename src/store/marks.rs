@@ -51,12 +51,12 @@ impl Loss {
     }
 }
 
-/// Which numbers of a lane were evicted last, and what was said about it.
+/// Up to which number a lane was evicted, and what was said about it last. The oldest go first, so whatever is not
+/// higher has left, one way or the other: a mark covers those that it took the place of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Evicted {
     pub(super) lane: Lane,
-    pub(super) from: u64,
-    pub(super) to: u64,
+    pub(super) upto: u64,
     pub(super) loss: Loss,
 }
 

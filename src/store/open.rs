@@ -235,7 +235,7 @@ fn targets(
         if let Some(mark) = marks::evicted(kv, lane)? {
             // Durable with the end of the recovery, before the next eviction takes the mark's place.
             for (name, settled) in names.iter().zip(all) {
-                settled.insert(mark.from, mark.to);
+                settled.insert(1, mark.upto);
                 marks::put_settled(kv, name, lane, settled)?;
             }
         }
