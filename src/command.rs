@@ -4,6 +4,8 @@
 //! the alarm stage carries them out. A command is complete in itself: the moment at which a shelving ends is in it, so
 //! that a replay needs no clock.
 
+pub mod quarantine;
+
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;

@@ -385,7 +385,7 @@ pub enum MqttEncoding {
     /// One record, as JSON.
     #[default]
     Records,
-    /// Many records of one lane, as NDJSON, zstd compressed: a fifth of the bytes or less.
+    /// Many records of one lane, as NDJSON, zstd compressed: from ten on a fifth of the bytes or less.
     Parcels,
 }
 

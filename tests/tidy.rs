@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["time", "command", "schema", "frame", "record", "config"]),
     ("link", &["time", "config"]),
     ("ingest", &["time", "schema", "frame", "decode", "store", "config", "link", "pipeline::spec"]),
-    ("uplink", &["time", "record", "store", "config", "link", "metrics"]),
+    ("uplink", &["time", "command", "record", "store", "config", "link", "metrics"]),
     ("feed", &["time", "command", "record", "config", "link", "metrics"]),
 ];
 

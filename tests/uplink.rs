@@ -20,6 +20,7 @@ use axum::routing::post;
 use edge::feeding::{Feeding, Running};
 use edge::records::{alarm, score};
 use edge::{Mosquitto, PATIENCE, Proxy, free_port, subscribe, unique, until};
+use forebay::command::quarantine::{Ask, Held};
 use forebay::config::{HttpConfig, MqttConfig, MqttVersion, Secret, UplinkMqttConfig};
 use forebay::demo::broker::Broker;
 use forebay::record::{Lane, Record};
@@ -226,6 +227,35 @@ async fn http_quarantines_the_one_record_that_is_refused_and_delivers_the_rest()
     server.abort();
     let stats = meter.read().lane(Lane::Score);
     assert_eq!((stats.queued, stats.delivered, stats.refused), (0, 37, 3), "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_seen_tried_again_and_dropped() {
+    let (_dir, token) = token();
+    let far = Arc::new(FarSide::default());
+    let port = free_port();
+    let server = serve(port, &far).await;
+    *far.poison.lock().unwrap() = ["score-3", "score-7"].map(String::from).into();
+    let (mut feeding, outbox) = Feeding::new();
+    feeding.put((0..10).map(score).collect());
+    let running = Running::start(http(port, &token), outbox, &feeding, 64 * 1024);
+    until("all have left", || running.left() == 10).await;
+    let ask = async |ask| running.desks.ask("uplink", ask).await.unwrap();
+    let held = ask(Ask::List(10)).await.held;
+    let id = |held: &Held| held.record.as_ref().unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(held.iter().map(id).collect::<Vec<_>>(), ["score-7", "score-3"]);
+    assert!(held[0].why.contains("422") && held[0].key.starts_with("score/"), "{held:?}");
+    let (seven, three) = (held[0].number, held[1].number);
+    // One of them is mended at the far side.
+    far.poison.lock().unwrap().remove("score-3");
+    let outcome = ask(Ask::Retry(vec![three, seven, 99])).await;
+    assert_eq!(outcome.done, [three]);
+    assert!(outcome.failed[&seven].contains("422") && outcome.failed[&99].contains("no such"));
+    assert!(far.known().contains("score-3") && far.is_exactly_once());
+    assert_eq!(ask(Ask::Drop(vec![seven, three])).await.done, [seven]);
+    assert!(ask(Ask::List(10)).await.held.is_empty());
+    running.end().await;
+    server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

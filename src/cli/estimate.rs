@@ -82,7 +82,7 @@ pub(super) fn estimate(args: &EstimateArgs, screen: &Screen) -> anyhow::Result<O
             lanes.insert(lane, kept.cost(lane, times, args.gather)?.a_day(days));
         }
     }
-    let total = lanes.values().fold(LaneEstimate::default(), |sum, lane| sum.plus(lane));
+    let total = lanes.values().fold(LaneEstimate::default(), LaneEstimate::plus);
     let estimate = Estimate { days, gather_s: args.gather.as_seconds(), lanes, total };
     let text = if args.json { serde_json::to_string(&estimate)? + "\n" } else { table(&estimate)? };
     print(&text)?;

@@ -111,15 +111,7 @@ pub async fn unshelve(state: State<App>, headers: HeaderMap, body: Body) -> Answ
 pub type Body = Result<Bytes, BytesRejection>;
 
 async fn carry(State(app): State<App>, headers: HeaderMap, body: Body, verb: &str) -> Answer {
-    let Some(operators) = &app.operators else {
-        let error = "commands are switched off on this node";
-        return Err(Problem::new(StatusCode::FORBIDDEN, error, "`feed.commands = true`"));
-    };
-    is_ours(&headers, &operators.hosts)?;
-    let body = body.map_err(|e| {
-        let expected = format!("at most {BODY_MAX} bytes of JSON");
-        Problem::new(e.status(), e.body_text(), expected)
-    })?;
+    let (operators, body) = allowed(&app, &headers, body)?;
     let command = command(&body, verb)?;
     let (answer, answered) = oneshot::channel();
     operators.orders.try_send(Order { command: command.clone(), answer }).map_err(|e| {
@@ -140,6 +132,24 @@ async fn carry(State(app): State<App>, headers: HeaderMap, body: Body, verb: &st
         // It stands in the queue and will be carried out; nothing can be said of the outcome yet.
         Err(_) => Ok(done(&command, StatusCode::ACCEPTED, None)),
     }
+}
+
+/// Whether a command may come from there: see the module. Gives its body.
+pub(super) fn allowed<'a>(
+    app: &'a App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(&'a Operators, Bytes), Problem> {
+    let Some(operators) = &app.operators else {
+        let error = "commands are switched off on this node";
+        return Err(Problem::new(StatusCode::FORBIDDEN, error, "`feed.commands = true`"));
+    };
+    is_ours(headers, &operators.hosts)?;
+    let body = body.map_err(|e| {
+        let expected = format!("at most {BODY_MAX} bytes of JSON");
+        Problem::new(e.status(), e.body_text(), expected)
+    })?;
+    Ok((operators, body))
 }
 
 fn done(command: &Command, status: StatusCode, state: Option<AlarmState>) -> Response {

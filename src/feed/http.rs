@@ -22,10 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::command::quarantine::Desks;
 use crate::feed::api::{self, Problem};
 use crate::feed::command::{self, Operators};
 use crate::feed::status::{NodeStatus, Pulse};
-use crate::feed::{Hub, page, sse};
+use crate::feed::{Hub, page, quarantine, sse};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
 /// Connections at one time; further ones wait at the door.
@@ -53,6 +54,8 @@ pub struct App {
     pub pulse: Pulse,
     /// Where commands go; `None` where none are taken.
     pub operators: Option<Operators>,
+    /// Where the uplinks answer for what was refused.
+    pub desks: Desks,
     /// Room for streams.
     pub streams: Arc<Semaphore>,
     /// Ends streams.
@@ -69,6 +72,7 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     status: watch::Receiver<NodeStatus>,
     operators: Option<Operators>,
+    desks: Desks,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let app = App {
@@ -77,6 +81,7 @@ pub async fn serve(
         status,
         pulse: Pulse::new(),
         operators,
+        desks,
         streams: Arc::new(Semaphore::new(STREAMS)),
         stop: stop.clone(),
     };
@@ -110,6 +115,8 @@ fn router(app: App) -> Router {
         .route("/api/v1/alarms/ack", post(command::ack).fallback(only_posted))
         .route("/api/v1/alarms/shelve", post(command::shelve).fallback(only_posted))
         .route("/api/v1/alarms/unshelve", post(command::unshelve).fallback(only_posted))
+        .route("/api/v1/quarantine/retry", post(quarantine::retry).fallback(only_posted))
+        .route("/api/v1/quarantine/drop", post(quarantine::drop).fallback(only_posted))
         .layer(DefaultBodyLimit::max(command::BODY_MAX));
     Router::new()
         .merge(commands)
@@ -124,6 +131,7 @@ fn router(app: App) -> Router {
         .route("/api/v1/scores", get(api::scores))
         .route("/api/v1/alarms", get(api::alarms))
         .route("/api/v1/losses", get(api::losses))
+        .route("/api/v1/quarantine", get(quarantine::list))
         .route("/api/v1/chart/{pipeline}/{file}", get(api::chart))
         .route("/api/v1/stream", get(sse::stream))
         .route("/metrics", get(metrics))

@@ -14,6 +14,7 @@ pub mod http;
 pub mod live;
 pub mod mqtt;
 pub mod page;
+pub mod quarantine;
 pub mod sse;
 pub mod status;
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use self::core::{Core, Ear, Route};
 use self::recovery::Ready;
 use self::refusals::Refusals;
 pub use self::status::{CoreView, counts};
+use crate::command::quarantine::{Desks, Inquiry};
 use crate::config::Config;
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::Engine;
@@ -201,7 +202,9 @@ impl Node {
         start_core(core, core_end, stop.clone())?;
         let mut tasks = Tasks::new(core_ended, stop);
         tasks.ingest(parts.source, opened.door);
-        let uplinks = tasks.uplinks(parts.uplinks, store.outboxes, &committed_reader, config);
+        let mut desks = Desks::default();
+        let ways = parts.uplinks.into_iter().map(|way| (desks.add(way.name()), way)).collect();
+        let uplinks = tasks.uplinks(ways, store.outboxes, &committed_reader, config);
         tasks.feeds(keeper, parts.feed, &hub);
         let sources = status::Sources {
             node: config.node.clone(),
@@ -221,7 +224,7 @@ impl Node {
         let status = tasks.status(sources);
         let address = parts.listener.as_ref().and_then(|l| l.local_addr().ok());
         if let Some(listener) = parts.listener {
-            tasks.serve(listener, hub.clone(), metrics, status.clone(), operators);
+            tasks.serve(listener, hub.clone(), metrics, status.clone(), operators, desks);
         }
         let runtime = parts.runtime;
         let uplinks = uplinks.into_iter().map(|seen| seen.counts).collect();
@@ -392,7 +395,7 @@ impl Tasks {
 
     fn uplinks(
         &mut self,
-        ways: Vec<uplinks::Way>,
+        ways: Vec<(mpsc::Receiver<Inquiry>, uplinks::Way)>,
         outboxes: Vec<Outbox>,
         committed: &watch::Receiver<Committed>,
         config: &Config,
@@ -401,8 +404,9 @@ impl Tasks {
         // With the last uplink done, dashboards have nothing more to show.
         let feeds = Arc::new(self.stop_feed.clone().drop_guard());
         let mut all = Vec::new();
-        for (way, outbox) in ways.into_iter().zip(outboxes) {
-            let (work, seen) = way.work(uplink, outbox, committed.clone(), self.stop_out.clone());
+        for ((inquiries, way), outbox) in ways.into_iter().zip(outboxes) {
+            let (committed, stop) = (committed.clone(), self.stop_out.clone());
+            let (work, seen) = way.work(uplink, outbox, committed, inquiries, stop);
             let feeds = Arc::clone(&feeds);
             self.has_uplink = true;
             self.spawn("uplink", async move {
@@ -421,10 +425,11 @@ impl Tasks {
         metrics: Arc<Metrics>,
         status: watch::Receiver<NodeStatus>,
         operators: Option<Operators>,
+        desks: Desks,
     ) {
         let (stop, address) = (self.stop_feed.clone(), listener.local_addr());
         self.spawn("dashboards", async move {
-            let served = http::serve(listener, hub, metrics, status, operators, stop).await;
+            let served = http::serve(listener, hub, metrics, status, operators, desks, stop).await;
             let address = address.map(|a| a.to_string()).unwrap_or_default();
             served.map_err(|source| NodeError::Listen { address, source })
         });

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::NodeError;
+use crate::command::quarantine::Inquiry;
 use crate::config::{Config, TargetConfig, UplinkConfig};
 use crate::link::{LinkStatus, SetupError};
 use crate::store::{Committed, Outbox, StoreError};
@@ -71,12 +72,18 @@ fn link(
 }
 
 impl Way {
+    /// Its target's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Starts nothing yet: gives the work, which ends after `stop`, and what others see of it.
     pub(super) fn work(
         self,
         config: &UplinkConfig,
         outbox: Outbox,
         committed: watch::Receiver<Committed>,
+        inquiries: mpsc::Receiver<Inquiry>,
         stop: CancellationToken,
     ) -> (impl Future<Output = Result<(), StoreError>> + Send + use<>, Seen) {
         let (status, reader) = watch::channel(LinkStatus::Connecting);
@@ -86,10 +93,12 @@ impl Way {
         let work = async move {
             match link {
                 AnyUplink::Http(http) => {
-                    uplink::run(http, outbox, committed, status, shared, terms, stop).await
+                    uplink::run(http, outbox, committed, status, shared, terms, inquiries, stop)
+                        .await
                 }
                 AnyUplink::Mqtt(mqtt) => {
-                    uplink::run(*mqtt, outbox, committed, status, shared, terms, stop).await
+                    uplink::run(*mqtt, outbox, committed, status, shared, terms, inquiries, stop)
+                        .await
                 }
             }
         };

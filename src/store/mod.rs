@@ -46,7 +46,7 @@ pub use ledger::{Committed, Durability, Ledger, Resumed};
 pub use mem::{MemKv, tear};
 pub use meter::{LaneStats, Meter, StoreStats, Written};
 pub use open::{Recovered, Store, StoreOptions};
-pub use outbox::Outbox;
+pub use outbox::{NOT_THERE, Outbox};
 pub use parcel::{Acked, Parcel, Refused};
 pub use quarantine::Quarantined;
 pub use receipt::{Receipt, Receipts, Released};

@@ -25,6 +25,9 @@ use super::quarantine::{Quarantined, Shelf};
 use super::scan::{Found, Scan};
 use super::settled::Settled;
 
+/// Why a refused record cannot be handled.
+pub const NOT_THERE: &str = "there is no such record on the list";
+
 /// Refused records kept to look into.
 const REFUSED_MAX: usize = 1000;
 /// Bytes kept of one.
@@ -258,6 +261,26 @@ impl Outbox {
     /// The newest refused records, newest first.
     pub fn refused(&self, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
         self.refused.newest(limit)
+    }
+
+    /// A refused record as a parcel of its own, to be tried once more; or why it cannot be.
+    pub fn retry(&self, number: u64) -> Result<Result<Parcel, &'static str>, StoreError> {
+        let Some(one) = self.refused.get(number)? else { return Ok(Err(NOT_THERE)) };
+        if one.payload.len() as u64 != one.bytes {
+            return Ok(Err("it was too large to be kept whole; it can only be dropped"));
+        }
+        let lane =
+            Lane::ALL.into_iter().find(|lane| one.topic.split('/').next() == Some(lane.name()));
+        let Some(lane) = lane else { return Ok(Err("nobody knows its lane any more")) };
+        let key = Key { lane, seq: 0, ordinal: 0 };
+        Ok(Ok(Parcel::new(lane, vec![Waiting { key, number: 0, line: one.payload }])))
+    }
+
+    /// Drops a refused record; says whether it was there.
+    pub fn let_go(&mut self, number: u64) -> Result<bool, StoreError> {
+        let was_there = self.refused.remove(number)?;
+        self.kv.flush()?;
+        Ok(was_there)
     }
 
     /// The books, shared with the ledger.

@@ -20,9 +20,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::command::quarantine::Inquiry;
 use crate::config::{BudgetConfig, UplinkConfig};
 use crate::link::LinkStatus;
 use crate::store::{Committed, Outbox, StoreError};
@@ -101,8 +102,11 @@ type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Sends what is committed until `stop`, and then what is left for [`Terms::drain_for`], as long as the link works.
 ///
+/// Meanwhile it answers inquiries about what was refused.
+///
 /// # Errors
 /// The outbox cannot be read or written; the node has to end.
+#[expect(clippy::too_many_arguments, reason = "a task's ends, each of another kind")]
 pub async fn run(
     uplink: impl Uplink,
     outbox: Outbox,
@@ -110,6 +114,7 @@ pub async fn run(
     status: watch::Sender<LinkStatus>,
     counts: Arc<UplinkCounts>,
     terms: Terms,
+    mut inquiries: mpsc::Receiver<Inquiry>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let mut deadline: Deadline = {
@@ -125,6 +130,9 @@ pub async fn run(
         if stop.is_cancelled() {
             sender.hurry();
         }
+        while let Ok(inquiry) = inquiries.try_recv() {
+            sender.answer(inquiry).await?;
+        }
         let parcel = match sender.pick(upto).await? {
             Picked::Parcel(parcel) => parcel,
             // With the budget used up, too: the outbox keeps what is left.
@@ -132,6 +140,7 @@ pub async fn run(
             Picked::Nothing => {
                 tokio::select! {
                     changed = committed.changed() => if changed.is_err() { break },
+                    Some(inquiry) = inquiries.recv() => sender.answer(inquiry).await?,
                     () = stop.cancelled() => {}
                     // A new day may bring a new budget.
                     () = tokio::time::sleep(sender::LOOK_AGAIN) => {}
@@ -154,8 +163,13 @@ pub async fn run(
             Sent::OutOfTime => break,
             Sent::Failed(wait) => {
                 // A link that is down when the node stops is not waited for: the outbox keeps what is left.
-                if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
-                    break;
+                let mut wait = std::pin::pin!(tokio::time::sleep(wait));
+                loop {
+                    tokio::select! {
+                        () = &mut wait => break,
+                        () = stop.cancelled() => return sender.end().await,
+                        Some(inquiry) = inquiries.recv() => sender.answer(inquiry).await?,
+                    }
                 }
                 sender.probing();
             }

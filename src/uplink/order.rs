@@ -29,7 +29,7 @@ pub(super) struct Order {
 
 /// What is looked for.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
+pub(super) struct Wish {
     pub(super) upto: Committed,
     /// Lanes that may go, with most bytes of lines of a parcel.
     pub(super) lanes: Vec<(Lane, usize)>,
@@ -56,7 +56,7 @@ impl Order {
     pub(super) fn next(
         &self,
         outbox: &Outbox,
-        ask: &Ask,
+        ask: &Wish,
     ) -> Result<Option<(Parcel, Class)>, StoreError> {
         let mut found = Vec::new();
         for (class, lane, bytes) in self.places(ask) {
@@ -79,7 +79,7 @@ impl Order {
     }
 
     /// Where to look, in order.
-    fn places(&self, ask: &Ask) -> Vec<(Class, Lane, usize)> {
+    fn places(&self, ask: &Wish) -> Vec<(Class, Lane, usize)> {
         let fresh_first = self.fresh * (1.0 - self.share) <= self.backlog * self.share;
         let classes = if fresh_first && self.share > 0.0 {
             [Class::Fresh, Class::Backlog]

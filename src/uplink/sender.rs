@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::allowance::{Allowance, Exhausted};
-use super::order::{Ask, Class, Order};
+use super::order::{Class, Order, Wish};
 use super::pace::Pace;
 use super::{Deadline, Disposition, LinkError, Outcome, Terms, Uplink, UplinkCounts, add};
+use crate::command::quarantine::{self, Ask, Held, Inquiry};
 use crate::link::{Backoff, LinkStatus};
 use crate::record::Lane;
-use crate::store::{Acked, Committed, Outbox, Parcel, StoreError};
+use crate::store::{Acked, Committed, NOT_THERE, Outbox, Parcel, Quarantined, StoreError};
 use crate::time::{Span, Timestamp, monotonic, now};
 
 /// Longest time that a far side's Retry-After is obeyed.
@@ -120,7 +121,7 @@ impl<U: Uplink> Sender<U> {
             self.mark().await?;
         }
         let turn = self.down.as_ref().map_or(0, |(_, _, retries)| retries / SAME_LANE_TRIES);
-        let (order, ask) = (self.order.clone(), Ask { upto, lanes, turn });
+        let (order, ask) = (self.order.clone(), Wish { upto, lanes, turn });
         let mut held = std::mem::take(&mut self.held);
         let (next, held) = self
             .with_outbox(move |outbox| {
@@ -305,6 +306,58 @@ impl<U: Uplink> Sender<U> {
         flushed
     }
 
+    /// Answers for what was refused.
+    pub(super) async fn answer(&mut self, inquiry: Inquiry) -> Result<(), StoreError> {
+        let Inquiry { ask, answer } = inquiry;
+        let mut outcome = quarantine::Outcome::default();
+        match ask {
+            Ask::List(limit) => {
+                let refused = self.with_outbox(move |outbox| outbox.refused(limit)).await?;
+                outcome.held = refused.into_iter().map(held).collect();
+            }
+            Ask::Retry(numbers) => {
+                for number in numbers {
+                    match self.retry(number).await? {
+                        Ok(()) => outcome.done.push(number),
+                        Err(why) => drop(outcome.failed.insert(number, why)),
+                    }
+                }
+            }
+            Ask::Drop(numbers) => {
+                for number in numbers {
+                    if self.with_outbox(move |outbox| outbox.let_go(number)).await? {
+                        outcome.done.push(number);
+                    } else {
+                        outcome.failed.insert(number, NOT_THERE.into());
+                    }
+                }
+            }
+        }
+        // Who asked may be gone.
+        let _ = answer.send(outcome);
+        Ok(())
+    }
+
+    /// Sends a refused record once more; it stays refused in the books.
+    async fn retry(&mut self, number: u64) -> Result<Result<(), String>, StoreError> {
+        let parcel = match self.with_outbox(move |outbox| outbox.retry(number)).await? {
+            Ok(parcel) => parcel,
+            Err(why) => return Ok(Err(why.to_owned())),
+        };
+        let Outcome { error, wire, .. } = self.uplink.send(&parcel, self.pace.level()).await;
+        self.spend(parcel.lane, wire).await?;
+        if let Some(error) = error {
+            return Ok(Err(error.to_string()));
+        }
+        tracing::info!(
+            target = self.uplink.target(),
+            parcel = parcel.id,
+            "a refused record was taken"
+        );
+        self.with_outbox(move |outbox| outbox.let_go(number)).await?;
+        Ok(Ok(()))
+    }
+
     // The outbox waits for the disk, so it is used where waiting is allowed.
     async fn with_outbox<T: Send + 'static>(
         &mut self,
@@ -320,6 +373,13 @@ impl<U: Uplink> Sender<U> {
         self.outbox = Some(outbox);
         result
     }
+}
+
+fn held(one: Quarantined) -> Held {
+    let Quarantined { number, why, topic, payload, bytes } = one;
+    let is_whole = payload.len() as u64 == bytes;
+    let record = is_whole.then(|| serde_json::from_slice(&payload).ok()).flatten();
+    Held { number, why, key: topic, bytes, record }
 }
 
 /// A lane's parcel whose fate is not known goes before any other of the lane: its records must not go out under another

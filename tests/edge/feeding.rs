@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use forebay::command::quarantine::Desks;
 use forebay::config::{BudgetConfig, StoreConfig};
 use forebay::link::LinkStatus;
 use forebay::record::{Outgoing, Step};
@@ -72,6 +73,7 @@ impl Feeding {
 pub struct Running {
     pub status: watch::Receiver<LinkStatus>,
     pub counts: Arc<UplinkCounts>,
+    pub desks: Desks,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
@@ -106,9 +108,19 @@ impl Running {
         let counts = Arc::new(UplinkCounts::default());
         let stop = CancellationToken::new();
         let committed = feeding.committed.subscribe();
-        let running =
-            run(uplink, outbox, committed, status_writer, counts.clone(), terms, stop.clone());
-        Running { status, counts, stop, task: tokio::spawn(running) }
+        let mut desks = Desks::default();
+        let inquiries = desks.add("uplink");
+        let running = run(
+            uplink,
+            outbox,
+            committed,
+            status_writer,
+            counts.clone(),
+            terms,
+            inquiries,
+            stop.clone(),
+        );
+        Running { status, counts, desks, stop, task: tokio::spawn(running) }
     }
 
     pub fn left(&self) -> u64 {

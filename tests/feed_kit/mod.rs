@@ -85,6 +85,7 @@ impl Site {
             Arc::clone(&metrics),
             seen,
             operators,
+            forebay::command::quarantine::Desks::default(),
             stop.clone(),
         ));
         let (served, orders) = (Some(served), Some(orders));

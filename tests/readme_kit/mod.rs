@@ -1,6 +1,6 @@
 //! Reading the README, and the site that its example describes: a folder with its files and recordings, and a node.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![allow(unreachable_pub, reason = "a part of one test binary")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 #![allow(dead_code, reason = "each test uses its part")]
 
