@@ -405,12 +405,15 @@ pub struct TortureArgs {
     /// Where random numbers start. Absent: one is drawn, and told.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// How often the node is killed (SIGKILL). With every ten the broker is restarted and the disk filled once.
+    /// How often the node is killed (SIGKILL). With every ten the broker is restarted once.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub kills: u64,
     /// How often a link is disturbed: reset, cut, delayed, throttled, or open on one side only.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub cuts: u64,
+    /// How often the disk is filled, nearly or to the last byte. Absent: once with every ten kills.
+    #[arg(long, value_name = "N")]
+    pub full_disks: Option<u64>,
     /// How often the disk loses its power under the running node.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub power_cuts: u64,

@@ -23,6 +23,7 @@ pub(super) fn torture(args: &TortureArgs, screen: &Screen) -> anyhow::Result<Out
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
         kills: args.kills,
         cuts: args.cuts,
+        full_disks: args.full_disks,
         power_cuts: args.power_cuts,
         rate: args.rate,
         broker: args.broker.map(|broker| match broker {

@@ -252,7 +252,8 @@ impl Lanes {
         };
         let mark = Evicted { lane, upto: to, loss };
         if count == 0 {
-            // Everybody has it: it goes without a word.
+            // Everybody has it: it goes without a word, once that is durable.
+            self.kv.flush()?;
             state.segments.drain(..gone.len());
             drop(lanes);
             self.delete(lane, &gone)?;

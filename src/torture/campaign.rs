@@ -34,7 +34,7 @@ pub(super) const READY: Duration = Duration::from_mins(1);
 const PATIENT: Duration = Duration::from_secs(3);
 /// What a supervisor waits before it starts a node again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Actions between two restarts of the broker, and between two full disks.
+/// Kills between two restarts of the broker, and between two full disks.
 const SELDOM: u64 = 10;
 
 /// The broker.
@@ -293,7 +293,8 @@ impl<'a> Campaign<'a> {
             ),
         }
         if matches!(self.disk, Disk::Image(_)) {
-            actions.extend(vec![Action::FillDisk; seldom]);
+            let fills = options.full_disks.map_or(seldom, |n| n as usize);
+            actions.extend(vec![Action::FillDisk; fills]);
             actions.extend(vec![Action::CutPower; options.power_cuts as usize]);
         }
         self.random.shuffle(&mut actions);

@@ -35,6 +35,8 @@ pub struct Options {
     pub kills: u64,
     /// How often a link is disturbed.
     pub cuts: u64,
+    /// How often the disk is filled; `None`: once with every ten kills.
+    pub full_disks: Option<u64>,
     /// How often the disk loses its power.
     pub power_cuts: u64,
     /// Readings a second.

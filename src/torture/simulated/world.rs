@@ -162,13 +162,15 @@ impl World {
         Ok(())
     }
 
-    /// The process ends where it is, now and then between a commit and its acknowledgements.
+    /// The process ends where it is, now and then between a commit and its acknowledgements. Files keep what was written;
+    /// what the index had not flushed was in the process's own memory.
     fn kill(&mut self, mut device: Device) -> Result<(), SimulatedError> {
         self.told.kills += 1;
         if self.random.bool() {
             let deliveries = self.broker.deliver(&mut self.random, 20);
             device.commit(&self.broker, &deliveries, self.clock)?;
         }
+        self.forget();
         Ok(())
     }
 
@@ -204,7 +206,10 @@ impl World {
             match self.random.u8(..4) {
                 0 => return self.cut_power(&device),
                 // It ends where it is.
-                1 => return Ok(()),
+                1 => {
+                    self.forget();
+                    return Ok(());
+                }
                 _ => committed = device.commit_again(),
             }
         }
