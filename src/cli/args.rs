@@ -385,7 +385,7 @@ pub struct BenchArgs {
 /// The broker of a torture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TortureBroker {
-    /// The installed `mosquitto`, started on a free port and restarted now and then.
+    /// The installed `mosquitto`, started on a free port.
     Mosquitto,
     /// In this process.
     InProcess,
@@ -394,12 +394,10 @@ pub enum TortureBroker {
 /// `forebay torture`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "The node is `forebay run` with a config, a store and a broker of its own; nothing that runs on this machine is touched. \
-Which faults strike, and when, comes from the seed; how far the node has come by then does not, so the same seed finds the \
-same trouble often, not always.\n\nRun by root, with mkfs.ext4, mount and loop devices there, the store lies on a small disk \
-of its own, which is filled now and then and, with --power-cuts, cut off from its power: the ioctl that ext4 has for this is \
-called by `python3`. Otherwise the result says that it was not done.\n\nClocks are skewed where readings come from: event \
-times jump back and ahead. The clock of this machine is left alone.\n\nExample:\n  forebay torture --kills 100 --cuts 100 --seed 7"
+    after_help = "The node is `forebay run` with a config, a store and a broker of its own; nothing that runs on this machine is touched. Faults and their moments come from the seed; how far the node has come by then does not.\n\n\
+Run by root, with mkfs.ext4, mount and loop devices, the store lies on a small disk of its own, which is filled now and then and, with --power-cuts, \
+cut off from its power: `python3` calls the ioctl that ext4 has for this. Otherwise power cuts are simulated, and the result says so. \
+Clocks are skewed where readings come from: event times jump; this machine's clock is left alone.\n\nExample:\n  forebay torture --kills 100 --cuts 100 --seed 7"
 )]
 pub struct TortureArgs {
     /// Where random numbers start. Absent: one is drawn, and told.
@@ -423,16 +421,16 @@ pub struct TortureArgs {
     /// The broker. Absent: Mosquitto where it is installed, else the one in this process.
     #[arg(long, value_enum)]
     pub broker: Option<TortureBroker>,
-    /// Strike no more after this long; what has not been done by then is told, and the exit code is 1.
+    /// Strike no more after this long; what is then not done is told, and the exit code is 1.
     #[arg(long, default_value = "1h", value_name = "TIME")]
     pub within: Span,
-    /// Keep the node's files and its log in this folder. Absent: a folder that is removed where the ledger closes.
+    /// Keep the node's files and its log here. Absent: a folder that is removed where the ledger closes.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Print one JSON object to standard output.
     #[arg(long)]
     pub json: bool,
-    /// The ONNX Runtime library to use. Absent: the one that is found (`forebay doctor` says which).
+    /// The ONNX Runtime library to use. Absent: the one that is found.
     #[arg(long, value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
 }
