@@ -44,7 +44,13 @@ fn whatever_happens_every_reading_comes_out_once_or_is_named_lost() {
     let (began, all) = (monotonic(), lives(first, end));
     println!("{} seeds in {:?}: {all:?}", end - first, began.elapsed());
     if end - first >= 100 {
-        assert!(all.kills > 100 && all.power_cuts > 100 && all.torn_commits > 100 && all.full_disks > 10, "{all:?}");
+        assert!(
+            all.kills > 100
+                && all.power_cuts > 100
+                && all.torn_commits > 100
+                && all.full_disks > 10,
+            "{all:?}"
+        );
         assert!(all.redelivered > 100 && all.repeats > 100 && all.lost > 0, "{all:?}");
     }
 }

@@ -139,9 +139,10 @@ fn checkpoints(store: &Path) -> Result<Part, StoreError> {
         let bytes = fs::read(&path).map_err(StoreError::on("read", &path))?;
         part.files += 1;
         part.bytes += bytes.len() as u64;
-        match checkpoint::is_good(&path, &bytes)? {
-            true => part.entries += 1,
-            false => part.damage.push(format!("{}: damaged", path.display())),
+        if checkpoint::is_good(&path, &bytes)? {
+            part.entries += 1;
+        } else {
+            part.damage.push(format!("{}: damaged", path.display()));
         }
     }
     Ok(part)
