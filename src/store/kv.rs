@@ -7,6 +7,7 @@
 //! stay below 7 KB: larger ones become blob files that sled never syncs and hardly ever reclaims.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,6 +37,9 @@ pub trait Kv: Send + Sync {
     fn flush(&self) -> Result<(), StoreError>;
 }
 
+/// Space kept for the index alone.
+const RESERVE_BYTES: u64 = 4 << 20;
+
 /// Cache that sled is asked to keep; values below 7 KB hold it near that.
 const CACHE_BYTES: u64 = 16 << 20;
 
@@ -62,6 +66,7 @@ impl SledKv {
     /// Opens or makes the store in the folder `path` and reads all of it once. sled panics on some damage: that is
     /// caught here.
     pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
+        make_way(path)?;
         let mut attempt = open_and_read(path);
         let deadline = monotonic() + LINGER;
         while matches!(&attempt, Ok(Err(error)) if is_locked(error)) && monotonic() < deadline {
@@ -85,6 +90,32 @@ impl SledKv {
             other => StoreError::Engine { path: self.path.clone(), reason: other.to_string() },
         }
     }
+}
+
+/// sled that meets a full disk takes no more until it is opened again, which it cannot be, and a kill then may cost the
+/// index. So it has some space of its own: a file that goes when the disk is full, and is made again when there is
+/// space.
+fn make_way(index: &Path) -> Result<(), StoreError> {
+    let reserve = index.with_file_name("reserve");
+    let folder = index.parent().unwrap_or(index);
+    let free = free_space(folder)?;
+    let is_there = reserve.exists();
+    if is_there && free < RESERVE_BYTES / 2 {
+        std::fs::remove_file(&reserve).map_err(StoreError::on("delete", &reserve))?;
+    }
+    if !is_there && free > 8 * RESERVE_BYTES {
+        File::create(&reserve)
+            .and_then(|file| file.write_all_at(&vec![0xA5; RESERVE_BYTES as usize], 0))
+            .map_err(StoreError::on("write", &reserve))?;
+    }
+    Ok(())
+}
+
+/// Bytes of the disk of `path` that may still be written.
+pub(super) fn free_space(path: &Path) -> Result<u64, StoreError> {
+    let disk = rustix::fs::statvfs(path)
+        .map_err(|e| StoreError::io("look at the disk of", path, e.into()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn open_and_read(path: &Path) -> std::thread::Result<sled::Result<sled::Db>> {
@@ -143,6 +174,7 @@ impl Kv for SledKv {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        make_way(&self.path)?;
         self.db.flush().map_err(|e| self.failed(e))?;
         self.file.sync_all().map_err(StoreError::on("sync", &self.path))
     }

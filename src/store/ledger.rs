@@ -20,7 +20,7 @@ use super::checkpoint::{Checkpoints, LaneBooks};
 use super::error::StoreError;
 use super::evict::{self, Need};
 use super::journal::{Journal, Made};
-use super::kv::Kv;
+use super::kv::{Kv, free_space};
 use super::lanes::{Gap, Lanes};
 use super::log::Log;
 use super::marks::{Evicted, LOSS_ORDINAL, Loss};
@@ -210,7 +210,7 @@ impl Ledger {
             lines.each_ref().map(|lines| lines.iter().map(|(_, l)| l.len() as u64).sum());
         // What a try that failed has marked is evicted first.
         self.notices.iter().try_for_each(|mark| self.lanes.carry_out(mark))?;
-        let free = self.disk_free()?;
+        let free = free_space(&self.settings.path)?;
         if incoming.iter().any(|bytes: &u64| *bytes > 0) {
             let queued = self.meter.read().lanes.map(|lane| lane.queued_bytes);
             let full = free < self.settings.free_floor;
@@ -248,13 +248,6 @@ impl Ledger {
             None => self.notices.push(mark.clone()),
         }
         self.lanes.carry_out(&mark)
-    }
-
-    fn disk_free(&self) -> Result<u64, StoreError> {
-        let path = &self.settings.path;
-        let disk = rustix::fs::statvfs(path)
-            .map_err(|e| StoreError::io("look at the disk of", path, e.into()))?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Puts the notices of evictions on the alarm lane.

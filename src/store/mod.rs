@@ -10,6 +10,7 @@
 //! PATH/checkpoint/   checkpoint.rs  the engine's state, two generations
 //! PATH/lanes/NAME/   log.rs         the records of a lane, in segments that only grow
 //! PATH/index/        kv.rs (sled)   how far each target has each lane, marks of evictions, what is quarantined
+//! PATH/reserve        kv.rs          space that the index may take when the disk is full
 //! PATH/quarantine-T/                what was damaged at time T, for a person
 //! ```
 

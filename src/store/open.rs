@@ -226,6 +226,13 @@ fn targets(
         let slowest = names.iter().filter_map(of).map(|settled| settled.upto()).min();
         let mut start = Settled::default();
         start.insert(1, slowest.unwrap_or(books.floor));
+        // An index that is lost takes along how far the targets were. What was deleted since the checkpoint had left;
+        // what is there is sent again.
+        if slowest.is_none()
+            && let Some(first) = survey::first_number(&options.path, lane)?
+        {
+            start.insert(1, first - 1);
+        }
         for name in &names {
             let settled = of(name);
             if settled.is_none() {

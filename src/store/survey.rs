@@ -90,6 +90,15 @@ pub(super) fn survey(
     Ok(found)
 }
 
+/// The first number that is there on a lane.
+pub(super) fn first_number(store: &Path, lane: Lane) -> Result<Option<u64>, StoreError> {
+    let folder = log::folder(store, lane);
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    Ok(segment_names(&folder)?.first().map(|(first, ..)| *first))
+}
+
 /// First number, first tick and path of each segment, in order.
 fn segment_names(folder: &Path) -> Result<Vec<(u64, u64, PathBuf)>, StoreError> {
     let mut names = Vec::new();
