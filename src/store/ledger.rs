@@ -151,7 +151,8 @@ impl Ledger {
     }
 
     /// Makes a tick durable: its input, its records, and what has to be evicted for them. The receipts come back as
-    /// released when that is done, and stay where they are otherwise. Ticks count up; a tick with neither input nor records costs an entry too, so do not commit it.
+    /// released when that is done, and stay where they are otherwise. Ticks count up; a tick with neither input nor
+    /// records costs an entry too, so do not commit it.
     ///
     /// # Errors
     /// [`StoreError::Full`]: nothing is acknowledged; the same tick may be committed again, and no other.
