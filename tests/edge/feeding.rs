@@ -69,6 +69,9 @@ impl Feeding {
     }
 }
 
+/// How long an uplink that was told to stop goes on: longer than any test should take.
+pub const DRAIN_FOR: Span = Span::seconds(60);
+
 /// A running uplink.
 pub struct Running {
     pub status: watch::Receiver<LinkStatus>,
@@ -88,7 +91,7 @@ impl Running {
         let terms = Terms {
             parcel_bytes: bytes,
             retry_max: Span::millis(100),
-            drain_for: Span::seconds(5),
+            drain_for: DRAIN_FOR,
             rate: None,
             gather: Span::ZERO,
             fresh: 0.5,
