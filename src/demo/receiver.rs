@@ -190,6 +190,9 @@ fn records(body: &[u8], encoding: Option<&str>) -> Result<Vec<Record>, String> {
     if let Some(other) = encoding.filter(|name| !matches!(*name, "zstd" | "identity")) {
         return Err(format!("content encoding `{other}` is not known: use zstd"));
     }
+    if encoding == Some("zstd") && !wire::is_zstd(body) {
+        return Err("the body says that it is zstd, and is not".to_owned());
+    }
     let lines = wire::unpack(body).map_err(|error| error.to_string())?;
     let records = wire::records(&lines).map_err(|error| error.to_string())?;
     Ok(records.into_iter().map(|(record, _)| record).collect())

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Received;
 use super::desk::{Answer, Door, Letter, Parcel};
-use crate::uplink::wire::PARCEL_MAX;
+use crate::uplink::wire::{self, PARCEL_MAX};
 
 /// Seconds after which a sender may try again when the disk is full.
 const RETRY_AFTER: &str = "10";
@@ -61,6 +61,10 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Resp
         let other = String::from_utf8_lossy(other);
         let why = format!("content encoding `{other}` is not known: use zstd");
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into_response();
+    }
+    if encoding == Some(b"zstd") && !wire::is_zstd(&body) {
+        let why = "the body says that it is zstd, and is not";
+        return (StatusCode::BAD_REQUEST, why).into_response();
     }
     let gone = || StatusCode::SERVICE_UNAVAILABLE.into_response();
     let Ok(read) = tokio::task::spawn_blocking(move || Parcel::read(&body)).await else {

@@ -47,6 +47,11 @@ pub fn pack(lines: &[u8], level: i32, with_dictionary: bool) -> io::Result<Vec<u
     frame.compress(lines)
 }
 
+/// Whether a body is a zstd frame, whatever its sender says of it.
+pub fn is_zstd(body: &[u8]) -> bool {
+    body.starts_with(&ZSTD_MAGIC)
+}
+
 /// A parcel's lines, from a zstd frame or as they are.
 ///
 /// # Errors
@@ -55,7 +60,7 @@ pub fn unpack(body: &[u8]) -> Result<Vec<u8>, WireError> {
     if body.len() > PARCEL_MAX {
         return Err(WireError::TooLarge);
     }
-    if !body.starts_with(&ZSTD_MAGIC) {
+    if !is_zstd(body) {
         return Ok(body.to_vec());
     }
     let mut lines = Vec::new();
