@@ -1,7 +1,7 @@
 //! What can go wrong in the store, said to the operator.
 //!
-//! Every file of `store` returns [`StoreError`]; `node` and `cli` print it and exit. Apart from a store that is in
-//! use, all of them mean: the disk is not what it should be, nothing more is stored, look and restart.
+//! Every file of `store` returns [`StoreError`]. The engine loop waits where a disk is full; all others end the node,
+//! and mean, apart from a store that is in use: the disk is not what it should be, nothing more is stored.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub enum StoreError {
     },
     /// No space is left.
     #[error(
-        "no space left on the disk of `{path}`: free some or lower the limits under `[store]`, then restart the node"
+        "no space left on the disk of `{path}`: free some, or lower the limits under `[store]`"
     )]
     Full {
         /// What was written.
@@ -46,7 +46,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The storage engine refused.
-    #[error("the outbox in `{path}` failed: {reason}; check the disk, then restart the node")]
+    #[error("the index in `{path}` failed: {reason}; check the disk, then restart the node")]
     Engine {
         /// Its folder.
         path: PathBuf,

@@ -1,8 +1,8 @@
 //! All that the store asks of a storage engine, and sled behind it. Swapping sled is this file.
 //!
-//! `ledger` and `outbox` share one [`Kv`]. Asked of it: writes of a single key are atomic, [`Kv::flush`] makes
-//! everything before it durable, [`Kv::swap`] and [`Kv::remove`] say what they replaced. Not asked: that several
-//! keys come back together. sled 0.34.7's own flush neither syncs the file's metadata nor the device, so a power
+//! Cursors, marks of evictions and quarantines share one [`Kv`]. Asked of it: writes of a single key are atomic,
+//! [`Kv::flush`] makes everything before it durable, [`Kv::remove`] says what was there. Not asked: that several keys
+//! come back together. sled 0.34.7's own flush neither syncs the file's metadata nor the device, so a power
 //! cut can leave a store that does not open; [`SledKv::flush`] adds the `fsync` that was seen to prevent it. Values
 //! stay below 7 KB: larger ones become blob files that sled never syncs and hardly ever reclaims.
 
