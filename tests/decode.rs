@@ -293,6 +293,12 @@ fn times_absent_or_wrong() {
     let outcome = pump("time = \"ts\"", r#"{"temp":1,"pressure":2}"#);
     assert_eq!((outcome.decoded.undated, outcome.readings()[0].2), (2, ARRIVAL.0 as f64 / 1e6));
     assert_eq!(pump("time = \"ts\"", r#"{"temp":1,"ts":null}"#).decoded.undated, 1);
+    // a reading that is removed for another reason is not said to have got the time of arrival
+    let nameless = "each = \"v\"\nsignal = \"n\"\nvalue = \"x\"\ntime = \"ts\"";
+    let outcome = pump(nameless, r#"{"v":[{"n":"temp","x":1},{"n":"GOOD","x":2},{"x":3}]}"#);
+    let decoded = &outcome.decoded;
+    assert_eq!((decoded.readings, decoded.undated), (1, 1));
+    assert_eq!((decoded.unknown, decoded.rejected), (1, 1));
     let why = |payload: &str| refused("time = \"ts\"\nunit = \"s\"", payload);
     let error = why(r#"{"temp":1,"ts":1700000000000}"#);
     assert!(error.contains("ts: found the number 1700000000000"), "{error}");

@@ -66,8 +66,6 @@ fn document() -> impl Strategy<Value = serde_json::Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     /// Whatever comes: no panic, whole columns, no hole left open, and an error changes nothing.
     #[test]
     fn no_payload_leaves_a_trace_but_its_readings(

@@ -255,27 +255,25 @@ impl Rows {
     /// signal nobody named. Says how many got the time and what was removed.
     pub(super) fn settle(&mut self, start: usize, arrival: Option<Timestamp>) -> Settled {
         let mut settled = Settled::default();
-        for ts in self.readings.ts[start..].iter_mut().filter(|ts| **ts == Common::NO_TIME) {
-            match arrival {
-                Some(arrival) => {
-                    *ts = arrival;
-                    settled.undated += 1;
-                }
-                None => settled.no_time += 1,
-            }
-        }
         let lost = |rows: &Readings, i: usize| {
             rows.asset[i] == Common::NO_ASSET
                 || rows.signal[i] >= Common::UNKNOWN_SIGNAL
-                || rows.ts[i] == Common::NO_TIME
+                || (arrival.is_none() && rows.ts[i] == Common::NO_TIME)
         };
         if (start..self.readings.len()).any(|i| lost(&self.readings, i)) {
-            self.compact(start, &mut settled);
+            self.compact(start, arrival.is_none(), &mut settled);
+        }
+        // Only now, so that none that was removed is counted.
+        if let Some(arrival) = arrival {
+            for ts in self.readings.ts[start..].iter_mut().filter(|ts| **ts == Common::NO_TIME) {
+                *ts = arrival;
+                settled.undated += 1;
+            }
         }
         settled
     }
 
-    fn compact(&mut self, start: usize, settled: &mut Settled) {
+    fn compact(&mut self, start: usize, needs_time: bool, settled: &mut Settled) {
         let tail = Readings {
             asset: self.readings.asset.split_off(start),
             signal: self.readings.signal.split_off(start),
@@ -285,7 +283,7 @@ impl Rows {
         };
         for i in 0..tail.len() {
             match (tail.asset[i], tail.signal[i], tail.ts[i]) {
-                (_, _, Common::NO_TIME) => {}
+                (_, _, Common::NO_TIME) if needs_time => settled.no_time += 1,
                 (Common::NO_ASSET, _, _) => settled.no_asset += 1,
                 (_, Common::NO_SIGNAL, _) => settled.no_signal += 1,
                 (_, Common::UNKNOWN_SIGNAL, _) => settled.unknown += 1,
