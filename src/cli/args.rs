@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
 use super::store::StoreArgs;
-use crate::time::Span;
+use crate::time::{Skew, Span};
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -142,6 +142,9 @@ pub struct RunArgs {
     /// The node's config.
     #[arg(long, short, env = "FOREBAY_CONFIG", default_value = "config.toml", value_name = "FILE")]
     pub config: PathBuf,
+    /// The wall clock is wrong on purpose: how a campaign of `torture` starts its node.
+    #[arg(long, hide = true, value_name = "MS,MS,MS", allow_hyphen_values = true)]
+    pub skewed_clock: Option<Skew>,
 }
 
 /// `forebay replay`.
