@@ -3,19 +3,23 @@
 //! Used by [`super::results`]. Columns are the fields of the records' JSON: those of an object have its name before
 //! theirs (`features.flow.mean`, `scores.anomaly`, `tags.site`); a list stays JSON text. A raw record is a row a
 //! reading, with `signal`, `at` and `value`. A record has nothing in the columns that are not its type's.
+//! [`read_parquet`] makes records of it again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 
 use polars::prelude::{
     Column, DataFrame, DataType, IntoColumn, NamedFrom, PolarsError, Schema, Series, TimeUnit,
     TimeZone,
 };
+use polars_io::SerReader;
 use polars_io::parquet::write::BatchedWriter;
-use polars_io::prelude::ParquetWriter;
-use serde_json::Value;
+use polars_io::prelude::{ParallelStrategy, ParquetReader, ParquetWriter};
+use serde_json::{Map, Value};
 
-use crate::record::Record;
+use crate::record::{RawReading, Record};
 use crate::time::Timestamp;
 
 /// Rows of a row group.
@@ -51,6 +55,11 @@ const GROUPS: [(&str, Kind); 27] = [
     ("last_tick", Kind::Integer),
     ("reason", Kind::Text),
 ];
+
+/// Groups that are objects in a record.
+const OBJECTS: [&str; 3] = ["tags", "features", "scores"];
+/// Fields that are lists in a record, and JSON text here.
+const LISTS: [&str; 2] = ["models", "contributions"];
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +113,7 @@ fn rows(record: &Record) -> Vec<Vec<(String, Value)>> {
     let readings = raw.signals.iter().flat_map(|(signal, readings)| {
         readings.iter().map(move |reading| (signal.as_str(), reading))
     });
-    let with_reading = |(signal, reading): (&str, &crate::record::RawReading)| {
+    let with_reading = |(signal, reading): (&str, &RawReading)| {
         let mut row = row.clone();
         row.push(("signal".into(), signal.into()));
         row.push(("at".into(), reading.0.to_string().into()));
@@ -222,6 +231,45 @@ impl Cells {
     }
 }
 
+/// Reading back.
+impl Cells {
+    fn from_column(column: &Column) -> Result<Cells, PolarsError> {
+        let series = column.as_materialized_series();
+        Ok(match series.dtype() {
+            DataType::String => {
+                Cells::Text(series.str()?.iter().map(|text| text.map(str::to_owned)).collect())
+            }
+            DataType::Datetime(..) => {
+                let micros = series.cast(&DataType::Int64)?;
+                Cells::Time(micros.i64()?.iter().collect())
+            }
+            kind if kind.is_integer() => Cells::Integer(series.i64()?.iter().collect()),
+            _ => Cells::Number(series.f64()?.iter().collect()),
+        })
+    }
+
+    fn value(&self, row: usize) -> Option<Value> {
+        match self {
+            Cells::Text(cells) => cells.get(row)?.clone().map(Value::from),
+            Cells::Number(cells) => cells.get(row)?.map(Value::from),
+            Cells::Integer(cells) => cells.get(row)?.map(Value::from),
+            Cells::Time(cells) => cells.get(row)?.map(|at| Timestamp(at).to_string().into()),
+        }
+    }
+
+    fn text(&self, row: usize) -> Option<&str> {
+        if let Cells::Text(cells) = self { cells.get(row)?.as_deref() } else { None }
+    }
+
+    fn time(&self, row: usize) -> Option<Timestamp> {
+        if let Cells::Time(cells) = self { (*cells.get(row)?).map(Timestamp) } else { None }
+    }
+
+    fn number(&self, row: usize) -> Option<f64> {
+        if let Cells::Number(cells) = self { *cells.get(row)? } else { None }
+    }
+}
+
 fn put<T>(cells: &mut [T], value: T) {
     if let Some(last) = cells.last_mut() {
         *last = value;
@@ -282,4 +330,60 @@ impl<W: Write> ParquetTable<W> {
         }
         self.writer.finish().map(|_| ()).map_err(io::Error::other)
     }
+}
+
+/// The records of a table that [`ParquetTable`] wrote, in their order. Numbers that were null are not there at all.
+pub fn read_parquet(path: &Path) -> io::Result<Vec<Record>> {
+    let reader = ParquetReader::new(File::open(path)?).read_parallel(ParallelStrategy::None);
+    let frame = reader.finish().map_err(io::Error::other)?;
+    let named = |column: &Column| Ok((column.name().to_string(), Cells::from_column(column)?));
+    let columns: Result<Vec<_>, PolarsError> = frame.columns().iter().map(named).collect();
+    let columns = columns.map_err(io::Error::other)?;
+    let [ids, signals, times, values] = ["id", "signal", "at", "value"]
+        .map(|wanted| columns.iter().find(|(name, _)| name == wanted).map(|(_, cells)| cells));
+    let mut records: Vec<Record> = Vec::new();
+    for row in 0..frame.height() {
+        let signal = signals.and_then(|cells| cells.text(row));
+        let goes_on = signal.is_some()
+            && records.last().map(Record::id) == ids.and_then(|cells| cells.text(row));
+        if !goes_on {
+            let fields = Value::Object(fields(&columns, row, signal.is_some()));
+            records.push(serde_json::from_value(fields)?);
+        }
+        let reading = times.and_then(|cells| cells.time(row));
+        let reading = reading.zip(values.and_then(|cells| cells.number(row)));
+        if let (Some(signal), Some((at, value)), Some(Record::Raw(raw))) =
+            (signal, reading, records.last_mut())
+        {
+            raw.signals.entry(signal.to_owned()).or_default().push(RawReading(at, value));
+        }
+    }
+    Ok(records)
+}
+
+/// A row as the fields of a record; one of a raw record without its reading.
+fn fields(columns: &[(String, Cells)], row: usize, is_raw: bool) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let needed: &[&str] = if is_raw { &["signals"] } else { &OBJECTS };
+    for name in needed {
+        fields.insert((*name).to_owned(), Value::Object(Map::new()));
+    }
+    for (name, cells) in columns {
+        let Some(value) = cells.value(row) else { continue };
+        match name.split_once('.') {
+            Some((group, name)) if OBJECTS.contains(&group) => {
+                let object = fields.entry(group).or_insert_with(|| Value::Object(Map::new()));
+                if let Value::Object(object) = object {
+                    object.insert(name.to_owned(), value);
+                }
+            }
+            _ if is_raw && ["signal", "at", "value"].contains(&name.as_str()) => {}
+            _ => {
+                let list = value.as_str().filter(|_| LISTS.contains(&name.as_str()));
+                let list = list.and_then(|text| serde_json::from_str(text).ok());
+                fields.insert(name.clone(), list.unwrap_or(value));
+            }
+        }
+    }
+    fields
 }
