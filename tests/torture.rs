@@ -32,6 +32,8 @@ fn a_short_campaign_closes_and_its_numbers_add_up() {
     assert_eq!(report["broker"], "in-process");
     assert!(report["recovery_max_s"].as_f64().unwrap() > 0.0, "{report:#}");
     assert!(report["not_done"].to_string().contains("the broker was not restarted"), "{report:#}");
+    assert_eq!(n("receiver_kills"), 1);
+    assert!(n("clock_jumps") >= 3, "{report:#}");
 }
 
 #[test]
