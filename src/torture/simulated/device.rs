@@ -16,13 +16,15 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
+/// The far sides: each has its own queue, and none knows of the other.
+pub(super) const TARGETS: [&str; 2] = ["far", "farther"];
+
 pub(super) struct Device {
     engine: Engine,
     ledger: Ledger,
-    outbox: Outbox,
     committed: Committed,
-    /// A parcel that may have arrived.
-    held: Option<Parcel>,
+    /// One a target, with a parcel that may have arrived.
+    outboxes: Vec<(Outbox, Option<Parcel>)>,
     /// A tick that is not durable yet.
     open: Option<(Step, Receipts)>,
 }
@@ -42,7 +44,7 @@ pub(super) fn options(path: &Path, lane_limits: [u64; 4], now: Timestamp) -> Sto
     StoreOptions {
         path: path.to_path_buf(),
         node: "simulated".into(),
-        targets: vec!["far".into()],
+        targets: TARGETS.map(str::to_owned).into(),
         lane_limits,
         free_floor: 0,
         durability: Durability::Tick,
@@ -54,7 +56,7 @@ impl Device {
     /// Recovery, the only start there is.
     pub(super) fn start(kv: &Arc<MemKv>, options: &StoreOptions) -> Result<Device, SimulatedError> {
         let kv = Arc::clone(kv) as Arc<dyn Kv>;
-        let Store { mut ledger, mut outboxes, mut recovered } = Store::open_on(kv, options)?;
+        let Store { mut ledger, outboxes, mut recovered } = Store::open_on(kv, options)?;
         let mut engine = plant::engine()?;
         if let Some(checkpoint) = &recovered.checkpoint {
             let notes = engine.restore(checkpoint);
@@ -67,9 +69,9 @@ impl Device {
         engine.resume_after(recovered.last_tick);
         let resumed = ledger.finish_recovery()?;
         ensure(resumed.changed == 0, || "a replay made other records".into())?;
-        let outbox = outboxes.pop();
-        let outbox = outbox.ok_or_else(|| SimulatedError::Broken("no outbox".into()))?;
-        Ok(Device { engine, ledger, outbox, committed: resumed.committed, held: None, open: None })
+        let outboxes: Vec<_> = outboxes.into_iter().map(|outbox| (outbox, None)).collect();
+        ensure(outboxes.len() == TARGETS.len(), || format!("{} outboxes", outboxes.len()))?;
+        Ok(Device { engine, ledger, outboxes, committed: resumed.committed, open: None })
     }
 
     /// Computes and commits a tick of these deliveries. Its receipts are not given back yet.
@@ -133,15 +135,17 @@ impl Device {
         Ok(self.ledger.checkpoint(&checkpoint)?)
     }
 
-    /// Sends a parcel; `false`: nothing waits.
+    /// Sends a parcel to a target; `false`: nothing waits.
     pub(super) fn send(
         &mut self,
+        target: usize,
         far: &mut Far,
         how: Send,
         budget: usize,
     ) -> Result<bool, SimulatedError> {
-        let Some(next) = self.outbox.next(self.committed, budget)? else { return Ok(false) };
-        let parcel = match self.held.take() {
+        let (outbox, held) = &mut self.outboxes[target];
+        let Some(next) = outbox.next(self.committed, budget)? else { return Ok(false) };
+        let parcel = match held.take() {
             Some(held) if held.lane == next.lane && held.first() == next.first() => held,
             _ => next,
         };
@@ -151,17 +155,17 @@ impl Device {
             parcel.records().take(some.max(1)).try_for_each(|(_, line)| far.take(line))?;
         }
         match how {
-            Send::Answered => self.outbox.settle(parcel.acked())?,
+            Send::Answered => outbox.settle(parcel.acked())?,
             Send::AnsweredPartly => {
-                self.outbox.settle(parcel.acked_keys(keys.into_iter().take(some)))?;
+                outbox.settle(parcel.acked_keys(keys.into_iter().take(some)))?;
             }
-            Send::NotArrived | Send::NotAnswered => self.held = Some(parcel),
+            Send::NotArrived | Send::NotAnswered => *held = Some(parcel),
         }
         Ok(true)
     }
 
     pub(super) fn flush(&mut self) -> Result<(), SimulatedError> {
-        Ok(self.outbox.flush()?)
+        self.outboxes.iter_mut().try_for_each(|(outbox, _)| Ok(outbox.flush()?))
     }
 
     /// Files that are not durable to their end, and how much of each is.

@@ -13,8 +13,8 @@ pub(super) struct Far {
     readings: BTreeSet<(u64, usize)>,
     /// By machine and time, the tick of the record that brought a reading.
     ticks: BTreeMap<(String, Timestamp), u64>,
-    pub(super) losses: Vec<LossRecord>,
-    pub(super) others: BTreeMap<String, Record>,
+    losses: Vec<LossRecord>,
+    others: BTreeMap<String, Record>,
     pub(super) repeats: u64,
 }
 
@@ -66,5 +66,25 @@ impl Far {
             })?;
         }
         Ok(missing.len() as u64)
+    }
+
+    /// Windows and alarms are those of an undisturbed run, or a loss record counts them; and nothing was damaged.
+    pub(super) fn compare(&self, expected: &[Record]) -> Result<(), SimulatedError> {
+        for lane in [Lane::Alarm, Lane::Feature] {
+            let on = |record: &&Record| matches!(record, Record::Alarm(_)) == (lane == Lane::Alarm);
+            let missing = |record: &&Record| !self.others.contains_key(record.id());
+            let missing = expected.iter().filter(on).filter(missing).count() as u64;
+            let lost = self.losses.iter().filter(|loss| loss.lane == lane);
+            let lost: u64 = lost.map(|loss| loss.count).sum();
+            ensure(missing <= lost, || {
+                format!("{missing} on lane {} are gone, {lost} are named", lane.name())
+            })?;
+        }
+        for record in self.others.values() {
+            let same = expected.iter().find(|e| e.id() == record.id());
+            ensure(same == Some(record), || format!("{record:?}, undisturbed {same:?}"))?;
+        }
+        let damaged = self.losses.iter().any(|loss| loss.reason == "damaged");
+        ensure(!damaged, || format!("nothing was damaged: {:?}", self.losses))
     }
 }
