@@ -10,8 +10,8 @@ use forebay::record::{Lane, Record};
 use forebay::store::{Store, StoreError, export, inspect};
 
 use store_kit::{
-    MIXED, NO_LIMITS, check_books, commit, files, filled, filled_on, flip, ids, losses, opened,
-    options, quarantine,
+    MIXED, NO_LIMITS, check_books, checkpoint, commit, files, filled, filled_on, flip, ids, losses,
+    opened, options, quarantine,
 };
 
 /// Damages a store's index, opens it, and checks that no record is lost with it.
@@ -94,6 +94,44 @@ fn a_flipped_byte_anywhere_never_stops_the_node_and_is_said() {
         let said = there.iter().any(|id| id.contains("loss"));
         assert_eq!(said, lost > 0, "and said");
         assert_eq!(stats.sum(|lane| lane.queued), 0);
+    }
+}
+
+#[test]
+fn damage_across_the_last_checkpoint_costs_what_is_before_it_alone() {
+    for lane in ["score", "raw"] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path(), NO_LIMITS);
+        let (mut store, _) = opened(&options);
+        let length =
+            || fs::metadata(&files(&folder.path().join("lanes").join(lane))[0]).unwrap().len();
+        let mut lengths = vec![0];
+        for seq in 1..=30 {
+            commit(&mut store, seq, &MIXED);
+            lengths.push(length() as usize);
+            if seq == 20 {
+                store.ledger.checkpoint(&checkpoint(seq)).unwrap();
+            }
+        }
+        drop(store);
+        // Of ticks 20 and 21 nothing is left; those that follow can be read.
+        let segment = &files(&folder.path().join("lanes").join(lane))[0];
+        let mut bytes = fs::read(segment).unwrap();
+        bytes[lengths[19]..lengths[21]].fill(0xA5);
+        fs::write(segment, bytes).unwrap();
+        let (mut store, _) = opened(&options);
+        let there = drained(&mut store, 31);
+        let of = |seq: u64| {
+            (0..MIXED.len()).filter(|index| there.contains(&format!("{seq}-{index}"))).count()
+        };
+        for seq in (1..=30).filter(|seq| *seq != 20) {
+            assert_eq!(of(seq), MIXED.len(), "{lane}: tick {seq}");
+        }
+        assert_eq!(
+            of(20) as u64,
+            MIXED.len() as u64 - store.ledger.stats().sum(|lane| lane.evicted)
+        );
+        assert!(of(20) < MIXED.len());
     }
 }
 

@@ -50,7 +50,8 @@ pub(super) fn survey(
         let end = found.segments.last().map_or(floor + 1, |before| before.end);
         // Segments that everybody has are deleted, also between others.
         if first > end && is_missed(end, first - 1) {
-            if end > books.last {
+            // Some of it, at least, was not durable: the replay makes that again, and all that is behind it.
+            if first > books.last + 1 {
                 break;
             }
             let ticks = (found.last_tick, tick);
@@ -144,7 +145,7 @@ impl Surveyed {
                 Found::Block { at, block } => (at, block.head),
             };
             if head.first != expected || damaged.is_some() {
-                if expected > books.last {
+                if expected.max(head.first) > books.last + 1 {
                     torn = Some(damaged.unwrap_or(at));
                     break;
                 }
