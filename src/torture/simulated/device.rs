@@ -9,7 +9,7 @@ use super::broker::Broker;
 use super::far::Far;
 use super::{SimulatedError, ensure, plant};
 use crate::engine::{Engine, Pipeline};
-use crate::record::Step;
+use crate::record::{Lane, Step};
 use crate::store::{
     Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released, Store,
     StoreError, StoreOptions,
@@ -27,6 +27,8 @@ pub(super) struct Device {
     outboxes: Vec<(Outbox, Option<Parcel>)>,
     /// A tick that is not durable yet.
     open: Option<(Step, Receipts)>,
+    /// In which tick windows and alarms were made, by id.
+    pub(super) made: Vec<(String, u64)>,
 }
 
 /// What becomes of a send.
@@ -71,7 +73,8 @@ impl Device {
         ensure(resumed.changed == 0, || "a replay made other records".into())?;
         let outboxes: Vec<_> = outboxes.into_iter().map(|outbox| (outbox, None)).collect();
         ensure(outboxes.len() == TARGETS.len(), || format!("{} outboxes", outboxes.len()))?;
-        Ok(Device { engine, ledger, outboxes, committed: resumed.committed, open: None })
+        let (committed, open, made) = (resumed.committed, None, Vec::new());
+        Ok(Device { engine, ledger, outboxes, committed, open, made })
     }
 
     /// Computes and commits a tick of these deliveries. Its receipts are not given back yet.
@@ -87,6 +90,8 @@ impl Device {
             receipts.push(Receipt { connection: broker.connection, token: *token });
         }
         let step = self.engine.step(plant::input(&messages), now);
+        let windows = step.records.iter().filter(|out| out.lane != Lane::Raw);
+        self.made.extend(windows.map(|out| (out.record.id().to_owned(), step.tick.seq)));
         self.open = Some((step, receipts));
         self.commit_again()
     }

@@ -68,16 +68,26 @@ impl Far {
         Ok(missing.len() as u64)
     }
 
-    /// Windows and alarms are those of an undisturbed run, or a loss record counts them; and nothing was damaged.
-    pub(super) fn compare(&self, expected: &[Record]) -> Result<(), SimulatedError> {
+    /// Windows and alarms are those of an undisturbed run, or loss records count them and name the ticks that they were
+    /// `made` in; and nothing was damaged.
+    pub(super) fn compare(
+        &self,
+        expected: &[Record],
+        made: &BTreeMap<String, u64>,
+    ) -> Result<(), SimulatedError> {
         for lane in [Lane::Alarm, Lane::Feature] {
             let on = |record: &&Record| matches!(record, Record::Alarm(_)) == (lane == Lane::Alarm);
             let missing = |record: &&Record| !self.others.contains_key(record.id());
-            let missing = expected.iter().filter(on).filter(missing).count() as u64;
-            let lost = self.losses.iter().filter(|loss| loss.lane == lane);
-            let lost: u64 = lost.map(|loss| loss.count).sum();
-            ensure(missing <= lost, || {
-                format!("{missing} on lane {} are gone, {lost} are named", lane.name())
+            let missing = expected.iter().filter(on).filter(missing).map(Record::id);
+            let missing: Vec<(&str, u64)> =
+                missing.map(|id| (id, made.get(id).copied().unwrap_or_default())).collect();
+            let losses: Vec<_> = self.losses.iter().filter(|loss| loss.lane == lane).collect();
+            let lost: u64 = losses.iter().map(|loss| loss.count).sum();
+            let is_named =
+                |tick| losses.iter().any(|loss| (loss.first_tick..=loss.last_tick).contains(&tick));
+            let named = missing.iter().all(|(_, tick)| is_named(*tick));
+            ensure(named && missing.len() as u64 <= lost, || {
+                format!("lane {} lacks {missing:?}, and named are {losses:?}", lane.name())
             })?;
         }
         for record in self.others.values() {

@@ -1,5 +1,6 @@
 //! One life of the device: what happens, decided by a seed, and what must be true at its end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ struct World {
     fars: [Far; TARGETS.len()],
     /// Absent while it is down.
     device: Option<Device>,
+    /// In which tick windows and alarms were made last: what was torn is made again, in another.
+    made: BTreeMap<String, u64>,
     published: u64,
     told: Told,
 }
@@ -98,6 +101,7 @@ impl World {
             broker: Broker::default(),
             fars: Default::default(),
             device: None,
+            made: BTreeMap::new(),
             published: 0,
             told: Told::default(),
         })
@@ -121,7 +125,7 @@ impl World {
         };
         match self.random.u8(..33) {
             0 => return self.kill(device),
-            1 => return self.cut_power(&device),
+            1 => return self.cut_power(device),
             2 => return self.tear(device),
             3 => self.broker.reconnect(&mut self.random),
             4 => device.flush()?,
@@ -171,16 +175,16 @@ impl World {
             let deliveries = self.broker.deliver(&mut self.random, 20);
             device.commit(&self.broker, &deliveries, self.clock)?;
         }
-        self.forget();
+        self.forget(device);
         Ok(())
     }
 
     /// What was not synced goes too.
-    fn cut_power(&mut self, device: &Device) -> Result<(), SimulatedError> {
+    fn cut_power(&mut self, device: Device) -> Result<(), SimulatedError> {
         self.told.power_cuts += 1;
         let unsynced = device.unsynced();
         tear(&unsynced, &mut |n| self.random.usize(..n))?;
-        self.forget();
+        self.forget(device);
         Ok(())
     }
 
@@ -192,7 +196,7 @@ impl World {
         let deliveries = self.broker.deliver(&mut self.random, 20);
         device.commit(&self.broker, &deliveries, self.clock)?;
         before.tear_commit(self.folder.path(), &device.unsynced(), &mut self.random)?;
-        self.forget();
+        self.forget(device);
         Ok(())
     }
 
@@ -211,10 +215,10 @@ impl World {
         if matches!(committed, Err(StoreError::Full { .. })) {
             self.told.full_disks += 1;
             match self.random.u8(..4) {
-                0 => return self.cut_power(&device),
+                0 => return self.cut_power(device),
                 // It ends where it is.
                 1 => {
-                    self.forget();
+                    self.forget(device);
                     return Ok(());
                 }
                 _ => committed = device.commit_again(),
@@ -225,7 +229,8 @@ impl World {
         Ok(())
     }
 
-    fn forget(&mut self) {
+    fn forget(&mut self, device: Device) {
+        self.made.extend(device.made);
         let random = &mut self.random;
         self.kv.crash(&mut |n| random.usize(..n));
     }
@@ -241,6 +246,7 @@ impl World {
             let deliveries = self.broker.deliver(&mut self.random, 20);
             device.tick(&mut self.broker, &deliveries, self.clock, &mut self.random)?;
         }
+        self.made.extend(std::mem::take(&mut device.made));
         let (expected, pending) = plant::undisturbed(self.published)?;
         let (used, all) = (device.used()?, 2 * self.published);
         ensure(used == all - pending, || {
@@ -253,7 +259,7 @@ impl World {
         for (target, far) in self.fars.iter_mut().enumerate() {
             while device.send(target, far, Send::Answered, 10_000)? {}
             let whose = |why| SimulatedError::Broken(format!("{}: {why}", TARGETS[target]));
-            far.compare(&expected).map_err(whose)?;
+            far.compare(&expected, &self.made).map_err(whose)?;
             self.told.repeats += far.repeats;
             self.told.lost += far.missing(released).map_err(whose)?;
         }
