@@ -5,6 +5,8 @@
 
 #[path = "model/bad.rs"]
 mod bad;
+#[path = "model/package.rs"]
+mod package;
 #[path = "model/score.rs"]
 mod score;
 #[path = "model/train.rs"]

@@ -1,11 +1,11 @@
-//! What an ONNX file says of itself: its inputs and outputs, and Forebay's own notes in `metadata_props`.
+//! What an ONNX file says of itself: its inputs and outputs, and (in `metadata`) what is noted in `metadata_props`.
 //!
 //! Read from the file's protobuf by `session` before any runtime sees it, because tract gives no metadata and
 //! neither runtime survives every damaged file. It promises: `parse` never panics, and what it lets through has
 //! tensors as large as they say, unique outputs, and all its weights inside. It does not check what nodes compute.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -15,10 +15,7 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{self, tensor_shape_proto, type_proto};
 
 use super::ModelError;
-use crate::time::Timestamp;
-
-/// The version of the metadata keys below.
-pub const SCHEMA: &str = "1";
+use super::metadata::Metadata;
 
 /// Largest tensor (weights, or one row of input) that is taken, in numbers.
 const MAX_ELEMENTS: i64 = 1 << 26;
@@ -95,87 +92,6 @@ impl Signature {
     pub fn output(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|port| port.name == name)
     }
-}
-
-/// What Forebay (or whoever made the model) noted in `metadata_props`, under keys that start with `forebay.`.
-/// A note that cannot be read counts as absent and is named in `unreadable`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata {
-    /// `forebay.kind`: how it was made (`pca`, `logistic`, …).
-    pub kind: Option<String>,
-    /// `forebay.name`: its name in records.
-    pub name: Option<String>,
-    /// `forebay.version`: its version in records. Absent: the digest of its file.
-    pub version: Option<String>,
-    /// `forebay.features`: names of its input columns, in order (a JSON array).
-    pub features: Option<Vec<String>>,
-    /// `forebay.channels`: names of the columns of its input sequence, in order (a JSON array).
-    pub channels: Option<Vec<String>>,
-    /// `forebay.steps`: samples in its input sequence.
-    pub steps: Option<usize>,
-    /// `forebay.units`: units of its input columns, in order (a JSON array).
-    pub units: Option<Vec<String>>,
-    /// `forebay.window`: length of the windows it was trained on.
-    pub window: Option<String>,
-    /// `forebay.every`: how often they started.
-    pub every: Option<String>,
-    /// `forebay.step`: step of the grid under them.
-    pub step: Option<String>,
-    /// `forebay.data_start`: first event time of the data it was trained on.
-    pub data_start: Option<Timestamp>,
-    /// `forebay.data_end`: last event time of the data it was trained on, which is also its training time: the
-    /// clock is not asked, so that the same data gives the same bytes.
-    pub data_end: Option<Timestamp>,
-    /// `forebay.threshold`: at or above it a window is abnormal.
-    pub threshold: Option<f64>,
-    /// `forebay.output`: the output that is the score.
-    pub output: Option<String>,
-    /// Keys whose value cannot be read.
-    pub unreadable: Vec<String>,
-    /// Everything in `metadata_props`, as it is.
-    pub all: BTreeMap<String, String>,
-}
-
-impl Metadata {
-    fn read(proto: &pb::ModelProto) -> Metadata {
-        let all: BTreeMap<String, String> =
-            proto.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect();
-        let mut metadata = Metadata::default();
-        let unreadable = &mut metadata.unreadable;
-        let text = |key: &str| all.get(key).cloned().filter(|v| !v.is_empty());
-        metadata.kind = text("forebay.kind");
-        metadata.name = text("forebay.name");
-        metadata.version = text("forebay.version");
-        metadata.window = text("forebay.window");
-        metadata.every = text("forebay.every");
-        metadata.step = text("forebay.step");
-        metadata.output = text("forebay.output");
-        let list = |value: &str| serde_json::from_str::<Vec<String>>(value).ok();
-        metadata.features = note(&all, "forebay.features", unreadable, list);
-        metadata.channels = note(&all, "forebay.channels", unreadable, list);
-        metadata.units = note(&all, "forebay.units", unreadable, list);
-        metadata.steps = note(&all, "forebay.steps", unreadable, |v| v.parse().ok());
-        metadata.threshold = note(&all, "forebay.threshold", unreadable, |v| {
-            v.parse().ok().filter(|value: &f64| value.is_finite())
-        });
-        metadata.data_start = note(&all, "forebay.data_start", unreadable, |v| v.parse().ok());
-        metadata.data_end = note(&all, "forebay.data_end", unreadable, |v| v.parse().ok());
-        metadata.all = all;
-        metadata
-    }
-}
-
-fn note<T>(
-    all: &BTreeMap<String, String>,
-    key: &str,
-    unreadable: &mut Vec<String>,
-    read: impl Fn(&str) -> Option<T>,
-) -> Option<T> {
-    let value = read(all.get(key)?);
-    if value.is_none() {
-        unreadable.push(key.to_owned());
-    }
-    value
 }
 
 /// A file that has been read.

@@ -1,20 +1,21 @@
 //! A model that runs: its file opened, checked, loaded and tried.
 //!
 //! `stage/score` runs it, `cli` and `training` evaluate with it. It promises that a bad file gives a
-//! [`ModelError`] and never a panic, on both runtimes, and that a model which was opened has run once.
+//! [`ModelError`] and never a panic, on both runtimes, and that a model which was opened has run once and given its
+//! golden answers.
 //! It does not know pipelines: whether a model fits one is [`super::fit`]'s question.
 
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
+use super::file::ModelFile;
 use super::loaded::{Failure, Loaded};
-use super::onnx::{self, Element, Metadata, Signature, shape_text};
+use super::metadata::Metadata;
+use super::onnx::{Element, Parsed, Signature, shape_text};
 use super::runtime::Runtime;
+use super::signature::{PublicKey, Trust};
 
 pub use super::loaded::Output;
-
-/// Largest file that is taken.
-pub const MAX_BYTES: u64 = 256 << 20;
 
 /// Most rows that go to the runtime at once: more gain nothing and cost memory.
 pub const MAX_BATCH: usize = 256;
@@ -30,58 +31,82 @@ pub struct Model {
     pub metadata: Metadata,
     /// SHA-256 of the file, in hex.
     pub digest: String,
+    /// Whose signature it has, of those that are trusted.
+    pub signed_by: Option<PublicKey>,
+    name: String,
+    version: String,
     runtime: &'static Runtime,
     loaded: Loaded,
 }
 
 impl Model {
-    /// Opens, checks, loads and tries the model in the file `path`.
-    pub fn open(runtime: &'static Runtime, path: &Path) -> Result<Model, ModelError> {
-        let failed = |source| ModelError::Read { path: path.to_owned(), source };
-        let file = std::fs::metadata(path).map_err(failed)?;
-        if file.len() > MAX_BYTES {
-            let found = file.len();
-            return Err(ModelError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
-        }
-        let bytes = std::fs::read(path).map_err(failed)?;
-        Model::from_bytes(runtime, path, &bytes)
+    /// Opens, checks, loads and tries the model in the file `path`, if `trust` allows it.
+    pub fn open(
+        runtime: &'static Runtime,
+        path: &Path,
+        trust: &Trust,
+    ) -> Result<Model, ModelError> {
+        Model::load(runtime, ModelFile::read(path, trust)?)
     }
 
-    /// Checks, loads and tries the model in `bytes`; `path` names it.
+    /// Checks, loads and tries the model in `bytes`, whoever made it; `path` names it.
     pub fn from_bytes(
         runtime: &'static Runtime,
         path: &Path,
         bytes: &[u8],
     ) -> Result<Model, ModelError> {
-        let parsed = onnx::parse(path, bytes)?;
-        let refused = |reason: String| ModelError::Refused {
-            path: path.to_owned(),
-            runtime: runtime.name(),
-            reason,
-        };
+        Model::load(runtime, ModelFile::of(path, bytes.to_owned(), &Trust::default())?)
+    }
+
+    /// Loads and tries a model's file.
+    pub fn load(runtime: &'static Runtime, file: ModelFile) -> Result<Model, ModelError> {
+        let (name, version) = (file.name(), file.version());
+        let ModelFile { path, bytes, digest, signed_by, parsed, .. } = file;
         let trials = [1, 3].map(|rows| parsed.trial_shape(rows));
-        let mut model = Model {
-            path: path.to_owned(),
-            loaded: Loaded::load(runtime, &parsed, bytes).map_err(refused)?,
-            signature: parsed.signature,
-            metadata: parsed.metadata,
-            digest: onnx::digest(bytes),
-            runtime,
-        };
+        let loaded = Loaded::load(runtime, &parsed, &bytes).map_err(|reason| {
+            ModelError::Refused { path: path.clone(), runtime: runtime.name(), reason }
+        })?;
+        drop(bytes);
+        let Parsed { signature, metadata, .. } = parsed;
+        let mut model =
+            Model { path, name, version, signature, metadata, digest, signed_by, runtime, loaded };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
+        model.try_golden()?;
         Ok(model)
     }
 
-    /// Its name in records: what its file says, else the file's name.
-    pub fn name(&self) -> String {
-        let stem = || self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        self.metadata.name.clone().unwrap_or_else(stem)
+    /// Runs the golden vectors, where the file has some.
+    fn try_golden(&mut self) -> Result<(), ModelError> {
+        let Some(golden) = self.metadata.golden.take() else { return Ok(()) };
+        let bad = |reason| ModelError::BadGolden { path: self.path.clone(), reason };
+        if let Some(reason) = golden.fault() {
+            return Err(bad(reason));
+        }
+        let find = |name: &String| {
+            self.signature.output(name).ok_or_else(|| bad(format!("there is no output `{name}`")))
+        };
+        let wanted: Vec<usize> = golden.outputs.keys().map(find).collect::<Result<_, _>>()?;
+        let (batch, shape) = golden.batch();
+        let mut outputs = Vec::new();
+        self.run(&batch, &shape, &wanted, &mut outputs)?;
+        let pairs = golden.outputs.keys().zip(&outputs);
+        let mut off = pairs.filter_map(|(name, o)| golden.compare(name, &o.values, o.width));
+        if let Some(difference) = off.next() {
+            let (path, runtime) = (self.path.clone(), self.runtime.name());
+            return Err(ModelError::NotGolden { path, runtime, difference });
+        }
+        self.metadata.golden = Some(golden);
+        Ok(())
     }
 
-    /// Its version in records: what its file says, else the start of the file's digest.
+    /// Its name in records.
+    pub fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Its version in records.
     pub fn version(&self) -> String {
-        let digest = || self.digest.chars().take(12).collect();
-        self.metadata.version.clone().unwrap_or_else(digest)
+        self.version.clone()
     }
 
     /// The runtime it runs on.

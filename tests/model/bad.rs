@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use forebay::model::build::{Dim, Graph, Kind};
-use forebay::model::{Given, Model, ModelError};
+use forebay::model::{Given, Model, ModelError, Trust};
 use forebay::stage::score::{ScoreError, ScoreStage};
 use prost::Message;
 use tract_onnx::pb;
@@ -34,7 +34,7 @@ fn misfit(bytes: &[u8], width: usize) -> String {
 #[test]
 fn files_that_are_not_there_or_not_models() {
     let folder = tempfile::tempdir().unwrap();
-    let open = |path: &Path| Model::open(runtime(), path).unwrap_err();
+    let open = |path: &Path| Model::open(runtime(), path, &Trust::default()).unwrap_err();
     let missing = folder.path().join("missing.onnx");
     assert!(matches!(open(&missing), ModelError::Read { path, .. } if path == missing));
     assert!(matches!(open(folder.path()), ModelError::Read { .. }));
