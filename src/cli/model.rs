@@ -182,12 +182,16 @@ fn told(file: &ModelFile) -> String {
     line("data", noted.data_digest.as_ref().map(|digest| format!("sha256 {digest}")));
     let windows = noted.baseline.as_ref().map(|baseline| baseline.windows);
     line("baseline", windows.map(|windows| format!("{windows} windows")));
-    line("golden", noted.golden.as_ref().map(|Golden { input, .. }| format!("{} rows", input.len())));
+    line(
+        "golden",
+        noted.golden.as_ref().map(|Golden { input, .. }| format!("{} rows", input.len())),
+    );
     line("unreadable", Some(noted.unreadable.join(", ")));
     let columns = noted.features.as_ref().or(noted.channels.as_ref());
     for (index, column) in columns.into_iter().flatten().enumerate() {
         let unit = noted.units.as_ref().and_then(|units| units.get(index));
-        let unit = unit.filter(|unit| !unit.is_empty()).map_or_else(String::new, |u| format!(" [{u}]"));
+        let unit =
+            unit.filter(|unit| !unit.is_empty()).map_or_else(String::new, |u| format!(" [{u}]"));
         let _ = writeln!(text, "{:>4} {column}{unit}", index + 1);
     }
     text
@@ -202,7 +206,9 @@ fn said(meaning: &Meaning) -> String {
     match meaning {
         Meaning::Score => "how unlike normal running".into(),
         Meaning::Probability { horizon: None } => "chance of a failure".into(),
-        Meaning::Probability { horizon: Some(time) } => format!("chance of a failure within {time}"),
+        Meaning::Probability { horizon: Some(time) } => {
+            format!("chance of a failure within {time}")
+        }
         Meaning::RemainingLife { unit } => format!("remaining life in {unit}"),
         Meaning::Reconstruction => "the input as the model would have it".into(),
         Meaning::Class { labels } => format!("one of {}", labels.join(", ")),

@@ -2,17 +2,19 @@
 //!
 //! `stage/score` runs models, `cli` trains and checks them, `node` and `doctor` find the runtime. The only module
 //! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
-//! says of itself), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`file`] (all of that, read from the disk), [`session`]
+//! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
 //! (what they are given), [`pca`], [`logistic`], and [`evaluate`].
 //! It opens model files and nothing else, and reads no clock.
 
 pub mod build;
+pub mod element;
 pub mod evaluate;
 pub mod file;
 pub mod fit;
 pub mod golden;
 pub mod host;
+mod labels;
 mod linear;
 mod loaded;
 pub mod logistic;
@@ -28,7 +30,7 @@ pub use file::ModelFile;
 pub use fit::{Given, Mismatch};
 pub use host::{Host, HostError};
 pub use runtime::Runtime;
-pub use session::Model;
+pub use session::{Model, Wanted};
 pub use signature::Trust;
 
 use std::path::PathBuf;

@@ -8,14 +8,15 @@
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
+use super::element::Element;
 use super::file::ModelFile;
 use super::loaded::{Failure, Loaded};
 use super::metadata::Metadata;
-use super::onnx::{Element, Parsed, Signature, shape_text};
+use super::onnx::{Parsed, Signature, shape_text};
 use super::runtime::Runtime;
 use super::signature::{PublicKey, Trust};
 
-pub use super::loaded::Output;
+pub use super::loaded::{Output, Part, Wanted};
 
 /// Most rows that go to the runtime at once: more gain nothing and cost memory.
 pub const MAX_BATCH: usize = 256;
@@ -83,9 +84,10 @@ impl Model {
             return Err(bad(reason));
         }
         let find = |name: &String| {
-            self.signature.output(name).ok_or_else(|| bad(format!("there is no output `{name}`")))
+            let output = self.signature.output(name).map(Wanted::all);
+            output.ok_or_else(|| bad(format!("there is no output `{name}`")))
         };
-        let wanted: Vec<usize> = golden.outputs.keys().map(find).collect::<Result<_, _>>()?;
+        let wanted: Vec<Wanted> = golden.outputs.keys().map(find).collect::<Result<_, _>>()?;
         let (batch, shape) = golden.batch();
         let mut outputs = Vec::new();
         self.run(&batch, &shape, &wanted, &mut outputs)?;
@@ -126,15 +128,16 @@ impl Model {
         }
     }
 
-    /// Runs it on `batch`, of `shape` with the rows first, and puts the outputs `wanted` (indices into
-    /// `signature.outputs`) into `into`, whose memory is used again.
+    /// Runs it on `batch`, of `shape` with the rows first, and puts what is `wanted` of its outputs into `into`, whose
+    /// memory is used again.
     ///
-    /// Large batches are split; a model that takes one row at a time is given one at a time.
+    /// Large batches are split; a model whose batch is fixed is given batches of that size, the last one filled up with
+    /// copies of its last row.
     pub fn run(
         &mut self,
         batch: &[f32],
         shape: &[usize],
-        wanted: &[usize],
+        wanted: &[Wanted],
         into: &mut Vec<Output>,
     ) -> Result<(), ModelError> {
         let (rows, width) = self.check_input(batch, shape)?;
@@ -142,15 +145,28 @@ impl Model {
         for output in into.iter_mut() {
             output.values.clear();
         }
-        let step = if self.takes_one_row() { 1 } else { MAX_BATCH };
+        let fixed = self.signature.batch();
+        let step = fixed.unwrap_or(MAX_BATCH).max(1);
         let mut dims = shape.to_vec();
+        let mut filled = Vec::new();
         for first in (0..rows).step_by(step) {
             let last = rows.min(first + step);
-            if let Some(count) = dims.first_mut() {
-                *count = last - first;
+            let mut chunk = batch.get(first * width..last * width).unwrap_or_default();
+            let count = fixed.unwrap_or(last - first);
+            if count > last - first {
+                let row = chunk.get(chunk.len() - width..).unwrap_or_default();
+                filled.clear();
+                filled.extend_from_slice(chunk);
+                (last..first + count).for_each(|_| filled.extend_from_slice(row));
+                chunk = &filled;
             }
-            let chunk = batch.get(first * width..last * width).unwrap_or_default();
+            if let Some(size) = dims.first_mut() {
+                *size = count;
+            }
             self.run_chunk(chunk, &dims, wanted, into)?;
+        }
+        for output in into.iter_mut() {
+            output.values.truncate(rows * output.width);
         }
         Ok(())
     }
@@ -162,25 +178,24 @@ impl Model {
         shape: &[usize],
     ) -> Result<Vec<(String, Output)>, ModelError> {
         let ports = self.signature.outputs.iter().enumerate();
-        let (wanted, names): (Vec<usize>, Vec<String>) = ports
-            .filter(|(_, port)| matches!(port.element, Some(Element::Float32 | Element::Float64)))
-            .map(|(index, port)| (index, port.name.clone()))
+        let (wanted, names): (Vec<Wanted>, Vec<String>) = ports
+            .filter(|(_, port)| port.element.is_some_and(Element::is_number))
+            .map(|(index, port)| (Wanted::all(index), port.name.clone()))
             .unzip();
         let mut outputs = Vec::new();
         self.run(batch, shape, &wanted, &mut outputs)?;
         Ok(names.into_iter().zip(outputs).collect())
     }
 
-    fn takes_one_row(&self) -> bool {
-        let dims = self.signature.inputs.first().map(|port| port.dims.as_slice());
-        matches!(dims, Some([Some(1), ..]))
-    }
-
     /// The rows and the numbers a row of an input that fits the model.
     fn check_input(&self, batch: &[f32], shape: &[usize]) -> Result<(usize, usize), ModelError> {
         let rows = shape.first().copied().unwrap_or(0);
         let width = shape.iter().skip(1).product::<usize>();
-        let dims = self.signature.inputs.first().map_or(&[][..], |port| port.dims.as_slice());
+        let columns = [None, Some(self.signature.inputs.len())];
+        let dims = match self.signature.inputs.as_slice() {
+            [input] => input.dims.as_slice(),
+            _ => &columns,
+        };
         let fits = dims.is_empty()
             || (dims.len() == shape.len()
                 && dims
@@ -203,7 +218,7 @@ impl Model {
         &mut self,
         chunk: &[f32],
         dims: &[usize],
-        wanted: &[usize],
+        wanted: &[Wanted],
         into: &mut [Output],
     ) -> Result<(), ModelError> {
         let ran = self.loaded.run(chunk, dims, &self.signature, wanted, into);

@@ -88,13 +88,16 @@ impl SigningKey {
     pub fn make() -> Result<(SigningKey, String), KeyError> {
         let random = SystemRandom::new();
         let document = Ed25519KeyPair::generate_pkcs8(&random).map_err(|_| KeyError::Random)?;
-        let pair =
-            Ed25519KeyPair::from_pkcs8(document.as_ref()).map_err(|_| KeyError::Random)?;
+        let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).map_err(|_| KeyError::Random)?;
         let body = BASE64_STANDARD.encode(document.as_ref());
-        let lines: Vec<&str> =
-            (0..body.len()).step_by(64).filter_map(|at| body.get(at..body.len().min(at + 64))).collect();
-        let pem =
-            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+        let lines: Vec<&str> = (0..body.len())
+            .step_by(64)
+            .filter_map(|at| body.get(at..body.len().min(at + 64)))
+            .collect();
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            lines.join("\n")
+        );
         Ok((SigningKey(pair), pem))
     }
 
@@ -169,8 +172,7 @@ impl Trust {
 
     /// Who signed the file `bytes`; an error if a signature is wrong, or missing where one is required.
     pub(super) fn check(&self, path: &Path, bytes: &[u8]) -> Result<Option<PublicKey>, ModelError> {
-        let refused =
-            |reason: String| Err(ModelError::Untrusted { path: path.to_owned(), reason });
+        let refused = |reason: String| Err(ModelError::Untrusted { path: path.to_owned(), reason });
         let (unsigned, signature) = split(bytes);
         let Some(signature) = signature else {
             return match self.required {
@@ -189,7 +191,9 @@ impl Trust {
         };
         match UnparsedPublicKey::new(&ED25519, key.0).verify(&message(unsigned), &signature.bytes) {
             Ok(()) => Ok(Some(*key)),
-            Err(_) => refused(format!("was changed after it was signed with the key {}", signature.key)),
+            Err(_) => {
+                refused(format!("was changed after it was signed with the key {}", signature.key))
+            }
         }
     }
 }

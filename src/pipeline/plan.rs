@@ -185,7 +185,7 @@ impl<'a> Builder<'a> {
 
     fn window(&mut self, window: &super::spec::WindowSpec) -> Result<Window, PlanError> {
         let step = self.step.ok_or_else(|| self.unfit("`window` needs a `resample` before it"))?;
-        let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input == ModelInput::Sequence);
+        let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input != ModelInput::Features);
         let sequence = self.spec.stages.iter().any(wants_sequence);
         let input = WindowInput { signals: &self.signals, step, sequence };
         let stage = Window::new(window, &input).map_err(|reason| self.unfit(reason))?;
@@ -209,12 +209,8 @@ impl<'a> Builder<'a> {
             pipeline: pipeline.clone(),
             source: source.into(),
         })?;
-        let given = match score.input {
-            ModelInput::Features => Given::Features(&self.features),
-            ModelInput::Sequence => {
-                Given::Sequence { steps: self.sequence.0, channels: &self.sequence.1 }
-            }
-        };
+        let (steps, channels) = &self.sequence;
+        let given = Given::of(score.input, &self.features, *steps, channels);
         ScoreStage::new(score, model, given).map_err(|source| PlanError::Fit {
             pipeline,
             path,

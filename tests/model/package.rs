@@ -189,7 +189,10 @@ fn keys_are_made_models_signed_looked_at_and_verified() {
     assert!(!again.status.success(), "a key that is there is not written over");
 
     let before = printed(&["model", "inspect", path(&model)]);
-    assert!(before.contains("signed        no") && before.contains("how unlike normal"), "{before}");
+    assert!(
+        before.contains("signed        no") && before.contains("how unlike normal"),
+        "{before}"
+    );
     let refused = forebay(&["model", "verify", path(&model), "--key", &public]);
     assert_eq!(refused.status.code(), Some(1));
     printed(&["model", "sign", path(&model), "--key", path(&key)]);

@@ -74,13 +74,7 @@ pub(in crate::pipeline) fn open(path: &Path, host: &Host) -> Result<Model, Strin
 }
 
 /// Opens the model and compares what it takes with what it is given: the same code that a node starts with.
-fn fits(
-    look: &mut Look<'_>,
-    spot: Spot<'_>,
-    score: &ScoreSpec,
-    path: &Path,
-    host: &Host,
-) {
+fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, host: &Host) {
     let Some(given) = Fed::of(look) else { return };
     // A library that cannot be used is a problem of the config, and told there.
     if host.runtime().is_err() {
@@ -103,10 +97,7 @@ fn fits(
         units(look, spot, score, &given, noted);
     }
     let noted = model.metadata.threshold;
-    let given = match score.input {
-        ModelInput::Features => Given::Features(&given.features),
-        ModelInput::Sequence => Given::Sequence { steps: given.steps, channels: &given.channels },
-    };
+    let given = Given::of(score.input, &given.features, given.steps, &given.channels);
     match ScoreStage::new(score, model, given) {
         Ok(stage) => threshold(look, score, stage.threshold()),
         Err(ScoreError::Fit(mismatches)) => {
@@ -131,7 +122,9 @@ fn units(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, given: &Fed, no
     let (Some(schema), model) = (look.schema, &score.model) else { return };
     let columns: Vec<(&str, &str)> = match score.input {
         ModelInput::Features => given.features.iter().filter_map(|f| f.rsplit_once('.')).collect(),
-        ModelInput::Sequence => given.channels.iter().map(|c| (c.as_str(), "mean")).collect(),
+        ModelInput::Sequence | ModelInput::ChannelsFirst => {
+            given.channels.iter().map(|c| (c.as_str(), "mean")).collect()
+        }
     };
     if columns.len() != noted.len() {
         return;
