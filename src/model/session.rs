@@ -70,7 +70,7 @@ impl Model {
         drop(bytes);
         let Parsed { signature, metadata, .. } = parsed;
         let mut model =
-            Model { path, name, version, signature, metadata, digest, signed_by, runtime, loaded };
+            Model { path, signature, metadata, digest, signed_by, name, version, runtime, loaded };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
         model.try_golden()?;
         Ok(model)

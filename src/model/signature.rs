@@ -173,21 +173,17 @@ impl Trust {
     /// Who signed the file `bytes`; an error if a signature is wrong, or missing where one is required.
     pub(super) fn check(&self, path: &Path, bytes: &[u8]) -> Result<Option<PublicKey>, ModelError> {
         let refused = |reason: String| Err(ModelError::Untrusted { path: path.to_owned(), reason });
+        let unless_required =
+            |reason: String| if self.required { refused(reason) } else { Ok(None) };
         let (unsigned, signature) = split(bytes);
         let Some(signature) = signature else {
-            return match self.required {
-                true => refused("is not signed; sign it with `forebay model sign`".into()),
-                false => Ok(None),
-            };
+            return unless_required("is not signed; sign it with `forebay model sign`".into());
         };
         let Some(key) = self.keys.iter().find(|key| key.name() == signature.key) else {
-            return match self.required {
-                true => refused(format!(
-                    "is signed with the key {}, which `models.keys` does not hold",
-                    signature.key
-                )),
-                false => Ok(None),
-            };
+            return unless_required(format!(
+                "is signed with the key {}, which `models.keys` does not hold",
+                signature.key
+            ));
         };
         match UnparsedPublicKey::new(&ED25519, key.0).verify(&message(unsigned), &signature.bytes) {
             Ok(()) => Ok(Some(*key)),
@@ -214,7 +210,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     let pairs = (0..text.len()).step_by(2);
