@@ -175,7 +175,9 @@ impl Receiver {
         tables.sort();
         for table in tables {
             let records = (options.read_table)(&table).map_err(|e| unreadable(&table, e))?;
-            records.into_iter().for_each(|record| books.take(record));
+            for record in records {
+                books.take(record);
+            }
         }
         Ok(())
     }

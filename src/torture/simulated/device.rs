@@ -74,7 +74,7 @@ impl Device {
         let outboxes: Vec<_> = outboxes.into_iter().map(|outbox| (outbox, None)).collect();
         ensure(outboxes.len() == TARGETS.len(), || format!("{} outboxes", outboxes.len()))?;
         let (committed, open, made) = (resumed.committed, None, Vec::new());
-        Ok(Device { engine, ledger, outboxes, committed, open, made })
+        Ok(Device { engine, ledger, committed, outboxes, open, made })
     }
 
     /// Computes and commits a tick of these deliveries. Its receipts are not given back yet.
