@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod load;
+mod retention;
 mod rules;
 pub mod space;
 
@@ -16,6 +17,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Span;
+
+pub use retention::{KeepConfig, RetentionConfig};
 
 /// The node's settings, as typed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -181,6 +184,14 @@ pub struct StoreConfig {
     /// Space that is left free on the disk.
     #[schemars(with = "String", extend("format" = "byte-size"))]
     pub free_floor: ByteSize,
+    /// Of alarms nothing is dropped or thinned: only the defaults are taken.
+    pub alarm: RetentionConfig,
+    /// What goes of scored windows, and when.
+    pub score: RetentionConfig,
+    /// What goes of features, and when.
+    pub feature: RetentionConfig,
+    /// What goes of raw readings, and when.
+    pub raw: RetentionConfig,
 }
 
 /// When the journal is synced.
@@ -208,6 +219,10 @@ impl Default for StoreConfig {
             feature_limit: ByteSize::mib(128),
             raw_limit: ByteSize::mib(256),
             free_floor: ByteSize::mib(128),
+            alarm: RetentionConfig::default(),
+            score: RetentionConfig::default(),
+            feature: RetentionConfig::default(),
+            raw: RetentionConfig::default(),
         }
     }
 }

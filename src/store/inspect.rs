@@ -72,11 +72,11 @@ fn walk(
 ) -> Result<(), StoreError> {
     let folder = log::folder(store, lane);
     for path in files(&folder, "records")? {
-        let Some((first, tick)) = log::parse_name(&path) else { continue };
+        let Some(name) = log::parse_name(&path) else { continue };
         let len = fs::metadata(&path).map_err(StoreError::on("read", &path))?.len();
         part.files += 1;
         part.bytes += len;
-        let segment = Segment { path, first, end: first, tick, len, is_open: false };
+        let segment = Segment::closed(path, name, name.first, len);
         records(&segment, part, &mut take)?;
     }
     Ok(())

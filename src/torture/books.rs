@@ -80,6 +80,8 @@ impl Books {
                     self.reading(number, signal, is_same, &raw.id);
                 }
             }
+            // What it takes the place of is named in a loss record.
+            Record::Aggregate(_) => {}
             Record::Loss(loss) => self.losses.push(loss),
             other => drop(self.records.insert(other.id().to_owned(), other)),
         }
@@ -217,7 +219,7 @@ fn lane(record: &Record) -> Lane {
     match record {
         Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
         Record::Score(_) => Lane::Score,
-        Record::Raw(_) => Lane::Raw,
+        Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
     }
 }
 

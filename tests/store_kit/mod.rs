@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use forebay::frame::{Input, Quality};
 use forebay::record::{Checkpoint, Lane, LossRecord, Outgoing, RawRecord, Record, Step};
-use forebay::store::{Committed, Durability, Key, Receipts, Resumed, Store, StoreOptions};
+use forebay::store::{
+    Committed, Durability, Key, Receipts, Resumed, Retention, Store, StoreOptions,
+};
 use forebay::time::{Tick, Timestamp};
 
 /// One wished-for record: its lane, and bytes of text in it.
@@ -66,6 +68,7 @@ pub(crate) fn options(path: &Path, lane_limits: [u64; 4]) -> StoreOptions {
         path: path.to_path_buf(),
         node: "n".into(),
         lane_limits,
+        retention: [Retention::default(); 4],
         targets: vec!["far".into()],
         free_floor: 0,
         durability: Durability::Tick,

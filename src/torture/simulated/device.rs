@@ -11,8 +11,8 @@ use super::{SimulatedError, ensure, plant};
 use crate::engine::{Engine, Pipeline};
 use crate::record::Step;
 use crate::store::{
-    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released, Store,
-    StoreError, StoreOptions,
+    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released,
+    Retention, Store, StoreError, StoreOptions,
 };
 use crate::time::Timestamp;
 
@@ -44,6 +44,7 @@ pub(super) fn options(path: &Path, lane_limits: [u64; 4], now: Timestamp) -> Sto
         node: "simulated".into(),
         targets: vec!["far".into()],
         lane_limits,
+        retention: [Retention::default(); 4],
         free_floor: 0,
         durability: Durability::Tick,
         now,
