@@ -49,8 +49,9 @@ impl Leaving {
 /// What a mark says besides.
 pub(super) struct Said<'a> {
     pub(super) tick: Tick,
-    /// The number of the notice on the alarm lane.
+    /// The number of the notice on the alarm lane, and its place among the tick's notices.
     pub(super) number: u64,
+    pub(super) place: u32,
     pub(super) reason: &'static str,
     pub(super) lost: Lost,
     /// The mark of the same tick that this one goes on from.
@@ -195,7 +196,7 @@ impl Lanes {
         }
         let loss = Loss {
             said_at: said.tick.seq,
-            ordinal: LOSS_ORDINAL + lane as u32 + 4 * why as u32,
+            ordinal: LOSS_ORDINAL + said.place,
             number: said.number,
             lane,
             count: count + said.before.map_or(0, |mark| mark.loss.count),
@@ -223,32 +224,32 @@ impl Lanes {
         {
             let state = &mut self.lock()[lane as usize];
             let mut made: &[(u64, u64)] = &[];
-            if let Some(swap) = &mark.thinned {
-                match state.swap(swap, &folder)? {
-                    Some((old, bytes)) => {
-                        self.meter.took_up(lane, bytes);
-                        self.meter.rewrote(bytes);
-                        gone = old;
-                        made = &swap.made;
-                    }
-                    None => return swap.clear(&folder),
-                }
-            } else {
-                let is_gone =
-                    |one: &Segment| !one.is_open && mark.gone.iter().any(|r| one.covers(r));
-                gone.extend(state.segments.iter().filter(|one| is_gone(one)).cloned());
-                state.segments.retain(|one| !is_gone(one));
+            if let Some(swap) = &mark.thinned
+                && let Some((before, bytes)) = state.swap(swap, &folder)?
+            {
+                self.meter.took_up(lane, bytes);
+                self.meter.rewrote(bytes);
+                self.meter.freed(lane, before);
+                made = &swap.made;
             }
             for (target, settled) in state.settled.iter_mut().enumerate() {
                 let new: u64 = made.iter().map(|(from, to)| settled.open_in(*from, *to)).sum();
                 let went: u64 = mark.gone.iter().map(|(from, to)| settled.insert(*from, *to)).sum();
                 self.meter.gone(target, lane, Gone::Evicted, went + new);
                 self.meter.made_of_others(target, lane, new);
+            }
+            for (target, settled) in state.settled.iter().enumerate() {
                 self.put(target, lane, settled)?;
+            }
+            if mark.thinned.is_none() {
+                let is_gone =
+                    |one: &Segment| !one.is_open && mark.gone.iter().any(|range| one.covers(range));
+                gone.extend(state.segments.iter().filter(|one| is_gone(one)).cloned());
+                state.segments.retain(|one| !is_gone(one));
             }
         }
         if let Some(swap) = &mark.thinned {
-            swap.clear(&folder)?;
+            return swap.clear(&folder);
         }
         self.delete(lane, &gone)
     }
@@ -277,12 +278,8 @@ impl State {
         }
     }
 
-    /// Puts the new segment in the place of the old ones; gives those, and its bytes. `None`: that was done before.
-    fn swap(
-        &mut self,
-        swap: &Swap,
-        folder: &Path,
-    ) -> Result<Option<(Vec<Segment>, u64)>, StoreError> {
+    /// Puts the new segment in the place of the old ones; gives their bytes and its own. `None`: that was done before.
+    fn swap(&mut self, swap: &Swap, folder: &Path) -> Result<Option<(u64, u64)>, StoreError> {
         let is_old = |one: &Segment| swap.old.contains(&one.file_name());
         let Some(at) = self.segments.iter().position(is_old) else { return Ok(None) };
         let old: Vec<Segment> = self.segments.iter().filter(|one| is_old(one)).cloned().collect();
@@ -298,7 +295,7 @@ impl State {
         };
         self.segments.retain(|one| !is_old(one));
         self.segments.insert(at, new);
-        Ok(Some((old, len)))
+        Ok(Some((old.iter().map(|one| one.len).sum(), len)))
     }
 }
 

@@ -30,6 +30,7 @@ use super::open::StoreOptions;
 use super::quarantine::{Quarantined, Shelf};
 use super::receipt::{Receipts, Released};
 use super::recovery::Recovery;
+use super::room::NOTICES_MAX;
 
 /// Rejected messages kept a tick: a flood of them must not become a flood of writes.
 const QUARANTINED_A_TICK: u32 = 16;
@@ -37,7 +38,7 @@ const QUARANTINED_A_TICK: u32 = 16;
 const QUARANTINED_BYTES: usize = 4096;
 
 /// Ordinals of notices of damage start here, above those of evictions.
-const DAMAGE_ORDINAL: u32 = LOSS_ORDINAL + 16;
+const DAMAGE_ORDINAL: u32 = LOSS_ORDINAL + NOTICES_MAX;
 
 /// When what was acknowledged is durable against a power cut. A crash of the process alone loses nothing either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,6 +22,9 @@ const RESERVE_MAX: u64 = 16 << 20;
 /// A lane with a maximum age begins a new segment in so many parts of it: what is too old goes by segments.
 const PARTS_OF_AGE: i64 = 16;
 
+/// Places for notices of one tick: one for each lane and reason.
+pub(super) const NOTICES_MAX: u32 = 16;
+
 /// Lanes that may lose records: all but that of alarms.
 const MAY_GO: [Lane; 3] = [Lane::Raw, Lane::Feature, Lane::Score];
 
@@ -157,15 +160,16 @@ impl Ledger {
         let (lane, why) = (chosen.lane, leaving.why());
         let lost = Lost::read(&chosen.segments, &chosen.settled);
         let [alarms, ..] = made;
-        let after = alarms.first + u64::from(alarms.count);
-        let after = after.max(self.logs[Lane::Alarm as usize].last() + 1);
+        let own = alarms.first + u64::from(alarms.count);
+        let after = own.max(self.logs[Lane::Alarm as usize].last() + 1);
         let known = self.notices.iter().position(|mark| (mark.lane, mark.why) == (lane, why));
         let before = known.and_then(|at| self.notices.get(at)).cloned();
         let next = after + self.notices.len() as u64;
         let number = before.as_ref().map_or(next, |mark| mark.loss.number);
         // The lane's last mark for this reason is about to go: its notice must be durable by itself.
         self.logs[Lane::Alarm as usize].sync()?;
-        let said = Said { tick: step.tick, number, reason, lost, before: before.as_ref() };
+        let place = (number - own).min(u64::from(NOTICES_MAX - 1)) as u32;
+        let said = Said { tick: step.tick, number, place, reason, lost, before: before.as_ref() };
         let mark = match self.lanes.mark(chosen, leaving, said)? {
             Marked::Mark(mark) => mark,
             Marked::Done => return Ok(true),

@@ -39,7 +39,7 @@ pub(super) fn survey(
     settled: &[Settled],
 ) -> Result<Surveyed, StoreError> {
     let floor = settled.iter().map(Settled::upto).min().unwrap_or(0);
-    let is_missed = |from, to| settled.iter().any(|settled| settled.open_in(from, to) > 0);
+    let first_open = |from| settled.iter().map(|settled| settled.next_open(from)).min();
     let folder = log::folder(store, lane);
     fs::create_dir_all(&folder)
         .map_err(|source| StoreError::Unusable { path: folder.clone(), source })?;
@@ -50,13 +50,14 @@ pub(super) fn survey(
     while let Some((name, path)) = names.get(index).cloned() {
         let Name { first, tick, .. } = name;
         let end = found.segments.last().map_or(floor + 1, |before| before.end);
-        // Segments that everybody has are deleted, also between others.
-        if first > end && is_missed(end, first - 1) {
-            if end > books.last {
+        // Segments that everybody has are deleted, also between others; so it is the first number behind them that says
+        // whether what lacks was durable.
+        if let Some(lacks) = first_open(end).filter(|lacks| *lacks < first) {
+            if lacks > books.last {
                 break;
             }
             let ticks = (found.last_tick, tick);
-            found.missing(lane, (end, first - 1), books, ticks);
+            found.missing(lane, (lacks, first - 1), books, ticks);
         }
         index += 1;
         let next = names.get(index).map(|(next, _)| next.first);
