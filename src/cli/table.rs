@@ -2,7 +2,7 @@
 //!
 //! Used by [`super::results`]. Columns are the fields of the records' JSON: those of an object have its name before
 //! theirs (`features.flow.mean`, `scores.anomaly`, `tags.site`); a list stays JSON text. A raw record is a row a
-//! reading, with `signal`, `at` and `value`. A record has nothing in the columns that are not its type's.
+//! reading, with `signal`, `at` and `value`, an aggregate a row an interval, with `signal`, `at`, `count`, `min` and so on. A record has nothing in the columns that are not its type's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
@@ -15,14 +15,14 @@ use polars_io::parquet::write::BatchedWriter;
 use polars_io::prelude::ParquetWriter;
 use serde_json::Value;
 
-use crate::record::Record;
+use crate::record::{Aggregate, RawReading, Record};
 use crate::time::Timestamp;
 
 /// Rows of a row group.
 const GROUP_ROWS: usize = 32 << 10;
 
 /// Groups of columns in their order, with the type of each in Parquet.
-const GROUPS: [(&str, Kind); 27] = [
+const GROUPS: [(&str, Kind); 38] = [
     ("type", Kind::Text),
     ("id", Kind::Text),
     ("node", Kind::Text),
@@ -50,6 +50,17 @@ const GROUPS: [(&str, Kind); 27] = [
     ("first_tick", Kind::Integer),
     ("last_tick", Kind::Integer),
     ("reason", Kind::Text),
+    ("from", Kind::Time),
+    ("to", Kind::Time),
+    ("assets", Kind::Text),
+    ("more_assets", Kind::Integer),
+    ("unread", Kind::Integer),
+    ("every", Kind::Text),
+    ("min", Kind::Number),
+    ("max", Kind::Number),
+    ("mean", Kind::Number),
+    ("last", Kind::Number),
+    ("last_at", Kind::Time),
 ];
 
 /// What a column holds.
@@ -100,18 +111,45 @@ fn rows(record: &Record) -> Vec<Vec<(String, Value)>> {
             value => row.push((name, value)),
         }
     }
-    let Record::Raw(raw) = record else { return vec![row] };
-    let readings = raw.signals.iter().flat_map(|(signal, readings)| {
-        readings.iter().map(move |reading| (signal.as_str(), reading))
-    });
-    let with_reading = |(signal, reading): (&str, &crate::record::RawReading)| {
+    let with = |signal: &str, fields: Vec<(&str, Value)>| {
         let mut row = row.clone();
         row.push(("signal".into(), signal.into()));
-        row.push(("at".into(), reading.0.to_string().into()));
-        row.push(("value".into(), reading.1.into()));
+        row.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
         row
     };
-    readings.map(with_reading).collect()
+    match record {
+        Record::Raw(raw) => {
+            let readings = raw.signals.iter().flat_map(|(signal, readings)| {
+                readings.iter().map(move |reading| (signal, reading))
+            });
+            let with_reading = |(signal, reading): (&String, &RawReading)| {
+                with(
+                    signal,
+                    vec![("at", reading.0.to_string().into()), ("value", reading.1.into())],
+                )
+            };
+            readings.map(with_reading).collect()
+        }
+        Record::Aggregate(aggregate) => {
+            let intervals = aggregate.signals.iter().flat_map(|(signal, intervals)| {
+                intervals.iter().map(move |interval| (signal, interval))
+            });
+            let with_interval = |(signal, one): (&String, &Aggregate)| {
+                let fields = vec![
+                    ("at", one.start.to_string().into()),
+                    ("count", one.count.into()),
+                    ("min", one.min.into()),
+                    ("max", one.max.into()),
+                    ("mean", one.mean.into()),
+                    ("last", one.last.into()),
+                    ("last_at", one.last_at.to_string().into()),
+                ];
+                with(signal, fields)
+            };
+            intervals.map(with_interval).collect()
+        }
+        _ => vec![row],
+    }
 }
 
 /// Which column a field goes to.

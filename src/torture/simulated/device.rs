@@ -38,13 +38,18 @@ pub(super) enum Send {
     AnsweredPartly,
 }
 
-pub(super) fn options(path: &Path, lane_limits: [u64; 4], now: Timestamp) -> StoreOptions {
+pub(super) fn options(
+    path: &Path,
+    lane_limits: [u64; 4],
+    retention: [Retention; 4],
+    now: Timestamp,
+) -> StoreOptions {
     StoreOptions {
         path: path.to_path_buf(),
         node: "simulated".into(),
         targets: vec!["far".into()],
         lane_limits,
-        retention: [Retention::default(); 4],
+        retention,
         free_floor: 0,
         durability: Durability::Tick,
         now,

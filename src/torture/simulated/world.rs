@@ -13,7 +13,7 @@ use super::far::Far;
 use super::tear::Before;
 use super::{SimulatedError, ensure, plant};
 use crate::record::{Lane, Record};
-use crate::store::{MemKv, StoreError, tear};
+use crate::store::{MemKv, Retention, StoreError, tear};
 use crate::time::{Span, Timestamp};
 
 /// What happened in a life, to see that something did.
@@ -35,6 +35,8 @@ pub struct Told {
     pub repeats: u64,
     /// Readings that the limits dropped, named in loss records.
     pub lost: u64,
+    /// Of these, how many came in an interval instead.
+    pub thinned: u64,
 }
 
 impl Told {
@@ -48,6 +50,7 @@ impl Told {
         self.redelivered += other.redelivered;
         self.repeats += other.repeats;
         self.lost += other.lost;
+        self.thinned += other.thinned;
     }
 }
 
@@ -57,6 +60,7 @@ struct World {
     folder: TempDir,
     kv: Arc<MemKv>,
     limits: [u64; 4],
+    retention: [Retention; 4],
     broker: Broker,
     far: Far,
     /// Absent while it is down.
@@ -78,6 +82,16 @@ pub fn live(seed: u64) -> Result<Told, SimulatedError> {
     Ok(world.told)
 }
 
+/// What goes of raw readings and features in a life whose outage outlasts the limits.
+fn policies(random: &mut Rng) -> [Retention; 4] {
+    let mut policy = || Retention {
+        keep_oldest: random.u8(..4) == 0,
+        max_age: (random.u8(..4) == 0).then(|| Span::seconds(20)),
+        thin: (random.u8(..4) > 0).then_some(plant::THIN),
+    };
+    [Retention::default(), Retention::default(), policy(), policy()]
+}
+
 /// On a file system in memory where there is one: thousands of lives sync a lot.
 fn folder() -> io::Result<TempDir> {
     let memory = Path::new("/dev/shm");
@@ -90,12 +104,14 @@ impl World {
         // In one life of three the outage outlasts the limits.
         let is_small = random.u8(..3) == 0;
         let limits = if is_small { [1 << 20, 1 << 20, 6 << 10, 12 << 10] } else { [1 << 30; 4] };
+        let retention = if is_small { policies(&mut random) } else { Default::default() };
         Ok(World {
             random,
             clock: plant::CLOCK,
             folder: folder()?,
             kv: Arc::new(MemKv::new()),
             limits,
+            retention,
             broker: Broker::default(),
             far: Far::default(),
             device: None,
@@ -137,7 +153,10 @@ impl World {
 
     fn start(&mut self) -> Result<Device, SimulatedError> {
         self.broker.reconnect(&mut self.random);
-        Device::start(&self.kv, &options(self.folder.path(), self.limits, self.clock))
+        Device::start(
+            &self.kv,
+            &options(self.folder.path(), self.limits, self.retention, self.clock),
+        )
     }
 
     fn tick(&mut self, device: &mut Device) -> Result<(), SimulatedError> {
@@ -248,7 +267,9 @@ impl World {
         self.told.repeats = self.far.repeats;
         self.told.messages = self.published;
         // The last ones wait for their watermark: nothing later follows.
-        self.told.lost = self.far.missing(self.published.saturating_sub(pending / 2))?;
+        let count = self.published.saturating_sub(pending / 2);
+        self.told.lost = self.far.missing(count)?;
+        self.told.thinned = self.far.thinned(count)?;
         Ok(())
     }
 
