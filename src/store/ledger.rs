@@ -27,7 +27,7 @@ use super::lost::Lost;
 use super::marks::{LOSS_ORDINAL, Loss, Mark};
 use super::meter::{Meter, StoreStats};
 use super::open::StoreOptions;
-use super::quarantine::{Quarantined, Shelf};
+use super::quarantine::{Quarantined, REJECTED, Shelf};
 use super::receipt::{Receipts, Released};
 use super::recovery::Recovery;
 use super::room::NOTICES_MAX;
@@ -125,7 +125,7 @@ impl Ledger {
         lock: Arc<File>,
     ) -> Result<Ledger, StoreError> {
         Ok(Ledger {
-            rejected: Shelf::open(Arc::clone(&parts.kv), "q", QUARANTINED_BYTES)?,
+            rejected: Shelf::open(Arc::clone(&parts.kv), REJECTED, QUARANTINED_BYTES)?,
             settings: Settings {
                 path: options.path.clone(),
                 node: options.node.clone(),

@@ -389,8 +389,7 @@ pub(super) fn lock_existing(path: &Path) -> Result<Arc<File>, StoreError> {
     if path.join("journal").is_dir() {
         return lock(path);
     }
-    let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no store in it");
-    Err(StoreError::Unusable { path: path.to_path_buf(), source })
+    Err(StoreError::Absent { path: path.to_path_buf() })
 }
 
 /// Makes the folder and takes the lock.
