@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use forebay::frame::{Asset, Input, Quality};
 use forebay::record::{Checkpoint, Lane, Outgoing, Record, ScoreRecord, Step};
-use forebay::store::{Durability, Receipts, Store, StoreOptions};
+use forebay::store::{Durability, Receipts, Retention, Store, StoreOptions};
 use forebay::time::{Tick, Timestamp, monotonic};
 
 /// Readings and score records of a tick of a second.
@@ -25,6 +25,7 @@ fn options(path: &Path) -> StoreOptions {
         node: "edge-1".into(),
         targets: vec!["far".into()],
         lane_limits: [1 << 40; 4],
+        retention: [Retention::default(); 4],
         free_floor: 0,
         durability: Durability::Interval(Duration::from_secs(1)),
         now: Timestamp(0),

@@ -73,6 +73,11 @@ fn records() -> Vec<Record> {
         first_tick: 1,
         last_tick: 9,
         reason: "lane limit".into(),
+        from: None,
+        to: None,
+        assets: Vec::new(),
+        more_assets: 0,
+        unread: 0,
         at: Timestamp(7),
     });
     vec![alarm, score(0, "b.mean"), raw, score(10, "c.mean"), loss]

@@ -52,6 +52,7 @@ fn whatever_happens_every_reading_comes_out_once_or_is_named_lost() {
             "{all:?}"
         );
         assert!(all.redelivered > 100 && all.repeats > 100 && all.lost > 0, "{all:?}");
+        assert!(all.thinned > 0, "{all:?}");
     }
 }
 

@@ -197,5 +197,5 @@ fn a_store_can_be_looked_into_and_is_not_changed() {
     let (store, _) = opened(&options);
     assert!(matches!(inspect(folder.path()), Err(StoreError::Locked { .. })));
     drop(store);
-    assert!(matches!(inspect(&folder.path().join("lanes")), Err(StoreError::Unusable { .. })));
+    assert!(matches!(inspect(&folder.path().join("lanes")), Err(StoreError::Absent { .. })));
 }

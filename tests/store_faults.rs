@@ -7,7 +7,9 @@ use std::fs;
 use std::sync::Arc;
 
 use forebay::record::Lane;
-use forebay::store::{Committed, Kv, MemKv, Receipt, Receipts, Store, StoreError};
+use forebay::store::{
+    Committed, Kv, MemKv, Receipt, Receipts, Store, StoreError, drop_rejected, rejected,
+};
 
 use store_kit::{
     MIXED, NO_LIMITS, check_books, checkpoint, commit, files, filled, flip, ids, input, losses,
@@ -311,6 +313,14 @@ fn rejected_messages_are_kept_and_bounded() {
     let oldest = kept.last().unwrap();
     assert_eq!((oldest.topic.as_str(), oldest.bytes), ("t/8/1", 10_000));
     assert_eq!(oldest.payload.len(), 4096);
+    // With the node stopped they can be seen, and dropped.
+    assert!(matches!(rejected(folder.path(), 3), Err(StoreError::Locked { .. })));
+    drop(store);
+    assert_eq!(rejected(folder.path(), 100).unwrap(), kept);
+    let number = oldest.number;
+    assert_eq!(drop_rejected(folder.path(), &[number, number + 10_000]).unwrap(), [number]);
+    let left = rejected(folder.path(), 100).unwrap();
+    assert_eq!(left, kept[..kept.len() - 1]);
 }
 
 #[test]

@@ -281,7 +281,7 @@ impl Desk {
             Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
             Record::Score(score) if score.scores.is_empty() => Lane::Feature,
             Record::Score(_) => Lane::Score,
-            Record::Raw(_) => Lane::Raw,
+            Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
         };
         self.counts.by_lane[lane as usize] += 1;
         if self.kept.len() < self.kept_max {
@@ -295,7 +295,7 @@ impl Desk {
                 self.alarms.push_back(alarm);
             }
             Record::Loss(loss) => self.counts.lost += loss.count,
-            Record::Score(_) | Record::Raw(_) => {}
+            Record::Score(_) | Record::Raw(_) | Record::Aggregate(_) => {}
         }
     }
 }

@@ -80,6 +80,8 @@ impl Books {
                     self.reading(number, signal, is_same, &raw.id);
                 }
             }
+            // What it takes the place of is named in a loss record.
+            Record::Aggregate(_) => {}
             Record::Loss(loss) => {
                 let id = loss.id.clone();
                 let before = self.losses.insert(id.clone(), loss);
@@ -219,7 +221,7 @@ fn lane(record: &Record) -> Lane {
     match record {
         Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
         Record::Score(_) => Lane::Score,
-        Record::Raw(_) => Lane::Raw,
+        Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
     }
 }
 

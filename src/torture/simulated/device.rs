@@ -11,8 +11,8 @@ use super::{SimulatedError, ensure, plant};
 use crate::engine::{Engine, Pipeline};
 use crate::record::{Lane, Step};
 use crate::store::{
-    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released, Store,
-    StoreError, StoreOptions,
+    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released,
+    Retention, Store, StoreError, StoreOptions,
 };
 use crate::time::Timestamp;
 
@@ -42,12 +42,18 @@ pub(super) enum Send {
     AnsweredPartly,
 }
 
-pub(super) fn options(path: &Path, lane_limits: [u64; 4], now: Timestamp) -> StoreOptions {
+pub(super) fn options(
+    path: &Path,
+    lane_limits: [u64; 4],
+    retention: [Retention; 4],
+    now: Timestamp,
+) -> StoreOptions {
     StoreOptions {
         path: path.to_path_buf(),
         node: "simulated".into(),
         targets: TARGETS.map(str::to_owned).into(),
         lane_limits,
+        retention,
         free_floor: 0,
         durability: Durability::Tick,
         now,

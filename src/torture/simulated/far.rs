@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{SimulatedError, ensure, plant};
-use crate::record::{Lane, LossRecord, Record};
-use crate::time::Timestamp;
+use crate::record::{AggregateRecord, Lane, LossRecord, Record};
+use crate::time::{Span, Timestamp};
 
 #[derive(Default)]
 pub(super) struct Far {
@@ -14,6 +14,8 @@ pub(super) struct Far {
     /// By machine and time, the tick of the record that brought a reading.
     ticks: BTreeMap<(String, Timestamp), u64>,
     losses: Vec<LossRecord>,
+    /// By machine, signal and longest interval: how many readings came in intervals.
+    thinned: BTreeMap<(String, String, Timestamp), u64>,
     others: BTreeMap<String, Record>,
     pub(super) repeats: u64,
 }
@@ -42,10 +44,56 @@ impl Far {
                     }
                 }
             }
+            Record::Aggregate(aggregate) => self.intervals(&aggregate)?,
             Record::Loss(loss) => self.losses.push(loss),
             other => drop(self.others.insert(other.id().to_owned(), other)),
         }
         Ok(())
+    }
+
+    /// An interval says what can be said of readings in it.
+    fn intervals(&mut self, record: &AggregateRecord) -> Result<(), SimulatedError> {
+        let longest = Span(plant::THIN.0 * 10);
+        for (name, list) in &record.signals {
+            let signal = usize::from(name == "b");
+            for one in list {
+                let all = plant::between(&record.asset, one.start, one.start.plus(record.every));
+                let values = all.iter().map(|message| plant::value(*message, signal));
+                let (low, high) =
+                    values.fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
+                let last = plant::find(&record.asset, one.last_at);
+                let last = last.map(|message| plant::value(message, signal));
+                let is_right = one.count <= all.len() as u64
+                    && low <= one.min
+                    && one.min <= one.mean
+                    && one.mean <= one.max
+                    && one.max <= high
+                    && last == Some(one.last);
+                ensure(is_right, || format!("{}: {name} {one:?} is wrong", record.id))?;
+                let start = one.start.floor(longest);
+                let all = plant::between(&record.asset, start, start.plus(longest));
+                let key = (record.asset.clone(), name.clone(), start);
+                let count = self.thinned.entry(key).or_default();
+                *count += one.count;
+                ensure(*count <= all.len() as u64, || {
+                    format!("{}: readings are in two intervals: {one:?}", record.id)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many readings of the first `count` messages came in an interval and not by themselves. Where nothing but
+    /// thinning took any, that is all that did not come.
+    pub(super) fn thinned(&self, count: u64) -> Result<u64, SimulatedError> {
+        let all = (0..count).flat_map(|message| [(message, 0), (message, 1)]);
+        let missing = all.filter(|reading| !self.readings.contains(reading)).count() as u64;
+        let thinned: u64 = self.thinned.values().sum();
+        let mut raw = self.losses.iter().filter(|loss| loss.lane == Lane::Raw);
+        ensure(thinned >= missing || raw.any(|loss| loss.reason != "thinned"), || {
+            format!("{missing} readings did not come, {thinned} are in intervals")
+        })?;
+        Ok(thinned.min(missing))
     }
 
     /// Readings of the first `count` messages that did not come; each must be in a tick that a loss record names.

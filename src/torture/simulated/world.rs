@@ -13,7 +13,7 @@ use super::device::{Device, Send, TARGETS, options};
 use super::far::Far;
 use super::tear::Before;
 use super::{SimulatedError, ensure, plant};
-use crate::store::{MemKv, StoreError, tear};
+use crate::store::{MemKv, Retention, StoreError, tear};
 use crate::time::{Span, Timestamp};
 
 /// What happened in a life, to see that something did.
@@ -35,6 +35,8 @@ pub struct Told {
     pub repeats: u64,
     /// Readings that the limits dropped, named in loss records.
     pub lost: u64,
+    /// Of these, how many came in an interval instead.
+    pub thinned: u64,
 }
 
 impl Told {
@@ -48,6 +50,7 @@ impl Told {
         self.redelivered += other.redelivered;
         self.repeats += other.repeats;
         self.lost += other.lost;
+        self.thinned += other.thinned;
     }
 }
 
@@ -57,6 +60,7 @@ struct World {
     folder: TempDir,
     kv: Arc<MemKv>,
     limits: [u64; 4],
+    retention: [Retention; 4],
     broker: Broker,
     fars: [Far; TARGETS.len()],
     /// Absent while it is down.
@@ -80,6 +84,16 @@ pub fn live(seed: u64) -> Result<Told, SimulatedError> {
     Ok(world.told)
 }
 
+/// What goes of raw readings and features in a life whose outage outlasts the limits.
+fn policies(random: &mut Rng) -> [Retention; 4] {
+    let mut policy = || Retention {
+        keep_oldest: random.u8(..4) == 0,
+        max_age: (random.u8(..4) == 0).then(|| Span::seconds(20)),
+        thin: (random.u8(..4) > 0).then_some(plant::THIN),
+    };
+    [Retention::default(), Retention::default(), policy(), policy()]
+}
+
 /// On a file system in memory where there is one: thousands of lives sync a lot.
 fn folder() -> io::Result<TempDir> {
     let memory = Path::new("/dev/shm");
@@ -92,12 +106,14 @@ impl World {
         // In one life of three the outage outlasts the limits.
         let is_small = random.u8(..3) == 0;
         let limits = if is_small { [1 << 20, 1 << 20, 2 << 10, 4 << 10] } else { [1 << 30; 4] };
+        let retention = if is_small { policies(&mut random) } else { Default::default() };
         Ok(World {
             random,
             clock: plant::CLOCK,
             folder: folder()?,
             kv: Arc::new(MemKv::new()),
             limits,
+            retention,
             broker: Broker::default(),
             fars: Default::default(),
             device: None,
@@ -140,7 +156,10 @@ impl World {
 
     fn start(&mut self) -> Result<Device, SimulatedError> {
         self.broker.reconnect(&mut self.random);
-        Device::start(&self.kv, &options(self.folder.path(), self.limits, self.clock))
+        Device::start(
+            &self.kv,
+            &options(self.folder.path(), self.limits, self.retention, self.clock),
+        )
     }
 
     fn tick(&mut self, device: &mut Device) -> Result<(), SimulatedError> {
@@ -262,6 +281,7 @@ impl World {
             far.compare(&expected, &self.made).map_err(whose)?;
             self.told.repeats += far.repeats;
             self.told.lost += far.missing(released).map_err(whose)?;
+            self.told.thinned += far.thinned(released).map_err(whose)?;
         }
         Ok(())
     }
