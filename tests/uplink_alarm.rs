@@ -37,6 +37,7 @@ async fn an_alarm_waits_for_a_parcel_and_not_for_the_backlog() {
         ca: None,
         timeout: Span::seconds(30),
         dictionary: false,
+        in_flight: 8,
     });
     let (mut feeding, outbox) = Feeding::new();
     // The size of a campaign's backlog can be given; what the test needs is that it does not end first.
@@ -53,6 +54,7 @@ async fn an_alarm_waits_for_a_parcel_and_not_for_the_backlog() {
     }
     let terms = Terms {
         parcel_bytes: 256 << 10,
+        in_flight: 8,
         retry_max: Span::millis(100),
         drain_for: Span::ZERO,
         rate: None,

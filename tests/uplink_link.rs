@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 fn terms() -> Terms {
     Terms {
         parcel_bytes: 64 * 1024,
+        in_flight: 8,
         retry_max: Span::millis(100),
         drain_for: Span::seconds(5),
         rate: None,
@@ -57,6 +58,7 @@ fn http(receiver: &Receiver, dictionary: bool) -> HttpUplink {
         ca: None,
         timeout: Span::seconds(5),
         dictionary,
+        in_flight: 8,
     })
     .unwrap()
 }
@@ -86,6 +88,7 @@ async fn parcels_arrive(client: impl Fn() -> MqttConfig) {
         encoding: MqttEncoding::Parcels,
         topic: Some(format!("{prefix}/{{node}}/{{lane}}")),
         dictionary: true,
+        in_flight: 8,
     };
     let uplink = MqttUplink::new(&config, "gw").unwrap();
     let (mut feeding, outbox) = Feeding::new();
@@ -132,6 +135,7 @@ async fn parcels_too_large_for_the_broker_are_made_smaller() {
             encoding: MqttEncoding::Parcels,
             topic: None,
             dictionary: false,
+            in_flight: 8,
         };
         let uplink = MqttUplink::new(&config, "gw").unwrap();
         let (mut feeding, outbox) = Feeding::new();

@@ -29,7 +29,7 @@ use crate::uplink::mqtt::Form;
 /// Level of compression: what the uplink takes on a link of 50 KB/s to 5 MB/s.
 const LEVEL: i32 = 9;
 /// Most bytes of lines of a parcel, as the uplink's own default.
-const PARCEL_BYTES: usize = 256 << 10;
+const PARCEL_BYTES: usize = 512 << 10;
 /// Records of one moment share a tick, and with that a block on the disk.
 const MOMENT: Span = Span::seconds(1);
 const DAY: f64 = 86_400.0;
@@ -214,10 +214,13 @@ impl Kept {
             ca: None,
             timeout: Span::seconds(30),
             dictionary: false,
+            in_flight: 8,
         })?;
         let mqtt = |encoding, dictionary| {
             let broker = MqttConfig::default();
-            Form::new(&UplinkMqttConfig { broker, encoding, topic: None, dictionary }, "gateway-1")
+            let config =
+                UplinkMqttConfig { broker, encoding, topic: None, dictionary, in_flight: 1 };
+            Form::new(&config, "gateway-1")
         };
         let records = mqtt(MqttEncoding::Records, false)?;
         let parcels = mqtt(MqttEncoding::Parcels, false)?;

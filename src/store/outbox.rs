@@ -2,7 +2,8 @@
 //!
 //! The target's uplink task owns it. [`Outbox::next`] gives the oldest records of the most urgent lane that has any,
 //! never past what is committed; [`Outbox::settle`] takes note that the far side has them. That is durable a moment
-//! later, so a crash may cost a repeat, which the far side knows by its id. Damage met on the way is skipped and
+//! later, so a crash may cost a repeat, which the far side knows by its id. Several parcels may be on the way at once and
+//! come back in any order. Damage met on the way is skipped and
 //! handed to the ledger, which says it. Calls wait for the disk: from async code, make them where that is allowed.
 
 use std::cell::RefCell;
@@ -44,6 +45,8 @@ pub struct Outbox {
     lanes: Arc<Lanes>,
     meter: Meter,
     refused: Shelf,
+    /// What was handed out and has not come back.
+    on_the_way: Vec<Acked>,
     /// By lane: where the oldest records were read last, and fresher ones.
     positions: RefCell<[[Option<Position>; 2]; 4]>,
     flushed: Instant,
@@ -90,6 +93,7 @@ impl Outbox {
             lanes,
             meter,
             refused,
+            on_the_way: Vec::new(),
             positions: RefCell::default(),
             flushed: monotonic(),
             _lock: lock,
@@ -112,7 +116,7 @@ impl Outbox {
         Ok(None)
     }
 
-    /// The next records of one lane, numbered `from` or higher; 0: the oldest.
+    /// The next records of one lane that are not on their way, numbered `from` or higher; 0: the oldest.
     pub fn peek(
         &self,
         lane: Lane,
@@ -121,12 +125,18 @@ impl Outbox {
         from: u64,
     ) -> Result<Option<Parcel>, StoreError> {
         let slot = usize::from(from > 0);
+        let mut settled = self.lanes.settled(self.target, lane);
+        for away in self.on_the_way.iter().filter(|away| away.lane == lane) {
+            for (from, to) in &away.ranges {
+                settled.insert(*from, *to);
+            }
+        }
         let mut pick = Pick {
             lane,
             upto: upto.0,
             budget: budget_bytes,
-            number: from,
-            settled: self.lanes.settled(self.target, lane),
+            number: settled.next_open(from),
+            settled,
             bytes: 0,
             waiting: Vec::new(),
             position: None,
@@ -197,6 +207,19 @@ impl Outbox {
     fn met(&self, gap: &Gap) {
         if self.lanes.missed(gap) > 0 {
             self.lanes.met(*gap);
+        }
+    }
+
+    /// A parcel is on its way: what is in it is passed over until [`Outbox::is_back`].
+    pub fn sets_out(&mut self, parcel: &Parcel) {
+        self.on_the_way.push(parcel.acked());
+    }
+
+    /// A parcel is no longer on its way, whatever came of it.
+    pub fn is_back(&mut self, parcel: &Parcel) {
+        let away = parcel.acked();
+        if let Some(place) = self.on_the_way.iter().position(|each| *each == away) {
+            self.on_the_way.swap_remove(place);
         }
     }
 

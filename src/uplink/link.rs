@@ -4,16 +4,21 @@
 //! [`Acked`], which a sender makes from the far side's own acknowledgement.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::link::SetupError;
 use crate::store::{Acked, Parcel};
 use crate::time::Span;
 
+/// A parcel on its way; ends with the far side's acknowledgement, or without.
+pub type Sending = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
 /// A way to the far side.
 pub trait Uplink: Send {
-    /// Sends a parcel and waits for the far side's acknowledgement. May be dropped half way; the parcel is then
-    /// sent again, so the far side can get a record twice, never not at all. `level` says how hard to compress it.
-    fn send(&mut self, parcel: &Parcel, level: i32) -> impl Future<Output = Outcome> + Send;
+    /// Sends a parcel. Several may be on the way at once, and come back in any order. One may be dropped half way; it is
+    /// then sent again, so the far side can get a record twice, never not at all. `level` says how hard to compress it.
+    fn send(&mut self, parcel: Arc<Parcel>, level: i32) -> Sending;
 
     /// Where to, without secrets.
     fn target(&self) -> &str;

@@ -90,6 +90,7 @@ impl Running {
     ) -> Running {
         let terms = Terms {
             parcel_bytes: bytes,
+            in_flight: 8,
             retry_max: Span::millis(100),
             drain_for: DRAIN_FOR,
             rate: None,
@@ -128,6 +129,11 @@ impl Running {
 
     pub fn left(&self) -> u64 {
         self.counts.records.load(Relaxed) + self.counts.refused.load(Relaxed)
+    }
+
+    /// Ends it as a kill does.
+    pub fn abort(&self) {
+        self.task.abort();
     }
 
     pub async fn end(self) {
