@@ -151,7 +151,8 @@ impl Lanes {
         self.lock()[lane as usize].segments.back().map_or(0, |last| last.end - 1)
     }
 
-    /// A target has these numbers, or will never take them. Not durable before the next flush.
+    /// A target has these numbers, or will never take them. Not durable before the next flush; on a full disk not written
+    /// either, but known all the same.
     pub(super) fn settle(
         &self,
         target: usize,
@@ -165,6 +166,17 @@ impl Lanes {
         let new = ranges.iter().map(|(from, to)| settled.insert(*from, *to)).sum();
         self.meter.gone(target, lane, how, new);
         self.put(target, lane, settled)
+    }
+
+    /// Writes down once more what a target has: a full disk may have kept it off.
+    pub(super) fn write_down(&self, target: usize) -> Result<(), StoreError> {
+        let lanes = self.lock();
+        for (lane, state) in Lane::ALL.into_iter().zip(lanes.iter()) {
+            if let Some(settled) = state.settled.get(target) {
+                self.put(target, lane, settled)?;
+            }
+        }
+        Ok(())
     }
 
     fn put(&self, target: usize, lane: Lane, settled: &Settled) -> Result<(), StoreError> {

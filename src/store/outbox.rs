@@ -50,6 +50,8 @@ pub struct Outbox {
     /// By lane: where the oldest records were read last, and fresher ones.
     positions: RefCell<[[Option<Position>; 2]; 4]>,
     flushed: Instant,
+    /// What was settled could not be written down.
+    is_behind: bool,
     /// Held as long as anything of the store is.
     _lock: Arc<File>,
 }
@@ -96,6 +98,7 @@ impl Outbox {
             on_the_way: Vec::new(),
             positions: RefCell::default(),
             flushed: monotonic(),
+            is_behind: false,
             _lock: lock,
         })
     }
@@ -230,6 +233,9 @@ impl Outbox {
     }
 
     /// Moves what the far side will never take to the quarantine.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: it stays where it was; try again later.
     pub fn refuse(&mut self, refused: Refused) -> Result<(), StoreError> {
         let Refused { parcel, why } = refused;
         // Beyond the shelf's size only the last ones would stay on it.
@@ -247,8 +253,13 @@ impl Outbox {
         if acked.is_empty() {
             return Ok(());
         }
-        self.lanes.settle(self.target, acked.lane, &acked.ranges, how)?;
-        let is_flushed = self.lanes.drop_settled(acked.lane)?;
+        let settled = self.lanes.settle(self.target, acked.lane, &acked.ranges, how);
+        self.unless_full(settled)?;
+        if self.is_behind {
+            return Ok(());
+        }
+        let dropped = self.lanes.drop_settled(acked.lane);
+        let is_flushed = self.unless_full(dropped)?.unwrap_or(true);
         if is_flushed {
             self.flushed = monotonic();
         } else if self.flushed.elapsed() >= FLUSH_EVERY {
@@ -257,11 +268,38 @@ impl Outbox {
         Ok(())
     }
 
-    /// Makes what was settled durable: at the end of a drain, so that it is not sent again.
+    /// Makes what was settled durable: at the end of a drain, so that it is not sent again. On a full disk it stays
+    /// undone: see [`Outbox::is_behind`].
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        self.kv.flush()?;
-        self.flushed = monotonic();
+        let written = if self.is_behind { self.lanes.write_down(self.target) } else { Ok(()) };
+        let flushed = written.and_then(|()| self.kv.flush());
+        if self.unless_full(flushed)?.is_some() {
+            self.flushed = monotonic();
+            if std::mem::take(&mut self.is_behind) {
+                for lane in Lane::ALL {
+                    let dropped = self.lanes.drop_settled(lane);
+                    self.unless_full(dropped)?;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a full disk keeps what was settled from being written down. Nothing is lost by that: after a crash it is
+    /// sent again, under the same ids. [`Outbox::flush`] tries again.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    fn unless_full<T>(&mut self, done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(StoreError::Full { .. }) => {
+                self.is_behind = true;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The number of the last record of a lane that is there: what comes later is fresher than all of now.
@@ -275,9 +313,11 @@ impl Outbox {
         Ok(bytes.and_then(|bytes| marks::unseal(&bytes)))
     }
 
-    /// Writes something small down for the uplink's next run; durable with the next flush.
-    pub fn keep_note(&self, note: &[u8]) -> Result<(), StoreError> {
-        marks::put(&*self.kv, format!("n{}", self.name).as_bytes(), &note)?;
+    /// Writes something small down for the uplink's next run; durable with the next flush. Left out while the disk is
+    /// full.
+    pub fn keep_note(&mut self, note: &[u8]) -> Result<(), StoreError> {
+        let put = marks::put(&*self.kv, format!("n{}", self.name).as_bytes(), &note);
+        self.unless_full(put)?;
         Ok(())
     }
 

@@ -21,7 +21,7 @@ pub mod wire;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -58,12 +58,19 @@ pub struct UplinkCounts {
     pub outages: AtomicU64,
     /// When the used-up budget gives way to a new one, in microseconds since 1970; 0: none is used up.
     saving_until: AtomicI64,
+    /// Whether a full disk keeps what the far side has from being written down.
+    is_behind: AtomicBool,
 }
 
 impl UplinkCounts {
     /// When the next budget begins, if this one is used up.
     pub fn saving_until(&self) -> Option<Timestamp> {
         Some(self.saving_until.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Timestamp)
+    }
+
+    /// Whether a full disk keeps what the far side has from being written down.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
     }
 }
 
@@ -107,6 +114,9 @@ impl Terms {
 /// How often an idle uplink looks whether there is a new budget.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// How often a full disk is looked at again.
+const CATCH_UP_EVERY: Duration = Duration::from_secs(1);
+
 /// When a stopping uplink gives up.
 type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -145,6 +155,7 @@ pub async fn run(
         while let Ok(inquiry) = inquiries.try_recv() {
             sender.answer(inquiry).await?;
         }
+        sender.catch_up().await?;
         let next = sender.fill(upto).await?;
         // A link that is down when the node stops is not waited for: the outbox keeps what is left. With the budget used
         // up, too.
@@ -155,6 +166,7 @@ pub async fn run(
         let wake = match next {
             Next::At(when) => when,
             // A new day may bring a new budget.
+            Next::Back | Next::Committed if sender.is_behind() => monotonic() + CATCH_UP_EVERY,
             Next::Back | Next::Committed => monotonic() + LOOK_AGAIN,
         };
         tokio::select! {

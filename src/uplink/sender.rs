@@ -106,6 +106,11 @@ impl<U: Uplink> Sender<U> {
         self.pace.hurry();
     }
 
+    /// Whether a full disk keeps what was settled from being written down.
+    pub(super) fn is_behind(&self) -> bool {
+        self.counts.is_behind()
+    }
+
     /// Whether nothing is on the way.
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty()
@@ -348,11 +353,27 @@ impl<U: Uplink> Sender<U> {
             }
             return Ok(());
         }
+        let refused = parcel.refused(reason);
+        match self.with_outbox(move |outbox| outbox.refuse(refused)).await {
+            // It could not be kept to look into, so it stays where it is, and is refused once more.
+            Err(full @ StoreError::Full { .. }) => {
+                self.failed(&LinkError::Lost(full.to_string()), None);
+                return Ok(());
+            }
+            other => other?,
+        }
         let target = self.uplink.target();
         tracing::warn!(target, parcel = parcel.id, reason, "a record was refused for good");
         add(&self.counts.refused, 1);
-        let refused = parcel.refused(reason);
-        self.with_outbox(move |outbox| outbox.refuse(refused)).await
+        Ok(())
+    }
+
+    /// What a full disk kept from being written down is tried again.
+    pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
+        if self.counts.is_behind.load(Ordering::Relaxed) {
+            self.with_outbox(Outbox::flush).await?;
+        }
+        Ok(())
     }
 
     async fn up(&mut self, is_late: bool) -> Result<(), StoreError> {
@@ -424,10 +445,9 @@ impl<U: Uplink> Sender<U> {
             }
             Ask::Drop(numbers) => {
                 for number in numbers {
-                    if self.with_outbox(move |outbox| outbox.let_go(number)).await? {
-                        outcome.done.push(number);
-                    } else {
-                        outcome.failed.insert(number, NOT_THERE.into());
+                    match self.let_go(number).await? {
+                        Ok(()) => outcome.done.push(number),
+                        Err(why) => drop(outcome.failed.insert(number, why)),
                     }
                 }
             }
@@ -456,8 +476,17 @@ impl<U: Uplink> Sender<U> {
             parcel = parcel.id,
             "a refused record was taken"
         );
-        self.with_outbox(move |outbox| outbox.let_go(number)).await?;
-        Ok(Ok(()))
+        self.let_go(number).await
+    }
+
+    /// Takes a refused record off the list, or says why it stays.
+    async fn let_go(&mut self, number: u64) -> Result<Result<(), String>, StoreError> {
+        match self.with_outbox(move |outbox| outbox.let_go(number)).await {
+            Ok(true) => Ok(Ok(())),
+            Ok(false) => Ok(Err(NOT_THERE.into())),
+            Err(full @ StoreError::Full { .. }) => Ok(Err(full.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     // The outbox waits for the disk, so it is used where waiting is allowed.
@@ -472,6 +501,21 @@ impl<U: Uplink> Sender<U> {
         })
         .await
         .expect("invariant: the outbox returns its errors");
+        let is_behind = outbox.is_behind();
+        if self.counts.is_behind.swap(is_behind, Ordering::Relaxed) != is_behind {
+            let target = self.uplink.target();
+            if is_behind {
+                tracing::error!(
+                    target,
+                    "the disk is full: what the far side has cannot be written down; sending goes on, and after a crash it is sent again"
+                );
+            } else {
+                tracing::info!(
+                    target,
+                    "there is space on the disk again; what the far side has is written down"
+                );
+            }
+        }
         self.outbox = Some(outbox);
         result
     }

@@ -28,8 +28,12 @@ pub struct Feeding {
 
 impl Feeding {
     pub fn new() -> (Feeding, Outbox) {
-        let dir = tempfile::tempdir().unwrap();
-        let config = StoreConfig { path: dir.path().into(), ..StoreConfig::default() };
+        Feeding::on(tempfile::tempdir().unwrap())
+    }
+
+    /// In this folder, with no regard to what is free on its disk.
+    pub fn on(dir: tempfile::TempDir) -> (Feeding, Outbox) {
+        let config = config(&dir);
         let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
         let resumed = store.ledger.finish_recovery().unwrap();
         let outbox = store.outboxes.pop().unwrap();
@@ -42,7 +46,19 @@ impl Feeding {
     /// Stops the uplink and gives the outbox of the store as a new process would find it.
     pub async fn restart(&mut self, running: Running) -> Outbox {
         running.end().await;
-        let config = StoreConfig { path: self.dir.path().into(), ..StoreConfig::default() };
+        self.reopen()
+    }
+
+    /// The same after a kill of what is on its way; what was settled is durable.
+    pub async fn restart_after_kill(&mut self, running: Running) -> Outbox {
+        running.task.abort();
+        // An abort is an error.
+        let _ = running.task.await;
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> Outbox {
+        let config = config(&self.dir);
         // Both halves have to be gone before the store can be opened again.
         let elsewhere = tempfile::tempdir().unwrap();
         let aside = StoreConfig { path: elsewhere.path().into(), ..StoreConfig::default() };
@@ -67,6 +83,11 @@ impl Feeding {
         let (committed, _) = self.ledger.commit(&step, &mut Receipts::default()).unwrap();
         self.committed.send_replace(committed);
     }
+}
+
+fn config(dir: &tempfile::TempDir) -> StoreConfig {
+    let free_floor = bytesize::ByteSize::b(0);
+    StoreConfig { path: dir.path().into(), free_floor, ..StoreConfig::default() }
 }
 
 /// How long an uplink that was told to stop goes on: longer than any test should take.
