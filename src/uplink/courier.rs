@@ -4,7 +4,8 @@
 //! that it went out as, with a reason code that says so; each letter is answered then. The outbox is the session: after
 //! any error but a refusal of one publish the connection is dropped with all it knows, every letter is answered with what
 //! the broker has of it, and what is left goes out again over a fresh one. What is too large for the broker is refused
-//! whether the broker says so (MQTT 5) or just hangs up: see [`Suspicion`].
+//! whether the broker says so (MQTT 5) or just hangs up: see [`Suspicion`]. Another client with the same id is told, and
+//! given way to for a while: see [`Rival`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,16 +16,21 @@ use tokio::sync::{mpsc, oneshot};
 use super::link::{LinkError, Outcome};
 use super::mqtt::{Form, Ready};
 use super::suspicion::{Publish, Suspicion};
+use crate::link::Backoff;
 use crate::link::mqtt::{Dial, Event, Lost, Qos, Refusal};
 use crate::link::pump::{Pump, PumpError};
+use crate::link::rival::Rival;
 use crate::record::Lane;
 use crate::store::{Key, Parcel};
-use crate::time::monotonic;
+use crate::time::{Span, monotonic};
 
 /// Publishes on the way at a time; few enough that a lost connection sends few records twice.
 pub(super) const WINDOW: u16 = 512;
 /// How long the far side may be silent while something is on the way.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Longest wait for another client with the same id to go.
+const RIVAL_WAIT_MAX: Span = Span::seconds(30);
 
 /// A parcel to be sent, and who waits for what comes of it.
 #[derive(Debug)]
@@ -40,7 +46,12 @@ pub(super) struct Courier {
     form: Form,
     letters: mpsc::Receiver<Letter>,
     pump: Option<Pump>,
+    /// When the connection was made.
+    made: Instant,
     suspicion: Suspicion,
+    rival: Rival,
+    /// Waits where there is a rival.
+    backoff: Backoff,
     /// By number.
     open: BTreeMap<u64, Open>,
     next: u64,
@@ -81,7 +92,10 @@ impl Courier {
             form,
             letters,
             pump: None,
+            made: monotonic(),
             suspicion: Suspicion::default(),
+            rival: Rival::default(),
+            backoff: Backoff::new(RIVAL_WAIT_MAX),
             open: BTreeMap::new(),
             next: 0,
             waiting: VecDeque::new(),
@@ -192,13 +206,18 @@ impl Courier {
             let ended = loop {
                 match pump.events.try_recv() {
                     Ok(Ok(_)) => {}
-                    Ok(Err(_)) => break true,
-                    Err(error) => break error == mpsc::error::TryRecvError::Disconnected,
+                    Ok(Err(lost)) => break Some(self.judge(&lost)),
+                    Err(mpsc::error::TryRecvError::Disconnected) => break Some(None),
+                    Err(mpsc::error::TryRecvError::Empty) => break None,
                 }
             };
-            if !ended {
-                self.pump = Some(pump);
-                return Ok(());
+            match ended {
+                None => {
+                    self.pump = Some(pump);
+                    return Ok(());
+                }
+                Some(Some(rival)) => return Err(rival),
+                Some(None) => {}
             }
         }
         self.brought = false;
@@ -211,7 +230,21 @@ impl Courier {
             PumpError::Lost(lost) => fault(&lost),
         })?;
         self.pump = Some(pump);
+        self.made = monotonic();
         Ok(())
+    }
+
+    /// Takes note of the end of a connection; gives what to do where another client is suspected.
+    fn judge(&mut self, lost: &Lost) -> Option<LinkError> {
+        let held = Some(self.made.elapsed());
+        let id = self.dial.client_id();
+        let Some(what) = self.rival.ended(Some(lost), held, id) else {
+            self.backoff.reset();
+            return None;
+        };
+        let what = format!("{what}; give every target's `broker` a `client_id` of its own");
+        let after = Span(self.backoff.wait().as_micros() as i64);
+        Some(LinkError::Rival { what, after })
     }
 
     /// Hands over what has a place.
@@ -302,7 +335,19 @@ impl Courier {
                 open.close();
             }
         }
-        self.fail(|| fault(lost));
+        // A broker that hangs up on a publish does so while one is on its way, and again with the next; then it took nothing
+        // before, or they go one by one.
+        let is_about_publish = self.suspicion.is_cautious() || !self.brought;
+        let rival = match lost {
+            Lost::Closed(_) if is_about_publish => None,
+            lost => self.judge(lost),
+        };
+        match rival {
+            Some(LinkError::Rival { what, after }) => {
+                self.fail(|| LinkError::Rival { what: what.clone(), after });
+            }
+            _ => self.fail(|| fault(lost)),
+        }
     }
 
     /// Answers all letters; the connection goes with all it knows.

@@ -58,6 +58,14 @@ pub enum LinkError {
     /// No connection, a lost one, or no answer in time. The far side may or may not have the parcel.
     #[error("{0}")]
     Lost(String),
+    /// Another client seems to have the same client id at the broker.
+    #[error("{what}")]
+    Rival {
+        /// For people.
+        what: String,
+        /// How long to leave the broker to the other.
+        after: Span,
+    },
     /// The far side cannot take anything just now.
     #[error("the far side is busy ({answer})")]
     Busy {
@@ -102,6 +110,7 @@ impl LinkError {
                 Disposition::Refused { reason: answer.clone(), is_size: true }
             }
             LinkError::Busy { after, .. } => Disposition::Retry { after: *after },
+            LinkError::Rival { after, .. } => Disposition::Retry { after: Some(*after) },
             LinkError::Lost(_) | LinkError::Unwelcome { .. } | LinkError::Setup(_) => {
                 Disposition::Retry { after: None }
             }

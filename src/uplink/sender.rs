@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -24,6 +24,9 @@ use crate::time::{Span, Timestamp, monotonic, now};
 const RETRY_AFTER_MAX: Span = Span::seconds(3600);
 /// Tries of one lane's parcel before another lane has its turn: the fault may be in the parcel and not in the link.
 const SAME_LANE_TRIES: u64 = 8;
+
+/// A link that held this long works.
+const STEADY: Duration = Duration::from_mins(2);
 
 /// When there is something to do again.
 pub(super) enum Next {
@@ -59,6 +62,8 @@ pub(super) struct Sender<U> {
     /// Since when the link is down, why, tries since, and when the next one is due.
     down: Option<Down>,
     failures: u64,
+    /// What the last outage that was told was about, and when the last one ended.
+    told: Option<(String, Instant)>,
 }
 
 struct Down {
@@ -66,6 +71,7 @@ struct Down {
     error: String,
     retries: u64,
     rests_until: Instant,
+    is_told: bool,
 }
 
 impl<U: Uplink> Sender<U> {
@@ -94,6 +100,7 @@ impl<U: Uplink> Sender<U> {
             backoff: Backoff::new(terms.retry_max),
             down: None,
             failures: 0,
+            told: None,
         };
         let spent = sender.with_outbox(|outbox| outbox.note()).await?;
         sender.allowance = Allowance::new(&terms.budget, spent.as_deref());
@@ -382,9 +389,12 @@ impl<U: Uplink> Sender<U> {
         }
         self.backoff.reset();
         let since = now();
-        if let Some(Down { since: down_since, retries, .. }) = self.down.take() {
+        if let Some(Down { since: down_since, retries, is_told, .. }) = self.down.take() {
             let away = since.since(down_since);
-            tracing::info!(target = self.uplink.target(), %away, retries, "the uplink works again");
+            if is_told {
+                tracing::info!(target = self.uplink.target(), %away, retries, "the uplink works again");
+            }
+            self.told = self.told.take().map(|(error, _)| (error, monotonic()));
             self.mark().await?;
         }
         let known = matches!(*self.status.borrow(), LinkStatus::Up { .. });
@@ -401,21 +411,27 @@ impl<U: Uplink> Sender<U> {
         self.failures += 1;
         self.pace.failed();
         let error = error.to_string();
-        let (since, retries) = if let Some(down) = &self.down {
-            (down.since, down.retries + 1)
+        let (since, retries, is_told) = if let Some(down) = &self.down {
+            (down.since, down.retries + 1, down.is_told)
         } else {
             add(&self.counts.outages, 1);
-            tracing::warn!(
-                target = self.uplink.target(),
-                error,
-                "the uplink is down; records are kept"
-            );
-            (now(), 0)
+            // One that comes and goes for the same reason is told once.
+            let is_old = |(told, at): &(String, Instant)| *told == error && at.elapsed() < STEADY;
+            let is_told = !self.told.as_ref().is_some_and(is_old);
+            if is_told {
+                tracing::warn!(
+                    target = self.uplink.target(),
+                    error,
+                    "the uplink is down; records are kept"
+                );
+                self.told = Some((error.clone(), monotonic()));
+            }
+            (now(), 0, is_told)
         };
         let wait = self.backoff.wait();
         let after = after.map_or(wait, |after| wait.max(after.min(RETRY_AFTER_MAX).to_std()));
         let rests_until = monotonic() + after;
-        self.down = Some(Down { since, error: error.clone(), retries, rests_until });
+        self.down = Some(Down { since, error: error.clone(), retries, rests_until, is_told });
         self.status.send_replace(LinkStatus::Down { since, error, retries });
     }
 
