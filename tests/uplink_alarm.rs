@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use edge::feeding::{Feeding, Running};
-use edge::records::{alarm, score};
+use edge::records::{alarm, random_score};
 use edge::until;
 use forebay::config::{BudgetConfig, HttpConfig};
 use forebay::demo::link::{Link, LinkOptions, Weather};
@@ -49,14 +49,7 @@ async fn an_alarm_waits_for_a_parcel_and_not_for_the_backlog() {
     let ticks: Option<u64> =
         std::env::var("FOREBAY_BACKLOG_TICKS").ok().and_then(|n| n.parse().ok());
     for tick in 0..ticks.unwrap_or(60) {
-        let random = |n: u64| {
-            let mut outgoing = score(n);
-            if let forebay::record::Record::Score(score) = &mut outgoing.record {
-                score.features.values_mut().for_each(|value| *value = Some(fastrand::f64()));
-            }
-            outgoing
-        };
-        feeding.put((tick * 2000..tick * 2000 + 2000).map(random).collect());
+        feeding.put((tick * 2000..tick * 2000 + 2000).map(random_score).collect());
     }
     let terms = Terms {
         parcel_bytes: 512 << 10,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use edge::feeding::{Feeding, Running};
-use edge::records::{alarm, score};
+use edge::records::{alarm, random_score, score};
 use edge::{Mosquitto, unique, until};
 use forebay::config::{
     BudgetConfig, HttpConfig, LaneBudgetConfig, MqttConfig, MqttEncoding, MqttVersion,
@@ -128,7 +128,8 @@ async fn parcels_over_mqtt_are_a_fifth_of_the_bytes_and_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn parcels_too_large_for_the_broker_are_made_smaller() {
     for version in [MqttVersion::V311, MqttVersion::V5] {
-        let limit = "allow_anonymous true\nmax_packet_size 3000";
+        // Less than the smallest parcel that the uplink makes of itself, and more than a record.
+        let limit = "allow_anonymous true\nmax_packet_size 900";
         let Some(broker) = Mosquitto::start(limit) else { return };
         let config = UplinkMqttConfig {
             broker: broker.client(version),
@@ -139,9 +140,9 @@ async fn parcels_too_large_for_the_broker_are_made_smaller() {
         };
         let uplink = MqttUplink::new(&config, "gw").unwrap();
         let (mut feeding, outbox) = Feeding::new();
-        feeding.put((0..1000).map(score).collect());
+        feeding.put((0..300).map(random_score).collect());
         let running = Running::start_on(uplink, outbox, &feeding, terms());
-        until("all have left", || running.left() == 1000).await;
+        until("all have left", || running.left() == 300).await;
         assert_eq!(running.counts.refused.load(Relaxed), 0, "{version:?}");
         running.end().await;
     }

@@ -19,11 +19,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use edge::feeding::{Feeding, Running};
-use edge::records::{alarm, score};
+use edge::records::{alarm, random_score, score};
 use edge::until;
 use forebay::config::{BudgetConfig, HttpConfig};
 use forebay::demo::link::{Link, LinkOptions, Weather};
-use forebay::record::{Outgoing, Record};
 use forebay::time::{Span, monotonic};
 use forebay::uplink::{HttpUplink, Terms, wire};
 use tokio::sync::watch;
@@ -300,14 +299,6 @@ async fn sink() -> (SocketAddr, Arc<Sink>) {
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     (addr, sink)
-}
-
-fn random_score(n: u64) -> Outgoing {
-    let mut outgoing = score(n);
-    if let Record::Score(score) = &mut outgoing.record {
-        score.features.values_mut().for_each(|value| *value = Some(fastrand::f64()));
-    }
-    outgoing
 }
 
 #[derive(Clone, Copy)]
