@@ -45,5 +45,9 @@ fn gathering_saves_bytes_and_the_lanes_add_up() {
             assert!((sum - of(estimate, what)).abs() < 1.0, "{what}: {estimate}");
         }
     }
+    for (lane, costs) in at_once["lanes"].as_object().unwrap() {
+        let of = |what: &str| costs[what].as_f64().unwrap();
+        assert!(of("disk_bytes") < of("mqtt_records_bytes"), "{lane}: {costs}");
+    }
     assert!(of(&later, "mqtt_parcels_bytes") * 4.0 < of(&later, "mqtt_records_bytes"), "{later}");
 }

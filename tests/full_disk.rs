@@ -167,8 +167,11 @@ async fn a_node_starts_on_a_full_disk_waits_and_says_what_for() {
     disk.fill();
     let mut node = Node::start(&site);
     let ask = |path: &str| {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(std::time::Duration::from_secs(2)))
+            .build()
+            .into();
         let mut answer = agent.get(format!("http://127.0.0.1:{port}{path}")).call().ok()?;
         Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
     };

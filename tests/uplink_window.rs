@@ -23,6 +23,7 @@ use edge::records::{alarm, random_score, score};
 use edge::until;
 use forebay::config::{BudgetConfig, HttpConfig};
 use forebay::demo::link::{Link, LinkOptions, Weather};
+use forebay::link::LinkStatus;
 use forebay::time::{Span, monotonic};
 use forebay::uplink::{HttpUplink, Terms, wire};
 use tokio::sync::watch;
@@ -222,6 +223,13 @@ async fn a_failure_of_several_is_one_outage_and_each_goes_again_as_it_was() {
     far.manner.send_replace(Manner::Fails);
     until("it is down", || running.status.borrow().error().is_some()).await;
     until("all have failed", || running.counts.failures.load(Relaxed) > 2).await;
+    // Those that set out before the link was known to be down are no tries of their own.
+    let status = running.status.borrow().clone();
+    let (LinkStatus::Down { retries, .. } | LinkStatus::Probing { retries, .. }) = status else {
+        panic!("{status:?}")
+    };
+    let failures = running.counts.failures.load(Relaxed);
+    assert!(failures >= retries + 3, "{failures} failures, {retries} retries");
     let before = far.came.lock().unwrap().len();
     far.manner.send_replace(Manner::Slow);
     until("all is there", || running.left() == 3000).await;

@@ -209,6 +209,21 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_has_a_month_of_its_own() {
+        let raw = LaneBudgetConfig { day: None, month: Some(ByteSize::b(50)) };
+        let mut allowance = Allowance::new(&BudgetConfig { raw, ..BudgetConfig::default() }, None);
+        let noon = at("2026-02-27T12:00:00Z");
+        allowance.charge(Lane::Raw, 40, noon);
+        let next = at("2026-02-28T12:00:00Z");
+        assert_eq!(left(&mut allowance, Lane::Raw, next), Ok(10), "the next day changes nothing");
+        allowance.charge(Lane::Raw, 10, next);
+        let month = Exhausted { period: "month", until: at("2026-03-01T00:00:00Z") };
+        assert_eq!(left(&mut allowance, Lane::Raw, next), Err(month));
+        assert_eq!(left(&mut allowance, Lane::Score, next), Ok(u64::MAX));
+        assert_eq!(left(&mut allowance, Lane::Raw, month.until), Ok(50));
+    }
+
+    #[test]
     fn nothing_is_limited_unless_told() {
         let mut allowance = Allowance::new(&BudgetConfig::default(), Some(b"\xff\xff"));
         allowance.charge(Lane::Raw, u64::MAX, Timestamp(0));
