@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod load;
+mod models;
 mod rules;
 pub mod space;
 
@@ -16,6 +17,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Span;
+
+pub use models::{ModelsConfig, OnnxConfig};
 
 /// The node's settings, as typed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +47,9 @@ pub struct Config {
     /// Which ONNX Runtime is used.
     #[serde(default)]
     pub onnxruntime: OnnxConfig,
+    /// Whose models are run.
+    #[serde(default)]
+    pub models: ModelsConfig,
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -61,6 +67,7 @@ impl Config {
             uplink: None,
             feed: FeedConfig::default(),
             onnxruntime: OnnxConfig::default(),
+            models: ModelsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -476,15 +483,6 @@ impl Default for FeedConfig {
             hosts: Vec::new(),
         }
     }
-}
-
-/// Which ONNX Runtime is used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct OnnxConfig {
-    /// The library's file. Absent: `ORT_DYLIB_PATH`, beside the binary, an installed Python package, the system.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub library: Option<PathBuf>,
 }
 
 /// Limits on what comes from outside.
