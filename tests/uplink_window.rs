@@ -24,6 +24,7 @@ use edge::until;
 use forebay::config::{BudgetConfig, HttpConfig};
 use forebay::demo::link::{Link, LinkOptions, Weather};
 use forebay::link::LinkStatus;
+use forebay::record::Lane;
 use forebay::time::{Span, monotonic};
 use forebay::uplink::{HttpUplink, Terms, wire};
 use tokio::sync::watch;
@@ -198,17 +199,13 @@ async fn parcels_come_back_in_any_order_and_a_kill_repeats_what_has_not() {
     far.manner.send_replace(Manner::Holds("score-1000"));
     let running = Running::start_on(http(addr, 8), outbox, &feeding, terms(8));
     // What comes after the one that is held is acknowledged and settled.
-    until("the rest is there", || {
-        far.effects().len() as u64 == running.left() && running.left() > 2900
-    })
-    .await;
-    let missing = 3000 - running.left();
-    assert!(missing > 0 && far.waiting() == 1);
+    until("most of the rest is there", || running.left() > 2500 && far.waiting() == 1).await;
     let outbox = feeding.restart_after_kill(running).await;
-    assert_eq!(feeding.meter.read().lane(forebay::record::Lane::Score).queued, missing);
+    let queued = feeding.meter.read().lane(Lane::Score).queued;
+    assert!((1..500).contains(&queued), "{queued} are left");
     far.manner.send_replace(Manner::Slow);
     let running = Running::start_on(http(addr, 8), outbox, &feeding, terms(8));
-    until("what was left is there", || running.left() == missing).await;
+    until("what was left is there", || running.left() == queued).await;
     assert_eq!(far.effects().keys().cloned().collect::<BTreeSet<_>>(), feeding.ids);
     running.end().await;
 }

@@ -9,7 +9,7 @@ use forebay::config::{BudgetConfig, StoreConfig};
 use forebay::link::LinkStatus;
 use forebay::record::{Outgoing, Step};
 use forebay::store::{Committed, Ledger, Meter, Outbox, Receipts, Store, StoreError, StoreOptions};
-use forebay::time::{Span, Tick, Timestamp};
+use forebay::time::{Span, Tick, Timestamp, monotonic};
 use forebay::uplink::{Terms, Uplink, UplinkCounts, run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,15 @@ impl Feeding {
         let other = Store::open(&StoreOptions::new(&aside, "gw", Timestamp(0))).unwrap();
         drop(std::mem::replace(&mut self.ledger, other.ledger));
         drop(other.outboxes);
-        let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
+        let options = StoreOptions::new(&config, "gw", Timestamp(0));
+        // What was killed may hold it a moment longer.
+        let due = monotonic() + PATIENCE;
+        let mut store = loop {
+            match Store::open(&options) {
+                Err(StoreError::Locked { .. }) if monotonic() < due => std::thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
         store.recovered.entries.by_ref().for_each(drop);
         let resumed = store.ledger.finish_recovery().unwrap();
         let outbox = store.outboxes.pop().unwrap();
