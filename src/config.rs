@@ -321,7 +321,7 @@ fn fresh_share() -> f64 {
 }
 
 fn parcel_limit() -> ByteSize {
-    ByteSize::kib(256)
+    ByteSize::kib(512)
 }
 
 fn retry_max() -> Span {
@@ -350,6 +350,14 @@ impl TargetConfig {
             TargetConfig::Mqtt(mqtt) => &mqtt.broker.url,
         }
     }
+
+    /// Most parcels on the way at once.
+    pub fn in_flight(&self) -> usize {
+        match self {
+            TargetConfig::Http(http) => http.in_flight,
+            TargetConfig::Mqtt(mqtt) => mqtt.in_flight,
+        }
+    }
 }
 
 /// An HTTP target.
@@ -374,6 +382,10 @@ pub struct HttpConfig {
     /// have it, like `forebay receive`.
     #[serde(default)]
     pub dictionary: bool,
+    /// Most parcels on the way at once, each over a connection of its own, beside as many of alarms: how many there are
+    /// follows the link. With 1, parcels arrive in the order in which they left.
+    #[serde(default = "in_flight")]
+    pub in_flight: usize,
 }
 
 fn http_timeout() -> Span {
@@ -397,6 +409,14 @@ pub struct UplinkMqttConfig {
     /// have it, like `forebay receive`.
     #[serde(default)]
     pub dictionary: bool,
+    /// Most parcels on the way at once, beside as many of alarms: how many there are follows the link.
+    #[serde(default = "in_flight")]
+    pub in_flight: usize,
+}
+
+/// Usual number of parcels on the way at once, at most.
+fn in_flight() -> usize {
+    8
 }
 
 /// What a publish to an MQTT target holds.
@@ -414,7 +434,7 @@ impl UplinkMqttConfig {
     /// A publish a record, on this topic.
     pub fn records(broker: MqttConfig, topic: &str) -> UplinkMqttConfig {
         let (encoding, topic) = (MqttEncoding::Records, Some(topic.to_owned()));
-        UplinkMqttConfig { broker, encoding, topic, dictionary: false }
+        UplinkMqttConfig { broker, encoding, topic, dictionary: false, in_flight: in_flight() }
     }
 
     /// The topic, or the usual one.

@@ -45,5 +45,20 @@ fn gathering_saves_bytes_and_the_lanes_add_up() {
             assert!((sum - of(estimate, what)).abs() < 1.0, "{what}: {estimate}");
         }
     }
+    // What is written is all that a node writes of its own, however long records are gathered.
+    let written = |estimate: &Value, what: &str| estimate["written"][what].as_f64().unwrap();
+    let parts = ["journal_bytes", "checkpoint_bytes", "record_bytes"];
+    assert!(parts.iter().all(|part| written(&later, part) > 0.0), "{later}");
+    let sum: f64 = parts.iter().map(|part| written(&later, part)).sum();
+    assert_eq!(sum, written(&later, "total_bytes"));
+    assert_eq!(at_once["written"], later["written"]);
+    // A reading of 8 bytes, with its time and place, is between a byte and twenty in the journal, and its entry has a head.
+    let rows = std::fs::read_to_string(site.path("day.csv")).unwrap().lines().count() as f64;
+    let of_a_row = written(&later, "journal_bytes") * later["days"].as_f64().unwrap() / rows;
+    assert!((20.0..400.0).contains(&of_a_row), "{of_a_row} bytes of journal a row");
+    for (lane, costs) in at_once["lanes"].as_object().unwrap() {
+        let of = |what: &str| costs[what].as_f64().unwrap();
+        assert!(of("disk_bytes") < of("mqtt_records_bytes"), "{lane}: {costs}");
+    }
     assert!(of(&later, "mqtt_parcels_bytes") * 4.0 < of(&later, "mqtt_records_bytes"), "{later}");
 }

@@ -215,6 +215,7 @@ async fn what_was_answered_survives_kills_of_the_receiver() {
         ca: None,
         timeout: Span::seconds(5),
         dictionary: false,
+        in_flight: 8,
     });
     let (mut feeding, outbox) = Feeding::new();
     let running = Running::start(uplink.unwrap(), outbox, &feeding, 2048);

@@ -121,6 +121,7 @@ fn http(port: u16, token: &std::path::Path) -> HttpUplink {
         ca: None,
         timeout: Span::millis(700),
         dictionary: false,
+        in_flight: 8,
     })
     .unwrap()
 }
@@ -416,6 +417,7 @@ fn wrong_settings_are_refused_before_anything_is_sent() {
         ca: None,
         timeout: Span::seconds(1),
         dictionary: false,
+        in_flight: 8,
     };
     let header = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
     let wrong = [

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use edge::feeding::{Feeding, Running};
-use edge::records::{alarm, score};
+use edge::records::{alarm, random_score, score};
 use edge::{Mosquitto, unique, until};
 use forebay::config::{
     BudgetConfig, HttpConfig, LaneBudgetConfig, MqttConfig, MqttEncoding, MqttVersion,
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 fn terms() -> Terms {
     Terms {
         parcel_bytes: 64 * 1024,
+        in_flight: 8,
         retry_max: Span::millis(100),
         drain_for: Span::seconds(5),
         rate: None,
@@ -57,6 +58,7 @@ fn http(receiver: &Receiver, dictionary: bool) -> HttpUplink {
         ca: None,
         timeout: Span::seconds(5),
         dictionary,
+        in_flight: 8,
     })
     .unwrap()
 }
@@ -86,6 +88,7 @@ async fn parcels_arrive(client: impl Fn() -> MqttConfig) {
         encoding: MqttEncoding::Parcels,
         topic: Some(format!("{prefix}/{{node}}/{{lane}}")),
         dictionary: true,
+        in_flight: 8,
     };
     let uplink = MqttUplink::new(&config, "gw").unwrap();
     let (mut feeding, outbox) = Feeding::new();
@@ -125,19 +128,21 @@ async fn parcels_over_mqtt_are_a_fifth_of_the_bytes_and_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn parcels_too_large_for_the_broker_are_made_smaller() {
     for version in [MqttVersion::V311, MqttVersion::V5] {
-        let limit = "allow_anonymous true\nmax_packet_size 3000";
+        // Less than the smallest parcel that the uplink makes of itself, and more than a record.
+        let limit = "allow_anonymous true\nmax_packet_size 900";
         let Some(broker) = Mosquitto::start(limit) else { return };
         let config = UplinkMqttConfig {
             broker: broker.client(version),
             encoding: MqttEncoding::Parcels,
             topic: None,
             dictionary: false,
+            in_flight: 8,
         };
         let uplink = MqttUplink::new(&config, "gw").unwrap();
         let (mut feeding, outbox) = Feeding::new();
-        feeding.put((0..1000).map(score).collect());
+        feeding.put((0..300).map(random_score).collect());
         let running = Running::start_on(uplink, outbox, &feeding, terms());
-        until("all have left", || running.left() == 1000).await;
+        until("all have left", || running.left() == 300).await;
         assert_eq!(running.counts.refused.load(Relaxed), 0, "{version:?}");
         running.end().await;
     }

@@ -2,7 +2,8 @@
 //!
 //! A recording goes through the engine as in `replay`; what comes of it into a real store in a folder for temporary
 //! files, which says what it takes up; and out of it as the parcels that an uplink would send, whose bytes are counted
-//! as the uplink counts them. It promises the product's own numbers for this recording, scaled to a day; it does not
+//! as the uplink counts them. The readings go into a journal beside it, cut into ticks as if each had come at its time,
+//! and the engine's memory into checkpoints: what a node writes, and nobody sees, but the flash. It promises the product's own numbers for this recording, scaled to a day; it does not
 //! know how the next day differs from the recorded one.
 
 use std::collections::BTreeMap;
@@ -18,11 +19,12 @@ use super::screen::Screen;
 use super::{Outcome, print};
 use crate::config::{HttpConfig, MqttConfig, MqttEncoding, StoreConfig, UplinkMqttConfig};
 use crate::engine::Engine;
+use crate::frame::{Input, Readings};
 use crate::model::Host;
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::plan::{PlanOptions, plan};
 use crate::record::{Lane, Outgoing, Record, Step};
-use crate::store::{Committed, Ledger, Outbox, Receipts, Store, StoreOptions};
+use crate::store::{Committed, Durability, Ledger, Outbox, Receipts, Store, StoreOptions};
 use crate::time::{Span, Tick, Timestamp};
 use crate::uplink::HttpUplink;
 use crate::uplink::mqtt::Form;
@@ -30,7 +32,9 @@ use crate::uplink::mqtt::Form;
 /// Level of compression: what the uplink takes on a link of 50 KB/s to 5 MB/s.
 const LEVEL: i32 = 9;
 /// Most bytes of lines of a parcel, as the uplink's own default.
-const PARCEL_BYTES: usize = 256 << 10;
+const PARCEL_BYTES: usize = 512 << 10;
+/// Readings of one tick share an entry of the journal: `store.tick` by default.
+const TICK: Span = Span::millis(100);
 /// Records of one moment share a tick, and with that a block on the disk.
 const MOMENT: Span = Span::seconds(1);
 const DAY: f64 = 86_400.0;
@@ -46,6 +50,19 @@ struct Estimate {
     lanes: BTreeMap<Lane, LaneEstimate>,
     /// All lanes together.
     total: LaneEstimate,
+    written: WrittenEstimate,
+}
+
+/// Bytes that a node writes to its disk a day, as `forebay_store_written_bytes_total` counts them.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct WrittenEstimate {
+    /// Every tick's readings.
+    journal_bytes: f64,
+    /// The engine's memory, as often as a node saves it by default.
+    checkpoint_bytes: f64,
+    /// What came of them.
+    record_bytes: f64,
+    total_bytes: f64,
 }
 
 /// A day of one lane.
@@ -68,7 +85,8 @@ struct LaneEstimate {
 pub(super) fn estimate(args: &EstimateArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     let folder = tempfile::tempdir().context("a folder for temporary files cannot be made")?;
     let mut kept = Kept::new(folder.path())?;
-    run(args, screen, &mut kept)?;
+    let mut journal = Journal::new(folder.path())?;
+    run(args, screen, &mut kept, &mut journal)?;
     kept.flush()?;
     let (Some(from), Some(to)) = (kept.first, kept.last) else {
         anyhow::bail!(
@@ -84,14 +102,20 @@ pub(super) fn estimate(args: &EstimateArgs, screen: &Screen) -> anyhow::Result<O
         }
     }
     let total = lanes.values().fold(LaneEstimate::default(), LaneEstimate::plus);
-    let estimate = Estimate { days, gather_s: args.gather.as_seconds(), lanes, total };
+    let written = journal.written(kept.outbox.stats().written.records as f64 / days);
+    let estimate = Estimate { days, gather_s: args.gather.as_seconds(), lanes, total, written };
     let text = if args.json { serde_json::to_string(&estimate)? + "\n" } else { table(&estimate)? };
     print(&text)?;
     Ok(Outcome::Fine)
 }
 
 /// The recording through the engine, record by record into the store.
-fn run(args: &EstimateArgs, screen: &Screen, kept: &mut Kept) -> anyhow::Result<()> {
+fn run(
+    args: &EstimateArgs,
+    screen: &Screen,
+    kept: &mut Kept,
+    journal: &mut Journal,
+) -> anyhow::Result<()> {
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let options = PlanOptions {
         base: args.pipeline.parent().unwrap_or(Path::new("")),
@@ -113,13 +137,91 @@ fn run(args: &EstimateArgs, screen: &Screen, kept: &mut Kept) -> anyhow::Result<
     };
     recordings.each(|input| {
         let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
-        kept.put(engine.step(vec![input], now).records)
+        journal.put(&input)?;
+        kept.put(engine.step(vec![input], now).records)?;
+        journal.checkpoint(&engine)
     })?;
     kept.put(engine.finish().records)?;
     if let Some(failure) = engine.take_failures().first() {
         anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
     }
     Ok(())
+}
+
+/// The journal and the checkpoints of a node that the readings come to.
+struct Journal {
+    ledger: Ledger,
+    tick: u64,
+    /// The readings' first and last time.
+    span: Option<(Timestamp, Timestamp)>,
+    checkpoints: u32,
+}
+
+impl Journal {
+    fn new(folder: &Path) -> anyhow::Result<Journal> {
+        let config = StoreConfig { path: folder.join("journal"), ..StoreConfig::default() };
+        let mut options = StoreOptions::new(&config, "gateway-1", Timestamp(0));
+        options.free_floor = 0;
+        // When it is synced changes nothing of what is written.
+        options.durability = Durability::Interval(std::time::Duration::from_hours(1));
+        let mut store = Store::open(&options)?;
+        store.ledger.finish_recovery()?;
+        Ok(Journal { ledger: store.ledger, tick: 0, span: None, checkpoints: 0 })
+    }
+
+    /// Cuts readings into ticks and writes each.
+    fn put(&mut self, input: &Input) -> anyhow::Result<()> {
+        let readings = &input.readings;
+        let mut order: Vec<usize> = (0..readings.len()).collect();
+        order.sort_by_key(|at| readings.ts.get(*at).copied());
+        let tick_of = |at: &usize| readings.ts.get(*at).map(|ts| ts.floor(TICK));
+        for tick in order.chunk_by(|a, b| tick_of(a) == tick_of(b)) {
+            let mut own = Input { route: input.route.clone(), ..Input::default() };
+            for at in tick {
+                let Readings { asset, signal, ts, value, quality } = readings;
+                let row = (asset.get(*at), signal.get(*at), ts.get(*at));
+                let (Some(asset), Some(signal), Some(ts)) = row else { continue };
+                let (first, last) = self.span.unwrap_or((*ts, *ts));
+                self.span = Some((first.min(*ts), last.max(*ts)));
+                let Some(known) = input.assets.get(*asset as usize) else { continue };
+                let place = own.assets.iter().position(|asset| asset == known);
+                let place = place.unwrap_or_else(|| {
+                    own.assets.push(known.clone());
+                    own.assets.len() - 1
+                });
+                let value = value.get(*at).copied().unwrap_or(f64::NAN);
+                let quality = quality.get(*at).copied().unwrap_or_default();
+                own.readings.push(place as u32, *signal, *ts, value, quality);
+            }
+            self.tick += 1;
+            let tick = Tick { seq: self.tick, now: Timestamp(self.tick as i64) };
+            let step = Step { tick, input: vec![own], records: Vec::new() };
+            self.ledger.commit(&step, &mut Receipts::default())?;
+        }
+        Ok(())
+    }
+
+    /// Saves the engine's memory as it is now, and lets go of the journal before it.
+    fn checkpoint(&mut self, engine: &Engine) -> anyhow::Result<()> {
+        let mut checkpoint = engine.checkpoint()?;
+        checkpoint.tick.seq = self.tick;
+        self.ledger.checkpoint(&checkpoint)?;
+        self.checkpoints += 1;
+        Ok(())
+    }
+
+    /// A day of it.
+    fn written(&self, record_bytes: f64) -> WrittenEstimate {
+        let written = self.ledger.stats().written;
+        let seconds = self.span.map_or(0.0, |(first, last)| last.since(first).as_seconds());
+        let journal_bytes = (written.journal as f64 / seconds.max(1.0) * DAY).round();
+        let every = StoreConfig::default().checkpoint_every.as_seconds();
+        let each = written.checkpoints as f64 / f64::from(self.checkpoints.max(1));
+        let checkpoint_bytes = (each * DAY / every).round();
+        let record_bytes = record_bytes.round();
+        let total_bytes = journal_bytes + checkpoint_bytes + record_bytes;
+        WrittenEstimate { journal_bytes, checkpoint_bytes, record_bytes, total_bytes }
+    }
 }
 
 /// When a record would have been made.
@@ -219,10 +321,13 @@ impl Kept {
             ca: None,
             timeout: Span::seconds(30),
             dictionary: false,
+            in_flight: 8,
         })?;
         let mqtt = |encoding, dictionary| {
             let broker = MqttConfig::default();
-            Form::new(&UplinkMqttConfig { broker, encoding, topic: None, dictionary }, "gateway-1")
+            let config =
+                UplinkMqttConfig { broker, encoding, topic: None, dictionary, in_flight: 1 };
+            Form::new(&config, "gateway-1")
         };
         let records = mqtt(MqttEncoding::Records, false)?;
         let parcels = mqtt(MqttEncoding::Parcels, false)?;
@@ -314,6 +419,17 @@ fn table(estimate: &Estimate) -> anyhow::Result<String> {
             size(costs.mqtt_records_bytes)
         )?;
     }
+    let WrittenEstimate { journal_bytes, checkpoint_bytes, record_bytes, total_bytes } =
+        estimate.written;
+    writeln!(
+        text,
+        "\nWritten to the disk a day: {} (journal {}, checkpoints {}, records {}), beside what the index and the file \
+         system add.",
+        size(total_bytes),
+        size(journal_bytes),
+        size(checkpoint_bytes),
+        size(record_bytes)
+    )?;
     writeln!(text, "\nBytes on the link are without TCP and TLS: add a tenth.")?;
     Ok(text)
 }

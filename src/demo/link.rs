@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::DemoError;
 use crate::time::{Span, monotonic};
 
+/// Chunks on the way of one connection, each way.
+const ON_THE_WAY_MAX: usize = 256;
+
 /// A time without a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
@@ -46,9 +49,9 @@ impl LinkOptions {
 /// How a link that is up behaves just now. The default is fair: fast, and nothing is held back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weather {
-    /// What each chunk of at most 16 KiB waits, each way.
+    /// How long what has left is on its way, each way.
     pub latency: Duration,
-    /// Most bytes a second, each way and connection.
+    /// Most bytes a second, each way, of all connections together.
     pub bytes_per_s: Option<u64>,
     /// What goes to the target is held back, and nobody is told: the connection is open on one side only.
     pub silent_there: bool,
@@ -120,6 +123,7 @@ impl Link {
             bytes: bytes.clone(),
             state: tx,
             weather: forecast,
+            lanes: [Lane::new(), Lane::new()],
             options,
             stop,
         };
@@ -187,6 +191,8 @@ struct Carrier {
     ended: (mpsc::Sender<End>, mpsc::Receiver<End>),
     bytes: Arc<AtomicU64>,
     weather: watch::Receiver<Weather>,
+    /// To the target, and back.
+    lanes: [Arc<Lane>; 2],
 }
 
 impl Carrier {
@@ -255,9 +261,9 @@ impl Carrier {
         self.state.send_modify(|state| state.carried += 1);
         let (target, bytes) = (self.options.target, self.bytes.clone());
         let (period, ended) = (self.period.clone(), self.ended.0.clone());
-        let weather = self.weather.clone();
+        let (weather, lanes) = (self.weather.clone(), self.lanes.clone());
         tokio::spawn(async move {
-            let end = carry(client, target, &weather, &bytes, &period).await;
+            let end = carry(client, target, &weather, &lanes, &bytes, &period).await;
             // The carrier may be gone: then nobody counts any more.
             let _ = ended.send(end).await;
         });
@@ -280,6 +286,7 @@ async fn carry(
     mut client: TcpStream,
     target: SocketAddr,
     weather: &watch::Receiver<Weather>,
+    [lane_there, lane_back]: &[Arc<Lane>; 2],
     bytes: &AtomicU64,
     period: &CancellationToken,
 ) -> End {
@@ -295,8 +302,10 @@ async fn carry(
     let end = {
         let (client_in, client_out) = client.split();
         let (target_in, target_out) = target.split();
-        let there = forward(client_in, target_out, weather.clone(), |w| w.silent_there, bytes);
-        let back = forward(target_in, client_out, weather.clone(), |w| w.silent_back, bytes);
+        let (w, from, to) = (weather.clone(), client_in, target_out);
+        let there = forward(from, to, w, |w| w.silent_there, lane_there, bytes);
+        let (w, from, to) = (weather.clone(), target_in, client_out);
+        let back = forward(from, to, w, |w| w.silent_back, lane_back, bytes);
         tokio::select! {
             () = period.cancelled() => End::Cut,
             _ = async { tokio::join!(there, back) } => End::Closed,
@@ -309,29 +318,64 @@ async fn carry(
     end
 }
 
-/// Copies one way until either end closes.
+/// One way of the link, shared by all connections.
+#[derive(Debug)]
+struct Lane {
+    began: Instant,
+    /// When what was sent so far will have left, in microseconds from `began`.
+    busy_until: AtomicU64,
+}
+
+impl Lane {
+    fn new() -> Arc<Lane> {
+        Arc::new(Lane { began: monotonic(), busy_until: AtomicU64::new(0) })
+    }
+
+    /// When so many bytes have left, behind all that was sent before them.
+    fn leave(&self, bytes: usize, bytes_per_s: Option<u64>) -> Instant {
+        let now = self.began.elapsed().as_micros() as u64;
+        let Some(rate) = bytes_per_s else { return self.began + Duration::from_micros(now) };
+        let takes = bytes as u64 * 1_000_000 / rate.max(1);
+        let after = |until: u64| until.max(now) + takes;
+        let before = self
+            .busy_until
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| Some(after(until)));
+        self.began + Duration::from_micros(after(before.unwrap_or_else(|until| until)))
+    }
+}
+
+/// Copies one way until either end closes. What has left is on its way for the latency, however much follows it.
 async fn forward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut from: R,
     mut to: W,
     mut weather: watch::Receiver<Weather>,
     silent: impl Fn(&Weather) -> bool,
+    lane: &Lane,
     bytes: &AtomicU64,
 ) {
-    let mut chunk = vec![0; 16 * 1024];
-    while let Ok(read) = from.read(&mut chunk).await {
-        // An error means that the link is gone: then so is this connection.
-        let Ok(now) = weather.wait_for(|w| !silent(w)).await.map(|w| *w) else { return };
-        let slow = now.bytes_per_s.map_or(Duration::ZERO, |rate| {
-            Duration::from_micros(read as u64 * 1_000_000 / rate.max(1))
-        });
-        let wait = now.latency + slow;
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+    let (departed, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY_MAX);
+    let there = async move {
+        let mut chunk = vec![0; 16 * 1024];
+        while let Ok(read) = from.read(&mut chunk).await {
+            // An error means that the link is gone: then so is this connection.
+            let Ok(now) = weather.wait_for(|w| !silent(w)).await.map(|w| *w) else { return };
+            let left = lane.leave(read, now.bytes_per_s);
+            tokio::time::sleep_until(left.into()).await;
+            let arrives = (left + now.latency, chunk[..read].to_vec());
+            if departed.send(arrives).await.is_err() || read == 0 {
+                return;
+            }
         }
-        if read == 0 || to.write_all(&chunk[..read]).await.is_err() {
-            break;
+    };
+    let back = async move {
+        while let Some((when, chunk)) = arriving.recv().await {
+            tokio::time::sleep_until(when.into()).await;
+            if to.write_all(&chunk).await.is_err() {
+                break;
+            }
+            bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
-        bytes.fetch_add(read as u64, Ordering::Relaxed);
-    }
-    let _ = to.shutdown().await;
+        let _ = to.shutdown().await;
+    };
+    tokio::join!(there, back);
 }

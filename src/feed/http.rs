@@ -16,7 +16,7 @@ use axum::routing::{get, post};
 use axum::serve::Listener;
 use axum::{Router, middleware};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Sleep};
@@ -104,6 +104,51 @@ pub async fn serve(
         () = follow => Ok(()),
         () = overdue => Ok(()),
     }
+}
+
+/// Answers while the node starts: it lives and is not ready. Dropped when the start is over.
+pub async fn starting(
+    listener: &TcpListener,
+    waits_for: watch::Receiver<String>,
+) -> std::convert::Infallible {
+    loop {
+        // A start without a network to answer on is a start all the same.
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let why = waits_for.borrow().clone();
+        let answered = tokio::time::timeout(Duration::from_millis(500), not_ready(stream, &why));
+        // Whoever asks and does not listen is not waited for.
+        let _ = answered.await;
+    }
+}
+
+/// Reads the head of a request and answers it.
+async fn not_ready(mut stream: TcpStream, why: &str) -> io::Result<()> {
+    let mut head = [0; 4096];
+    let mut read = 0;
+    while !head[..read].windows(4).any(|end| end == b"\r\n\r\n") && read < head.len() {
+        match stream.read(&mut head[read..]).await? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    let reason = format!("starting: {}", or(why, "the journal is replayed"));
+    let (status, body) = if head.starts_with(b"GET /healthz ") {
+        ("200 OK", json!({ "ok": true }))
+    } else {
+        let body = json!({ "ready": false, "reasons": [reason], "notes": [] });
+        ("503 Service Unavailable", body)
+    };
+    let body = body.to_string();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
 }
 
 fn router(app: App) -> Router {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::MqttConfig;
 use crate::link::mqtt::{Client, Connection, Dial, Event, Lost, Message, Role};
+use crate::link::rival::Rival;
 use crate::link::terms::Terms;
 use crate::link::{Backoff, LinkStatus, SetupError};
 use crate::store::Receipt;
@@ -31,10 +32,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const RETRY_REFUSED: Duration = Duration::from_mins(1);
 /// A connection that held this long was a good one: the next wait starts small again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
-/// The same of one that the broker closed: two clients with one id throw each other out again and again.
-const STEADY_AFTER: Duration = Duration::from_mins(2);
-/// Connections in a row that the broker closed before that, until another client is suspected.
-const CLOSED_MAX: u32 = 3;
 /// Why a connection is given up that cannot be looked after.
 const BEHIND: &str = "the node is behind by more than it may hold in memory, so the connection was given up; the broker \
                       sends again what was not acknowledged";
@@ -85,7 +82,7 @@ impl MqttSource {
             subscribed: false,
             refused: Vec::new(),
             too_large: 0,
-            closed: 0,
+            rival: Rival::default(),
             leaving: false,
         };
         session.keep_connected().await;
@@ -114,8 +111,7 @@ struct Session {
     subscribed: bool,
     refused: Vec<(String, String)>,
     too_large: u32,
-    /// Connections in a row that the broker closed soon.
-    closed: u32,
+    rival: Rival,
     /// Whether the goodbye is on its way.
     leaving: bool,
 }
@@ -149,7 +145,7 @@ impl Session {
             let (since, retries) = match down {
                 Some((since, retries)) if !was_up => (since, retries + 1),
                 _ => {
-                    if self.closed <= CLOSED_MAX {
+                    if !self.rival.is_known() {
                         tracing::warn!(broker = self.source.dial.url(), %error, "no connection to the broker");
                     }
                     (now(), 0)
@@ -167,39 +163,27 @@ impl Session {
     // What the end of a connection that `held` so long (where it was made at all) means for the next ones; says it for
     // people.
     fn judge(&mut self, end: &End, held: Option<Duration>, backoff: &mut Backoff) -> String {
-        let (taken, closed, large, error) = match end {
-            End::Stopped => (false, false, false, String::new()),
-            End::Failed(error) => (false, false, false, error.clone()),
-            End::Lost(lost) => (
-                matches!(lost, Lost::TakenOver),
-                matches!(lost, Lost::TakenOver | Lost::Closed(_)) && held.is_some(),
-                matches!(lost, Lost::TooLarge { .. }),
-                lost.to_string(),
-            ),
+        let (lost, error) = match end {
+            End::Stopped => (None, String::new()),
+            End::Failed(error) => (None, error.clone()),
+            End::Lost(lost) => (Some(lost), lost.to_string()),
         };
-        self.too_large = if large { self.too_large + 1 } else { 0 };
-        let good = if closed { STEADY_AFTER } else { GOOD_AFTER };
-        if held.is_some_and(|held| held >= good) {
-            backoff.reset();
-            self.closed = 0;
-        }
-        self.closed = match (closed, taken) {
-            (false, _) => 0,
-            (true, false) => self.closed + 1,
-            (true, true) => (self.closed + 1).max(CLOSED_MAX),
-        };
-        if self.closed < CLOSED_MAX {
-            return error;
-        }
-        let id = self.source.dial.client_id();
-        let what = if taken {
-            format!("another client with the client id `{id}` has taken this node's session over")
+        let is_large = matches!(lost, Some(Lost::TooLarge { .. }));
+        self.too_large = if is_large { self.too_large + 1 } else { 0 };
+        let is_good = if Rival::is_closed(lost) {
+            Rival::is_good(lost, held)
         } else {
-            format!(
-                "the broker closes every connection soon after it was made; does another client have the client id `{id}`"
-            )
+            held.is_some_and(|held| held >= GOOD_AFTER)
         };
-        format!("{what}; give every node a `node` name or an `mqtt.client_id` of its own")
+        if is_good {
+            backoff.reset();
+        }
+        match self.rival.ended(lost, held, self.source.dial.client_id()) {
+            Some(what) => {
+                format!("{what}; give every node a `node` name or an `mqtt.client_id` of its own")
+            }
+            None => error,
+        }
     }
 
     // One connection, from dialling to its end.
@@ -261,7 +245,7 @@ impl Session {
             subscribing.todo.clone_from(&self.source.filters);
         }
         if let Some((since, retries)) = down
-            && self.closed <= CLOSED_MAX
+            && !self.rival.is_known()
         {
             let away = now().since(*since);
             tracing::info!(broker = self.source.dial.url(), %away, retries, session_present, "connected again");

@@ -6,6 +6,7 @@
 
 pub mod mqtt;
 pub mod pump;
+pub mod rival;
 pub mod secret;
 pub mod terms;
 pub mod tls;

@@ -152,8 +152,17 @@ impl Node {
             options.targets = targets;
         }
         let engine = std::mem::replace(&mut parts.engine, Engine::new(String::new(), Vec::new()));
-        let recovering = move || recovery::recover(engine, &options);
-        let (engine, store) = blocking("recovery", recovering).await??;
+        let (waits_for, told) = watch::channel(String::new());
+        let patience = recovery::Patience { waits_for, stop: stop.clone() };
+        let recovering = move || recovery::recover(engine, &options, &patience);
+        let recovered = blocking("recovery", recovering);
+        let (engine, store) = match &parts.listener {
+            Some(listener) => tokio::select! {
+                recovered = recovered => recovered??,
+                never = http::starting(listener, told) => match never {},
+            },
+            None => recovered.await??,
+        };
         parts.engine = engine;
         Node::wire(&config, &pipelines, parts, store, stop)
     }

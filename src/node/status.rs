@@ -44,12 +44,15 @@ pub(super) fn view(engine: &Engine, messages: Messages, beats: u64) -> CoreView 
     CoreView { beats, messages, pipelines: pipelines.collect(), is_disk_full: false }
 }
 
-fn store(is_full: bool) -> StoreView {
-    if is_full {
-        let detail = "the disk is full: nothing is acknowledged until there is space".to_owned();
-        return StoreView { ok: false, detail };
-    }
-    StoreView::default()
+fn store(is_full: bool, is_behind: bool) -> StoreView {
+    let detail = if is_full {
+        "the disk is full: nothing is acknowledged until there is space"
+    } else if is_behind {
+        "the disk is full: what the far side has is not written down until there is space"
+    } else {
+        return StoreView::default();
+    };
+    StoreView { ok: false, detail: detail.to_owned() }
 }
 
 /// A pipeline's books as plain numbers.
@@ -131,7 +134,10 @@ impl Sources {
             ingest,
             uplink,
             targets,
-            store: store(core.is_disk_full),
+            store: store(
+                core.is_disk_full,
+                self.uplinks.iter().any(|seen| seen.counts.is_behind()),
+            ),
             lanes,
             outages,
             pipelines,

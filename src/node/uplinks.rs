@@ -18,6 +18,7 @@ pub(super) struct Way {
     name: String,
     url: String,
     link: AnyUplink,
+    in_flight: usize,
 }
 
 enum AnyUplink {
@@ -48,7 +49,8 @@ pub(super) fn prepare(config: &Config) -> Result<Vec<Way>, NodeError> {
     let way = |(name, target): (&String, &TargetConfig)| {
         let link = link(name, target, &config.node, several)
             .map_err(|source| NodeError::Setup { what: "`uplink`", source })?;
-        Ok(Way { name: name.clone(), url: target.url().to_owned(), link })
+        let (url, in_flight) = (target.url().to_owned(), target.in_flight());
+        Ok(Way { name: name.clone(), url, link, in_flight })
     };
     targets.iter().map(way).collect()
 }
@@ -88,8 +90,8 @@ impl Way {
     ) -> (impl Future<Output = Result<(), StoreError>> + Send + use<>, Seen) {
         let (status, reader) = watch::channel(LinkStatus::Connecting);
         let counts = Arc::new(UplinkCounts::default());
-        let (terms, shared) = (Terms::new(config), Arc::clone(&counts));
-        let Way { name, url, link } = self;
+        let Way { name, url, link, in_flight } = self;
+        let (terms, shared) = (Terms::new(config, in_flight), Arc::clone(&counts));
         let work = async move {
             match link {
                 AnyUplink::Http(http) => {

@@ -40,6 +40,9 @@ pub trait Kv: Send + Sync {
 /// Space kept for the index alone.
 const RESERVE_BYTES: u64 = 4 << 20;
 
+/// With less of the disk left, sled is not asked to write: it writes up to half of this at once.
+const LEFT_MIN: u64 = 1 << 20;
+
 /// Cache that sled is asked to keep; values below 7 KB hold it near that.
 const CACHE_BYTES: u64 = 16 << 20;
 
@@ -94,7 +97,7 @@ impl SledKv {
 
 /// sled that meets a full disk takes no more until it is opened again, which it cannot be, and a kill then may cost the
 /// index. So it has some space of its own: a file that goes when the disk is full, and is made again when there is
-/// space.
+/// space. Where others have taken that, too, it is left alone: [`StoreError::Full`].
 fn make_way(index: &Path) -> Result<(), StoreError> {
     let reserve = index.with_file_name("reserve");
     let folder = index.parent().unwrap_or(index);
@@ -107,6 +110,9 @@ fn make_way(index: &Path) -> Result<(), StoreError> {
         File::create(&reserve)
             .and_then(|file| file.write_all_at(&vec![0xA5; RESERVE_BYTES as usize], 0))
             .map_err(StoreError::on("write", &reserve))?;
+    }
+    if free < LEFT_MIN && free_space(folder)? < LEFT_MIN {
+        return Err(StoreError::Full { path: index.to_path_buf() });
     }
     Ok(())
 }
@@ -153,10 +159,12 @@ impl Kv for SledKv {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        make_way(&self.path)?;
         self.db.insert(key, value).map(|_| ()).map_err(|e| self.failed(e))
     }
 
     fn remove(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        make_way(&self.path)?;
         let found = self.db.remove(key).map_err(|e| self.failed(e))?;
         Ok(found.map(|value| value.to_vec()))
     }

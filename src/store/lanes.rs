@@ -191,8 +191,8 @@ impl Lanes {
         self.lock()[lane as usize].segments.back().map_or(0, |last| last.end - 1)
     }
 
-    /// A target has these numbers, or will never take them. Not durable before the next flush. Numbers that have another
-    /// record since they were handed out stay open.
+    /// A target has these numbers, or will never take them. Not durable before the next flush; on a full disk not written
+    /// either, but known all the same. Numbers that have another record since they were handed out stay open.
     pub(super) fn settle(&self, target: usize, acked: &Acked, how: Gone) -> Result<(), StoreError> {
         let lane = acked.lane;
         let mut lanes = self.lock();
@@ -218,6 +218,17 @@ impl Lanes {
         let new = numbers.iter().map(|number| settled.insert(*number, *number)).sum();
         self.meter.gone(target, lane, Gone::Evicted, new);
         self.put(target, lane, settled)
+    }
+
+    /// Writes down once more what a target has: a full disk may have kept it off.
+    pub(super) fn write_down(&self, target: usize) -> Result<(), StoreError> {
+        let lanes = self.lock();
+        for (lane, state) in Lane::ALL.into_iter().zip(lanes.iter()) {
+            if let Some(settled) = state.settled.get(target) {
+                self.put(target, lane, settled)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn put(

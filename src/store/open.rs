@@ -394,7 +394,10 @@ pub(super) fn lock_existing(path: &Path) -> Result<Arc<File>, StoreError> {
 
 /// Makes the folder and takes the lock.
 fn lock(path: &Path) -> Result<Arc<File>, StoreError> {
-    let unusable = |source| StoreError::Unusable { path: path.to_path_buf(), source };
+    let unusable = |source| match StoreError::io("write", path, source) {
+        StoreError::Io { path, source, .. } => StoreError::Unusable { path, source },
+        full => full,
+    };
     fs::create_dir_all(path).map_err(unusable)?;
     let file = File::options()
         .write(true)

@@ -2,7 +2,8 @@
 //!
 //! The target's uplink task owns it. [`Outbox::next`] gives the oldest records of the most urgent lane that has any,
 //! never past what is committed; [`Outbox::settle`] takes note that the far side has them. That is durable a moment
-//! later, so a crash may cost a repeat, which the far side knows by its id. Damage met on the way is skipped and
+//! later, so a crash may cost a repeat, which the far side knows by its id. Several parcels may be on the way at once and
+//! come back in any order. Damage met on the way is skipped and
 //! handed to the ledger, which says it. Calls wait for the disk: from async code, make them where that is allowed.
 
 use std::cell::RefCell;
@@ -44,9 +45,13 @@ pub struct Outbox {
     lanes: Arc<Lanes>,
     meter: Meter,
     refused: Shelf,
+    /// What was handed out and has not come back.
+    on_the_way: Vec<Acked>,
     /// By lane: where the oldest records were read last, and fresher ones.
     positions: RefCell<[[Option<Position>; 2]; 4]>,
     flushed: Instant,
+    /// What was settled could not be written down.
+    is_behind: bool,
     /// Held as long as anything of the store is.
     _lock: Arc<File>,
 }
@@ -91,8 +96,10 @@ impl Outbox {
             lanes,
             meter,
             refused,
+            on_the_way: Vec::new(),
             positions: RefCell::default(),
             flushed: monotonic(),
+            is_behind: false,
             _lock: lock,
         })
     }
@@ -113,7 +120,7 @@ impl Outbox {
         Ok(None)
     }
 
-    /// The next records of one lane, numbered `from` or higher; 0: the oldest.
+    /// The next records of one lane that are not on their way, numbered `from` or higher; 0: the oldest.
     pub fn peek(
         &self,
         lane: Lane,
@@ -122,12 +129,17 @@ impl Outbox {
         from: u64,
     ) -> Result<Option<Parcel>, StoreError> {
         let slot = usize::from(from > 0);
-        let (settled, renewals) = self.lanes.settled(self.target, lane);
+        let (mut settled, renewals) = self.lanes.settled(self.target, lane);
+        for away in self.on_the_way.iter().filter(|away| away.lane == lane) {
+            for (from, to) in &away.ranges {
+                settled.insert(*from, *to);
+            }
+        }
         let mut pick = Pick {
             lane,
             upto: upto.0,
             budget: budget_bytes,
-            number: from,
+            number: settled.next_open(from),
             settled,
             bytes: 0,
             waiting: Vec::new(),
@@ -216,6 +228,19 @@ impl Outbox {
         }
     }
 
+    /// A parcel is on its way: what is in it is passed over until [`Outbox::is_back`].
+    pub fn sets_out(&mut self, parcel: &Parcel) {
+        self.on_the_way.push(parcel.acked());
+    }
+
+    /// A parcel is no longer on its way, whatever came of it.
+    pub fn is_back(&mut self, parcel: &Parcel) {
+        let away = parcel.acked();
+        if let Some(place) = self.on_the_way.iter().position(|each| *each == away) {
+            self.on_the_way.swap_remove(place);
+        }
+    }
+
     /// Takes note of what the far side has.
     #[expect(clippy::needless_pass_by_value, reason = "an acknowledgement is used up")]
     pub fn settle(&mut self, acked: Acked) -> Result<(), StoreError> {
@@ -223,6 +248,9 @@ impl Outbox {
     }
 
     /// Moves what the far side will never take to the quarantine.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: it stays where it was; try again later.
     pub fn refuse(&mut self, refused: Refused) -> Result<(), StoreError> {
         let Refused { parcel, why } = refused;
         // Beyond the shelf's size only the last ones would stay on it.
@@ -240,8 +268,13 @@ impl Outbox {
         if acked.is_empty() {
             return Ok(());
         }
-        self.lanes.settle(self.target, acked, how)?;
-        let is_flushed = self.lanes.drop_settled(acked.lane)?;
+        let settled = self.lanes.settle(self.target, acked, how);
+        self.unless_full(settled)?;
+        if self.is_behind {
+            return Ok(());
+        }
+        let dropped = self.lanes.drop_settled(acked.lane);
+        let is_flushed = self.unless_full(dropped)?.unwrap_or(true);
         if is_flushed {
             self.flushed = monotonic();
         } else if self.flushed.elapsed() >= FLUSH_EVERY {
@@ -250,11 +283,38 @@ impl Outbox {
         Ok(())
     }
 
-    /// Makes what was settled durable: at the end of a drain, so that it is not sent again.
+    /// Makes what was settled durable: at the end of a drain, so that it is not sent again. On a full disk it stays
+    /// undone: see [`Outbox::is_behind`].
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        self.kv.flush()?;
-        self.flushed = monotonic();
+        let written = if self.is_behind { self.lanes.write_down(self.target) } else { Ok(()) };
+        let flushed = written.and_then(|()| self.kv.flush());
+        if self.unless_full(flushed)?.is_some() {
+            self.flushed = monotonic();
+            if std::mem::take(&mut self.is_behind) {
+                for lane in Lane::ALL {
+                    let dropped = self.lanes.drop_settled(lane);
+                    self.unless_full(dropped)?;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a full disk keeps what was settled from being written down. Nothing is lost by that: after a crash it is
+    /// sent again, under the same ids. [`Outbox::flush`] tries again.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    fn unless_full<T>(&mut self, done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(StoreError::Full { .. }) => {
+                self.is_behind = true;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The number of the last record of a lane that is there: what comes later is fresher than all of now.
@@ -268,9 +328,11 @@ impl Outbox {
         Ok(bytes.and_then(|bytes| marks::unseal(&bytes)))
     }
 
-    /// Writes something small down for the uplink's next run; durable with the next flush.
-    pub fn keep_note(&self, note: &[u8]) -> Result<(), StoreError> {
-        marks::put(&*self.kv, format!("n{}", self.name).as_bytes(), &note)?;
+    /// Writes something small down for the uplink's next run; durable with the next flush. Left out while the disk is
+    /// full.
+    pub fn keep_note(&mut self, note: &[u8]) -> Result<(), StoreError> {
+        let put = marks::put(&*self.kv, format!("n{}", self.name).as_bytes(), &note);
+        self.unless_full(put)?;
         Ok(())
     }
 

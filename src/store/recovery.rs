@@ -37,14 +37,14 @@ pub(super) struct Recovery {
 impl Ledger {
     /// At a start, for each entry of the journal: appends the records that its lanes lack, from the step that the
     /// engine made of the entry again.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: the same step may be handed over again, and no other.
     pub fn reconcile(&mut self, step: &Step) -> Result<(), StoreError> {
         self.guarded(|ledger| {
-            let Some(promised) = ledger.recovery.promised.remove(&step.tick.seq) else {
+            let Some(promised) = ledger.recovery.promised.get(&step.tick.seq).copied() else {
                 return Ok(());
             };
-            if promised != made(step, promised.map(|made| made.first)) {
-                ledger.recovery.changed += 1;
-            }
             let lines = encode(step)?;
             for ((lane, promised), lines) in Lane::ALL.into_iter().zip(promised).zip(lines) {
                 ledger.fill(step.tick, lane, promised.first - 1)?;
@@ -53,9 +53,13 @@ impl Ledger {
                 // More than was promised would take the numbers of the next tick.
                 let lines = lines.get(..promised.count as usize).unwrap_or(&lines);
                 let lines = lines.get(there..).unwrap_or_default();
-                ledger.recovery.put_back += lines.len() as u64;
                 log.append(step.tick, &numbered(log.last() + 1, lines))?;
+                ledger.recovery.put_back += lines.len() as u64;
             }
+            if promised != made(step, promised.map(|made| made.first)) {
+                ledger.recovery.changed += 1;
+            }
+            ledger.recovery.promised.remove(&step.tick.seq);
             Ok(())
         })
     }
@@ -66,10 +70,11 @@ impl Ledger {
             while let Some((&number, _)) = self.recovery.notices.first_key_value()
                 && number <= upto
             {
-                let Some(loss) = self.recovery.notices.remove(&number) else { break };
+                let Some(loss) = self.recovery.notices.get(&number).cloned() else { break };
                 if number > self.logs[lane as usize].last() {
                     self.say(&loss)?;
                 }
+                self.recovery.notices.remove(&number);
             }
         }
         self.logs[lane as usize].skip(tick, upto)
@@ -77,8 +82,13 @@ impl Ledger {
 
     /// At a start, after the last entry of the journal: makes what was put back durable, says what is missing, and
     /// up to where the uplink may read. The next tick is one more than that.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: try again later.
     pub fn finish_recovery(&mut self) -> Result<Resumed, StoreError> {
         self.guarded(|ledger| {
+            // Looks for space before anything is said that would be said again.
+            ledger.kv.flush()?;
             let tick = Tick { seq: ledger.journal.last(), now: ledger.settings.now };
             let last_notice = ledger.recovery.notices.last_key_value().map_or(0, |(n, _)| *n);
             let mut known = ledger.recovery.known;

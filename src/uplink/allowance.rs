@@ -13,7 +13,7 @@ use crate::record::Lane;
 use crate::time::Timestamp;
 
 /// Bytes by lane.
-type Lanes = [u64; 4];
+pub type Lanes = [u64; 4];
 
 /// What was spent, and on which day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,11 +74,16 @@ impl Allowance {
         }
     }
 
-    /// How many bytes of a lane may still go now.
+    /// How many bytes of a lane may still go now, beside those that are on the way.
     ///
     /// # Errors
     /// None: since a budget is used up.
-    pub fn left(&mut self, lane: Lane, now: Timestamp) -> Result<u64, Exhausted> {
+    pub fn left(
+        &mut self,
+        lane: Lane,
+        on_the_way: &Lanes,
+        now: Timestamp,
+    ) -> Result<u64, Exhausted> {
         self.turn(now);
         if lane == Lane::Alarm {
             return Ok(u64::MAX);
@@ -92,18 +97,18 @@ impl Allowance {
         let (day, month) = (&self.spent.of_day, &self.spent.of_month);
         let of = |spent: &Lanes| spent.get(lane as usize).copied().unwrap_or_default();
         let limits = [
-            ("month", self.budget.month, month.iter().sum()),
-            ("month", of_lane.month, of(month)),
-            ("day", self.budget.day, day.iter().sum()),
-            ("day", of_lane.day, of(day)),
+            ("month", self.budget.month, month.iter().sum(), on_the_way.iter().sum()),
+            ("month", of_lane.month, of(month), of(on_the_way)),
+            ("day", self.budget.day, day.iter().sum(), on_the_way.iter().sum()),
+            ("day", of_lane.day, of(day), of(on_the_way)),
         ];
         let mut left = u64::MAX;
-        for (period, limit, spent) in limits {
+        for (period, limit, spent, on_the_way) in limits {
             let Some(limit) = limit else { continue };
             if spent >= limit.as_u64() {
                 return Err(Exhausted { period, until: next(period, now) });
             }
-            left = left.min(limit.as_u64() - spent);
+            left = left.min((limit.as_u64() - spent).saturating_sub(on_the_way));
         }
         Ok(left)
     }
@@ -148,6 +153,27 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn left(allowance: &mut Allowance, lane: Lane, now: Timestamp) -> Result<u64, Exhausted> {
+        allowance.left(lane, &[0; 4], now)
+    }
+
+    #[test]
+    fn what_is_on_the_way_is_not_there_to_be_spent() {
+        let raw = LaneBudgetConfig { day: Some(ByteSize::b(50)), month: None };
+        let budget = BudgetConfig { day: Some(ByteSize::b(100)), raw, ..BudgetConfig::default() };
+        let mut allowance = Allowance::new(&budget, None);
+        let now = at("2026-02-27T12:00:00Z");
+        allowance.charge(Lane::Score, 10, now);
+        let [score, raw] = [[0, 30, 0, 0], [0, 0, 0, 30]];
+        assert_eq!(allowance.left(Lane::Score, &score, now), Ok(60));
+        assert_eq!(allowance.left(Lane::Raw, &score, now), Ok(50), "its own is smaller");
+        assert_eq!(allowance.left(Lane::Raw, &raw, now), Ok(20));
+        // Used up only when it was spent.
+        assert_eq!(allowance.left(Lane::Raw, &[0, 100, 0, 0], now), Ok(0));
+        allowance.charge(Lane::Raw, 50, now);
+        assert!(allowance.left(Lane::Raw, &[0; 4], now).is_err());
+    }
+
     #[test]
     fn a_used_up_budget_stops_all_but_alarms_until_the_next_day_or_month() {
         let budget = BudgetConfig {
@@ -158,28 +184,43 @@ mod tests {
         };
         let mut allowance = Allowance::new(&budget, None);
         let noon = at("2026-02-27T12:00:00Z");
-        assert_eq!(allowance.left(Lane::Score, noon), Ok(100));
-        assert_eq!(allowance.left(Lane::Raw, noon), Ok(10));
+        assert_eq!(left(&mut allowance, Lane::Score, noon), Ok(100));
+        assert_eq!(left(&mut allowance, Lane::Raw, noon), Ok(10));
         allowance.charge(Lane::Raw, 10, noon);
         allowance.charge(Lane::Alarm, 30, noon);
         let day = Exhausted { period: "day", until: at("2026-02-28T00:00:00Z") };
-        assert_eq!(allowance.left(Lane::Raw, noon), Err(day));
-        assert_eq!(allowance.left(Lane::Score, noon), Ok(60));
+        assert_eq!(left(&mut allowance, Lane::Raw, noon), Err(day));
+        assert_eq!(left(&mut allowance, Lane::Score, noon), Ok(60));
         allowance.charge(Lane::Score, 61, noon);
-        assert_eq!(allowance.left(Lane::Score, noon), Err(day));
-        assert_eq!(allowance.left(Lane::Alarm, noon), Ok(u64::MAX));
+        assert_eq!(left(&mut allowance, Lane::Score, noon), Err(day));
+        assert_eq!(left(&mut allowance, Lane::Alarm, noon), Ok(u64::MAX));
         // Written down, read again, and the next day.
         let mut allowance = Allowance::new(&budget, Some(&allowance.to_bytes()));
-        assert_eq!(allowance.left(Lane::Feature, noon), Err(day));
+        assert_eq!(left(&mut allowance, Lane::Feature, noon), Err(day));
         let next = at("2026-02-28T00:00:01Z");
-        assert_eq!(allowance.left(Lane::Score, next), Ok(49));
+        assert_eq!(left(&mut allowance, Lane::Score, next), Ok(49));
         allowance.charge(Lane::Score, 49, next);
         let month = Exhausted { period: "month", until: at("2026-03-01T00:00:00Z") };
-        assert_eq!(allowance.left(Lane::Score, next), Err(month));
+        assert_eq!(left(&mut allowance, Lane::Score, next), Err(month));
         assert_eq!(allowance.spent(next), (49, 150));
         // A clock that was set back does not open it again; the new month does.
-        assert_eq!(allowance.left(Lane::Score, noon).unwrap_err().period, "month");
-        assert_eq!(allowance.left(Lane::Score, at("2026-03-01T00:00:00Z")), Ok(100));
+        assert_eq!(left(&mut allowance, Lane::Score, noon).unwrap_err().period, "month");
+        assert_eq!(left(&mut allowance, Lane::Score, at("2026-03-01T00:00:00Z")), Ok(100));
+    }
+
+    #[test]
+    fn a_lane_has_a_month_of_its_own() {
+        let raw = LaneBudgetConfig { day: None, month: Some(ByteSize::b(50)) };
+        let mut allowance = Allowance::new(&BudgetConfig { raw, ..BudgetConfig::default() }, None);
+        let noon = at("2026-02-27T12:00:00Z");
+        allowance.charge(Lane::Raw, 40, noon);
+        let next = at("2026-02-28T12:00:00Z");
+        assert_eq!(left(&mut allowance, Lane::Raw, next), Ok(10), "the next day changes nothing");
+        allowance.charge(Lane::Raw, 10, next);
+        let month = Exhausted { period: "month", until: at("2026-03-01T00:00:00Z") };
+        assert_eq!(left(&mut allowance, Lane::Raw, next), Err(month));
+        assert_eq!(left(&mut allowance, Lane::Score, next), Ok(u64::MAX));
+        assert_eq!(left(&mut allowance, Lane::Raw, month.until), Ok(50));
     }
 
     #[test]
@@ -188,6 +229,6 @@ mod tests {
         allowance.charge(Lane::Raw, u64::MAX, Timestamp(0));
         allowance.charge(Lane::Raw, 1, Timestamp(0));
         assert!(!allowance.is_limited());
-        assert_eq!(allowance.left(Lane::Raw, Timestamp(0)), Ok(u64::MAX));
+        assert_eq!(left(&mut allowance, Lane::Raw, Timestamp(0)), Ok(u64::MAX));
     }
 }

@@ -3,7 +3,7 @@
 //! `node` makes it for `[uplink.targets.NAME.http]`. Only a 2xx acknowledges. 400, 413, 422 and their like are about the
 //! records and refuse them; 401, 403, 404 and redirects are about the settings, and 408, 429 and 5xx about the
 //! moment: the records wait. Redirects are not followed: a POST that turns into the GET of a login page would look
-//! delivered.
+//! delivered. Parcels that are on the way at once have a connection each.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::link::{SetupError, secret, tls};
 use crate::store::Parcel;
 use crate::time::{Span, Timestamp, now};
 
-use super::link::{LinkError, Outcome, Uplink};
+use super::link::{LinkError, Outcome, Sending, Uplink};
 use super::wire;
 
 /// Bytes of an answer, about: its head.
@@ -64,6 +64,9 @@ impl HttpUplink {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // Alarms have places of their own, so there may be twice as many. A connection that is kept costs no handshake.
+            .max_idle_connections(2 * config.in_flight)
+            .max_idle_connections_per_host(2 * config.in_flight)
             .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")));
         if uri.scheme_str() == Some("https") {
             let roots = tls::authorities(config.ca.as_deref())?;
@@ -91,21 +94,22 @@ impl HttpUplink {
 }
 
 impl Uplink for HttpUplink {
-    async fn send(&mut self, parcel: &Parcel, level: i32) -> Outcome {
+    fn send(&mut self, parcel: Arc<Parcel>, level: i32) -> Sending {
         let poster = Arc::clone(&self.poster);
-        let lines = parcel.ndjson();
-        let id = parcel.id.clone();
-        let post = move || {
-            let mut wire = 0;
-            (poster.post(&id, &lines, level, &mut wire), wire)
-        };
-        let posted = tokio::task::spawn_blocking(post).await;
-        let (result, wire) =
-            posted.unwrap_or_else(|error| (Err(LinkError::Lost(error.to_string())), 0));
-        match result {
-            Ok(()) => Outcome { acked: parcel.acked(), error: None, wire },
-            Err(error) => Outcome { acked: parcel.acked_keys([]), error: Some(error), wire },
-        }
+        Box::pin(async move {
+            let sent = Arc::clone(&parcel);
+            let post = move || {
+                let mut wire = 0;
+                (poster.post(&sent.id, &sent.ndjson(), level, &mut wire), wire)
+            };
+            let posted = tokio::task::spawn_blocking(post).await;
+            let (result, wire) =
+                posted.unwrap_or_else(|error| (Err(LinkError::Lost(error.to_string())), 0));
+            match result {
+                Ok(()) => Outcome { acked: parcel.acked(), error: None, wire },
+                Err(error) => Outcome { acked: parcel.acked_keys([]), error: Some(error), wire },
+            }
+        })
     }
 
     fn target(&self) -> &str {

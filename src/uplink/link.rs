@@ -4,16 +4,21 @@
 //! [`Acked`], which a sender makes from the far side's own acknowledgement.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::link::SetupError;
 use crate::store::{Acked, Parcel};
 use crate::time::Span;
 
+/// A parcel on its way; ends with the far side's acknowledgement, or without.
+pub type Sending = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
 /// A way to the far side.
 pub trait Uplink: Send {
-    /// Sends a parcel and waits for the far side's acknowledgement. May be dropped half way; the parcel is then
-    /// sent again, so the far side can get a record twice, never not at all. `level` says how hard to compress it.
-    fn send(&mut self, parcel: &Parcel, level: i32) -> impl Future<Output = Outcome> + Send;
+    /// Sends a parcel. Several may be on the way at once, and come back in any order. One may be dropped half way; it is
+    /// then sent again, so the far side can get a record twice, never not at all. `level` says how hard to compress it.
+    fn send(&mut self, parcel: Arc<Parcel>, level: i32) -> Sending;
 
     /// Where to, without secrets.
     fn target(&self) -> &str;
@@ -53,6 +58,14 @@ pub enum LinkError {
     /// No connection, a lost one, or no answer in time. The far side may or may not have the parcel.
     #[error("{0}")]
     Lost(String),
+    /// Another client seems to have the same client id at the broker.
+    #[error("{what}")]
+    Rival {
+        /// For people.
+        what: String,
+        /// How long to leave the broker to the other.
+        after: Span,
+    },
     /// The far side cannot take anything just now.
     #[error("the far side is busy ({answer})")]
     Busy {
@@ -97,6 +110,7 @@ impl LinkError {
                 Disposition::Refused { reason: answer.clone(), is_size: true }
             }
             LinkError::Busy { after, .. } => Disposition::Retry { after: *after },
+            LinkError::Rival { after, .. } => Disposition::Retry { after: Some(*after) },
             LinkError::Lost(_) | LinkError::Unwelcome { .. } | LinkError::Setup(_) => {
                 Disposition::Retry { after: None }
             }

@@ -1,31 +1,28 @@
 //! Records or whole parcels as MQTT publishes, QoS 1, to a broker on the far side.
 //!
-//! `node` makes it for `[uplink.targets.NAME.mqtt]`. A parcel is delivered when the broker has acknowledged all that it
-//! went out as, with a reason code that says so. The outbox is the session: after any error the connection is
-//! dropped with all it knows, and the whole parcel goes out again over a fresh one. What is too large for the broker
-//! is refused whether the broker says so (MQTT 5) or just hangs up: see [`Suspicion`].
+//! `node` makes it for `[uplink.targets.NAME.mqtt]`. What a parcel goes out as is decided here ([`Form`]); one connection
+//! carries all that are on their way, and a task of its own looks after it: see `courier`.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{MqttEncoding, MqttVersion, UplinkMqttConfig};
 use crate::link::SetupError;
-use crate::link::mqtt::{Content, Dial, Event, Lost, Qos, Refusal, Role};
-use crate::link::pump::{Pump, PumpError};
+use crate::link::mqtt::{Content, Dial, Role};
 use crate::link::topic::{Names, Template};
 use crate::store::{Key, Parcel};
 
-use super::link::{LinkError, Outcome, Uplink};
-use super::suspicion::{Publish, Suspicion};
+use super::courier::{Courier, Letter, WINDOW};
+use super::link::{LinkError, Outcome, Sending, Uplink};
+use super::suspicion::Publish;
 use super::wire;
 
-/// Publishes on the way at a time; a parcel is small enough that a lost connection sends few records twice.
-const WINDOW: u16 = 512;
-/// How long the far side may be silent while something is on the way.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Parcels that may be handed over and not looked at: more are never on the way.
+const LETTERS_MAX: usize = 64;
 /// Bytes of a PUBACK.
 const PUBACK_BYTES: u64 = 4;
 
@@ -34,8 +31,8 @@ const PUBACK_BYTES: u64 = 4;
 pub struct MqttUplink {
     dial: Dial,
     form: Form,
-    pump: Option<Pump>,
-    suspicion: Suspicion,
+    /// To the task that has the connection; it starts with the first parcel.
+    courier: Option<mpsc::Sender<Letter>>,
 }
 
 /// What a parcel goes out as.
@@ -84,7 +81,11 @@ impl Form {
     ///
     /// # Errors
     /// A line is not a record.
-    fn publishes(&self, parcel: &Parcel, level: i32) -> Result<VecDeque<Ready>, LinkError> {
+    pub(super) fn publishes(
+        &self,
+        parcel: &Parcel,
+        level: i32,
+    ) -> Result<VecDeque<Ready>, LinkError> {
         match self.encoding {
             MqttEncoding::Records => {
                 parcel.records().map(|(key, line)| self.record(parcel, key, line)).collect()
@@ -124,7 +125,7 @@ impl Form {
     }
 
     /// A parcel can be made smaller; a record is what it is.
-    fn too_large(&self, answer: String) -> LinkError {
+    pub(super) fn too_large(&self, answer: String) -> LinkError {
         match self.encoding {
             MqttEncoding::Records => LinkError::Refused { answer },
             MqttEncoding::Parcels => LinkError::TooLarge { answer },
@@ -132,7 +133,7 @@ impl Form {
     }
 
     /// Bytes of a PUBLISH packet and of its answer.
-    fn bytes_of(&self, ready: &Ready) -> u64 {
+    pub(super) fn bytes_of(&self, ready: &Ready) -> u64 {
         let mut rest = 2 + ready.topic.len() + 2 + ready.payload.len();
         if self.version == MqttVersion::V5 {
             let content = ready.content.as_ref().map_or(0, |content| {
@@ -142,6 +143,13 @@ impl Form {
             rest += variable_length(content) + content;
         }
         (1 + variable_length(rest) + rest) as u64 + PUBACK_BYTES
+    }
+
+    /// Why a broker that takes packets up to `packet_max` bytes would not take this publish.
+    pub(super) fn over(&self, ready: &Ready, packet_max: Option<u32>) -> Option<LinkError> {
+        let size = self.bytes_of(ready) - PUBACK_BYTES;
+        let most = u64::from(packet_max?);
+        (size > most).then(|| self.too_large(format!("a publish of {size} bytes; it takes {most}")))
     }
 
     /// Bytes that a parcel puts on the wire.
@@ -172,88 +180,35 @@ impl MqttUplink {
         let role = Role::Publisher { window: WINDOW };
         let dial = Dial::new(&config.broker, &format!("forebay-{node}-uplink"), role)?;
         let form = Form::new(config, node)?;
-        Ok(MqttUplink { dial, form, pump: None, suspicion: Suspicion::default() })
+        Ok(MqttUplink { dial, form, courier: None })
     }
 
-    async fn connected(&mut self) -> Result<Pump, LinkError> {
-        // Between parcels nothing is on the way, so an end that nobody noticed has cost nothing.
-        if let Some(mut pump) = self.pump.take() {
-            let ended = loop {
-                match pump.events.try_recv() {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(_)) => break true,
-                    Err(error) => {
-                        break error == tokio::sync::mpsc::error::TryRecvError::Disconnected;
-                    }
-                }
-            };
-            if !ended {
-                return Ok(pump);
-            }
-        }
-        // Two events a publish, and room to spare: the connection never waits for this side.
-        let opened = Pump::open(&self.dial, 4 * usize::from(WINDOW), |event| {
-            matches!(event, Event::Sent(_) | Event::Acknowledged(..) | Event::Stuck)
-        });
-        opened.await.map_err(|error| match error {
-            PumpError::Setup(error) => LinkError::Setup(error),
-            PumpError::Lost(lost) => fault(&lost),
-        })
+    fn courier(&mut self) -> mpsc::Sender<Letter> {
+        let start = || {
+            let (sender, letters) = mpsc::channel(LETTERS_MAX);
+            tokio::spawn(Courier::new(self.dial.clone(), self.form.clone(), letters).run());
+            sender
+        };
+        self.courier.get_or_insert_with(start).clone()
     }
-
-    // Any error drops the connection with all it knows.
-    async fn deliver(
-        &mut self,
-        parcel: &Parcel,
-        level: i32,
-        done: &mut Done,
-    ) -> Result<(), LinkError> {
-        let mut records = Publishes::new(self.form.publishes(parcel, level)?);
-        if let Some(answer) = self.suspicion.verdict(&records.all(), parcel.lane) {
-            return Err(self.form.too_large(answer));
-        }
-        let mut pump = self.connected().await?;
-        if self.suspicion.is_cautious() {
-            records.one_by_one();
-        }
-        while !records.is_done() {
-            records.publish(&pump, &self.form, &mut done.wire).await?;
-            let event = match tokio::time::timeout(ANSWER_WITHIN, pump.events.recv()).await {
-                Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(lost))) => {
-                    if let Lost::Closed(_) = lost {
-                        self.suspicion.closed(records.alone(), !done.keys.is_empty());
-                    }
-                    return Err(match lost {
-                        Lost::OursTooLarge(answer) => self.form.too_large(answer),
-                        other => fault(&other),
-                    });
-                }
-                Ok(None) => return Err(LinkError::Lost("the connection has ended".into())),
-                Err(_) => return Err(LinkError::Lost("the broker acknowledges nothing".into())),
-            };
-            if let Some((publish, keys)) = records.note(event)? {
-                self.suspicion.took(publish);
-                done.keys.extend(keys);
-            }
-        }
-        self.pump = Some(pump);
-        Ok(())
-    }
-}
-
-/// What a send came to.
-#[derive(Default)]
-struct Done {
-    keys: Vec<Key>,
-    wire: u64,
 }
 
 impl Uplink for MqttUplink {
-    async fn send(&mut self, parcel: &Parcel, level: i32) -> Outcome {
-        let mut done = Done::default();
-        let error = self.deliver(parcel, level, &mut done).await.err();
-        Outcome { acked: parcel.acked_keys(done.keys), error, wire: done.wire }
+    fn send(&mut self, parcel: Arc<Parcel>, level: i32) -> Sending {
+        let courier = self.courier();
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            let letter = Letter { parcel: Arc::clone(&parcel), level, answer };
+            let lost = || Outcome {
+                acked: parcel.acked_keys([]),
+                error: Some(LinkError::Lost("the connection's task has ended".into())),
+                wire: 0,
+            };
+            match courier.send(letter).await {
+                Ok(()) => answered.await.unwrap_or_else(|_| lost()),
+                Err(_) => lost(),
+            }
+        })
     }
 
     fn target(&self) -> &str {
@@ -262,105 +217,20 @@ impl Uplink for MqttUplink {
 }
 
 /// A publish that is ready to go.
-struct Ready {
+pub(super) struct Ready {
     /// Of the records in it.
-    keys: Vec<Key>,
-    topic: String,
-    payload: Bytes,
-    content: Option<Content>,
+    pub(super) keys: Vec<Key>,
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    pub(super) content: Option<Content>,
 }
 
 impl Ready {
-    fn publish(&self) -> Option<Publish> {
+    pub(super) fn publish(&self) -> Option<Publish> {
         self.keys.first().map(|first| Publish {
             first: *first,
             records: self.keys.len(),
             size: self.payload.len(),
         })
-    }
-}
-
-/// The publishes of a parcel, and how far each is.
-struct Publishes {
-    window: usize,
-    waiting: VecDeque<Ready>,
-    /// Handed to the connection, in order, without a packet id yet.
-    handed: VecDeque<(Publish, Vec<Key>)>,
-    /// Sent under these packet ids.
-    on_the_way: HashMap<u16, (Publish, Vec<Key>)>,
-}
-
-impl Publishes {
-    fn new(waiting: VecDeque<Ready>) -> Publishes {
-        let (handed, on_the_way) = (VecDeque::new(), HashMap::new());
-        Publishes { window: usize::from(WINDOW), waiting, handed, on_the_way }
-    }
-
-    fn all(&self) -> Vec<Publish> {
-        self.waiting.iter().filter_map(Ready::publish).collect()
-    }
-
-    /// Small ones first, so that the one that the broker does not take holds up no other.
-    fn one_by_one(&mut self) {
-        self.window = 1;
-        self.waiting.make_contiguous().sort_by_key(|ready| ready.payload.len());
-    }
-
-    /// What is on the way, where it is the only one.
-    fn alone(&self) -> Option<Publish> {
-        let mut on_the_way = self.handed.iter().chain(self.on_the_way.values());
-        on_the_way.next().filter(|_| self.window == 1).map(|(publish, _)| *publish)
-    }
-
-    fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.handed.is_empty() && self.on_the_way.is_empty()
-    }
-
-    async fn publish(&mut self, pump: &Pump, form: &Form, wire: &mut u64) -> Result<(), LinkError> {
-        while self.handed.len() + self.on_the_way.len() < self.window {
-            let Some(ready) = self.waiting.pop_front() else { break };
-            let (bytes, publish) = (form.bytes_of(&ready), ready.publish());
-            let Ready { keys, topic, payload, content } = ready;
-            // The queue holds a window, so this does not wait.
-            let taken = match content {
-                Some(content) => pump.client.publish_content(&topic, payload, content).await,
-                None => pump.client.publish(&topic, Qos::One, false, payload).await,
-            };
-            taken.map_err(|gone| LinkError::Lost(gone.to_string()))?;
-            *wire += bytes;
-            self.handed.extend(publish.map(|publish| (publish, keys)));
-        }
-        Ok(())
-    }
-
-    // What the broker has now, if anything.
-    fn note(&mut self, event: Event) -> Result<Option<(Publish, Vec<Key>)>, LinkError> {
-        match event {
-            Event::Sent(id) if id != 0 && !self.handed.is_empty() => {
-                self.on_the_way.extend(self.handed.pop_front().map(|record| (id, record)));
-                Ok(None)
-            }
-            Event::Acknowledged(id, Ok(())) if self.on_the_way.contains_key(&id) => {
-                Ok(self.on_the_way.remove(&id))
-            }
-            Event::Acknowledged(_, Err(Refusal { reason, about_message: true })) => {
-                Err(LinkError::Refused { answer: reason })
-            }
-            Event::Acknowledged(_, Err(Refusal { reason, .. })) => {
-                Err(LinkError::Unwelcome { answer: reason })
-            }
-            other => Err(LinkError::Lost(format!("the broker mixes up its answers: {other:?}"))),
-        }
-    }
-}
-
-fn fault(lost: &Lost) -> LinkError {
-    match lost {
-        Lost::Refused(answer) => LinkError::Unwelcome { answer: answer.clone() },
-        Lost::OursTooLarge(_)
-        | Lost::TooLarge { .. }
-        | Lost::TakenOver
-        | Lost::Closed(_)
-        | Lost::Broken(_) => LinkError::Lost(lost.to_string()),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `sender` asks it for every parcel. A backlog is what waited when the link came up; what came later is fresh. It
 //! promises that alarms go before all, that within a class lanes go in their order and a lane's records in theirs, and
-//! that while both are there, fresh records have their share of the bytes.
+//! that while both are there, fresh records have their share of the bytes. Of what is on the way it takes no second, small
+//! parcel: with the next ones it costs less, and it is not there sooner alone.
 
 use crate::record::Lane;
 use crate::store::{Committed, Outbox, Parcel, StoreError};
@@ -35,6 +36,9 @@ pub(super) struct Wish {
     pub(super) lanes: Vec<(Lane, usize)>,
     /// 0: the most urgent parcel; more: one of those after it.
     pub(super) turn: u64,
+    /// What has a parcel on the way: there, less than `least` bytes of lines wait for company.
+    pub(super) busy: Vec<(Class, Lane)>,
+    pub(super) least: usize,
 }
 
 impl Order {
@@ -69,7 +73,12 @@ impl Order {
                     outbox.peek(lane, ask.upto, bytes, 0)?.filter(|parcel| parcel.first() <= mark)
                 }
             };
-            found.extend(parcel.map(|parcel| (parcel, class)));
+            let may_go = |parcel: &Parcel| {
+                class == Class::Alarm
+                    || parcel.bytes() >= ask.least
+                    || !ask.busy.contains(&(class, lane))
+            };
+            found.extend(parcel.filter(may_go).map(|parcel| (parcel, class)));
             if ask.turn == 0 && !found.is_empty() {
                 break;
             }
@@ -96,7 +105,7 @@ impl Order {
         places
     }
 
-    /// Notes what was sent. A class that had nothing when it was its turn is owed nothing.
+    /// Notes what goes. A class that had nothing when it was its turn is owed nothing.
     pub(super) fn sent(&mut self, class: Class, bytes: u64) {
         let fresh_first = self.fresh * (1.0 - self.share) <= self.backlog * self.share;
         let sum = match (class, fresh_first) {

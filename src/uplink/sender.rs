@@ -1,4 +1,5 @@
-//! One target's sending: picks a parcel, sends it, settles it, and keeps rate, budget and the state of the link.
+//! One target's sending: picks parcels, sends them, settles what comes back, and keeps rate, budget and the state of the
+//! link.
 //!
 //! `uplink::run` drives it. What it promises stands there.
 
@@ -9,9 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::allowance::{Allowance, Exhausted};
+use super::flight::{Flight, Flights};
 use super::order::{Class, Order, Wish};
 use super::pace::Pace;
-use super::{Deadline, Disposition, LinkError, Outcome, Terms, Uplink, UplinkCounts, add};
+use super::{Disposition, LinkError, Outcome, Terms, Uplink, UplinkCounts, add};
 use crate::command::quarantine::{self, Ask, Held, Inquiry};
 use crate::link::{Backoff, LinkStatus};
 use crate::record::Lane;
@@ -22,26 +24,18 @@ use crate::time::{Span, Timestamp, monotonic, now};
 const RETRY_AFTER_MAX: Span = Span::seconds(3600);
 /// Tries of one lane's parcel before another lane has its turn: the fault may be in the parcel and not in the link.
 const SAME_LANE_TRIES: u64 = 8;
-/// How often an idle uplink looks whether there is a new budget.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Parcels whose fate is not known that are kept as they were; there is one a lane and class at most.
-const HELD_MAX: usize = 8;
 
-/// What there is to do.
-pub(super) enum Picked {
-    /// Send this.
-    Parcel(Parcel),
-    /// Nothing may go before this moment but alarms, and there are none.
-    Later(Instant),
-    /// Wait for records.
-    Nothing,
-}
+/// A link that held this long works.
+const STEADY: Duration = Duration::from_mins(2);
 
-/// What came of it.
-pub(super) enum Sent {
-    Settled,
-    Failed(Duration),
-    OutOfTime,
+/// When there is something to do again.
+pub(super) enum Next {
+    /// At this moment, or when something comes back or is committed.
+    At(Instant),
+    /// When something comes back.
+    Back,
+    /// When something is committed.
+    Committed,
 }
 
 /// See the module.
@@ -53,16 +47,31 @@ pub(super) struct Sender<U> {
     counts: Arc<UplinkCounts>,
     pace: Pace,
     order: Order,
-    class: Class,
+    flights: Flights,
+    in_flight: usize,
     allowance: Allowance,
     exhausted: Option<Exhausted>,
-    /// Most bytes of lines; halved while the far side refuses a parcel of several records, to find the one it means.
-    limit: usize,
+    /// By lane, most bytes of lines; halved while the far side refuses a parcel of several records, to find the one it
+    /// means.
+    limits: [usize; 4],
     limit_max: usize,
-    /// Parcels whose fate is not known. They go out again as they were, so that their ids mean the same.
-    held: Vec<Parcel>,
+    /// Parcels whose fate is not known. They go out again as they were, so that their ids mean the same. No more of a
+    /// lane are there than were on their way at once: nothing else of it goes before them.
+    held: Vec<Arc<Parcel>>,
     backoff: Backoff,
-    down: Option<(Timestamp, String, u64)>,
+    /// Since when the link is down, why, tries since, and when the next one is due.
+    down: Option<Down>,
+    failures: u64,
+    /// What the last outage that was told was about, and when the last one ended.
+    told: Option<(String, Instant)>,
+}
+
+struct Down {
+    since: Timestamp,
+    error: String,
+    retries: u64,
+    rests_until: Instant,
+    is_told: bool,
 }
 
 impl<U: Uplink> Sender<U> {
@@ -73,21 +82,25 @@ impl<U: Uplink> Sender<U> {
         counts: Arc<UplinkCounts>,
         terms: Terms,
     ) -> Result<Sender<U>, StoreError> {
+        let Terms { parcel_bytes, in_flight, rate, gather, .. } = terms;
         let mut sender = Sender {
             uplink,
             outbox: Some(outbox),
             status,
             counts,
-            pace: Pace::new(terms.parcel_bytes, terms.rate, terms.gather),
+            pace: Pace::new(parcel_bytes, in_flight, rate, gather),
             order: Order::new(terms.fresh),
-            class: Class::Alarm,
+            flights: Flights::default(),
+            in_flight: in_flight.max(1),
             allowance: Allowance::new(&terms.budget, None),
             exhausted: None,
-            limit: terms.parcel_bytes,
-            limit_max: terms.parcel_bytes,
+            limits: [parcel_bytes; 4],
+            limit_max: parcel_bytes,
             held: Vec::new(),
             backoff: Backoff::new(terms.retry_max),
             down: None,
+            failures: 0,
+            told: None,
         };
         let spent = sender.with_outbox(|outbox| outbox.note()).await?;
         sender.allowance = Allowance::new(&terms.budget, spent.as_deref());
@@ -98,6 +111,21 @@ impl<U: Uplink> Sender<U> {
     /// Gathers no more: the node stops.
     pub(super) fn hurry(&mut self) {
         self.pace.hurry();
+    }
+
+    /// Whether a full disk keeps what was settled from being written down.
+    pub(super) fn is_behind(&self) -> bool {
+        self.counts.is_behind()
+    }
+
+    /// Whether nothing is on the way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// Whether the link is down and the next try not due.
+    pub(super) fn rests(&self) -> bool {
+        self.down.as_ref().is_some_and(|down| down.rests_until > monotonic())
     }
 
     /// All that waits now is a backlog.
@@ -112,117 +140,197 @@ impl<U: Uplink> Sender<U> {
         Ok(())
     }
 
-    /// The most urgent parcel that may go.
-    pub(super) async fn pick(&mut self, upto: Committed) -> Result<Picked, StoreError> {
-        let was_exhausted = self.exhausted.is_some();
-        let free_at = self.pace.free_at(monotonic());
-        let lanes = self.lanes(free_at.is_some());
-        if was_exhausted && self.exhausted.is_none() {
-            self.mark().await?;
-        }
-        let turn = self.down.as_ref().map_or(0, |(_, _, retries)| retries / SAME_LANE_TRIES);
-        let (order, ask) = (self.order.clone(), Wish { upto, lanes, turn });
-        let mut held = std::mem::take(&mut self.held);
-        let (next, held) = self
-            .with_outbox(move |outbox| {
-                let next = order.next(outbox, &ask)?;
-                let next =
-                    next.map(|(parcel, class)| again(outbox, upto, &mut held, parcel, class));
-                Ok((next.transpose()?, held))
-            })
-            .await?;
-        self.held = held;
-        let Some((next, class)) = next else {
-            if let Some(when) = free_at {
-                return Ok(Picked::Later(when));
+    /// Sends all that may go now.
+    pub(super) async fn fill(&mut self, upto: Committed) -> Result<Next, StoreError> {
+        loop {
+            let now = monotonic();
+            if let Some(down) = self.down.as_ref().filter(|down| down.rests_until > now) {
+                return Ok(Next::At(down.rests_until));
             }
-            if self.exhausted.is_none() {
+            let was_exhausted = self.exhausted.is_some();
+            let free_at = self.pace.free_at(now);
+            let lanes = self.lanes(free_at, now);
+            if was_exhausted && self.exhausted.is_none() {
+                self.mark().await?;
+            }
+            let is_shut = lanes.is_empty();
+            if let Some((parcel, class)) = self.pick(upto, lanes).await? {
+                self.start(parcel, class);
+                continue;
+            }
+            if self.flights.is_empty() && free_at.is_none() && self.exhausted.is_none() {
                 // Whatever was held has been evicted meanwhile, and counted there.
                 self.held.clear();
             }
-            return Ok(Picked::Nothing);
-        };
-        self.class = class;
-        Ok(Picked::Parcel(next))
+            return Ok(match free_at {
+                _ if is_shut => Next::Back,
+                Some(when) => Next::At(when),
+                None => Next::Committed,
+            });
+        }
+    }
+
+    /// The most urgent parcel of these lanes.
+    async fn pick(
+        &mut self,
+        upto: Committed,
+        lanes: Vec<(Lane, usize)>,
+    ) -> Result<Option<(Arc<Parcel>, Class)>, StoreError> {
+        if lanes.is_empty() {
+            return Ok(None);
+        }
+        let turn = self.down.as_ref().map_or(0, |down| down.retries / SAME_LANE_TRIES);
+        let busy = self.flights.all().map(|flight| (flight.class, flight.parcel.lane)).collect();
+        let least = self.pace.parcel_bytes(u64::MAX) / 2;
+        let (order, ask) = (self.order.clone(), Wish { upto, lanes, turn, busy, least });
+        let mut held = std::mem::take(&mut self.held);
+        let (next, held) = self
+            .with_outbox(move |outbox| {
+                let next = match order.next(outbox, &ask)? {
+                    Some((parcel, class)) => {
+                        let parcel = again(outbox, upto, &mut held, parcel)?;
+                        outbox.sets_out(&parcel);
+                        Some((parcel, class))
+                    }
+                    None => None,
+                };
+                Ok((next, held))
+            })
+            .await?;
+        self.held = held;
+        Ok(next)
+    }
+
+    fn start(&mut self, parcel: Arc<Parcel>, class: Class) {
+        let wire = self.pace.wire_bytes(parcel.bytes());
+        let now = monotonic();
+        self.pace.starts(wire, self.flights.is_empty(), now);
+        self.pace.spent(wire, now);
+        if class != Class::Alarm {
+            self.pace.gather(parcel.bytes(), now);
+        }
+        self.order.sent(class, wire);
+        if let Some(Down { since, error, retries, .. }) = &self.down {
+            let (since, error, retries) = (*since, error.clone(), *retries);
+            self.status.send_replace(LinkStatus::Probing { since, error, retries });
+        }
+        let sending = self.uplink.send(Arc::clone(&parcel), self.pace.level());
+        let flight = Flight::new(parcel, class, self.failures, wire);
+        self.flights.start(flight, sending, self.pace.together());
     }
 
     /// The lanes that may go, each with most bytes of lines.
-    fn lanes(&mut self, only_alarms: bool) -> Vec<(Lane, usize)> {
+    fn lanes(&mut self, free_at: Option<Instant>, at: Instant) -> Vec<(Lane, usize)> {
+        let (alarms, others) = self.places(at);
+        let on_the_way = self.flights.wire();
         let mut lanes = Vec::with_capacity(Lane::ALL.len());
         let mut exhausted = None;
         for lane in Lane::ALL {
-            match self.allowance.left(lane, now()) {
-                Ok(left) if lane == Lane::Alarm || !only_alarms => {
-                    lanes.push((lane, self.pace.parcel_bytes(left).min(self.limit)));
+            let has_place = if lane == Lane::Alarm { alarms } else { others && free_at.is_none() };
+            let limit = self.limits.get(lane as usize).copied().unwrap_or(self.limit_max);
+            let is_away = |flight: &Flight| flight.parcel.lane == lane;
+            // A lane in which a record is looked for sends one parcel at a time.
+            let waits = limit < self.limit_max && self.flights.all().any(is_away);
+            match self.allowance.left(lane, &on_the_way, now()) {
+                Ok(left) if has_place && left > 0 && !waits => {
+                    lanes.push((lane, self.pace.parcel_bytes(left).min(limit)));
                 }
                 Ok(_) => {}
                 Err(why) => exhausted = Some(why),
             }
         }
-        if self.exhausted != exhausted {
-            let target = self.uplink.target();
-            if let Some(Exhausted { period, until }) = exhausted {
-                tracing::warn!(target, %until, "the uplink's budget of the {period} is used up; what has no budget left waits, alarms go on");
-            } else {
-                tracing::info!(target, "the uplink has a new budget");
-            }
-            let until = exhausted.map_or(0, |why| why.until.0);
-            self.counts.saving_until.store(until, Ordering::Relaxed);
-            self.exhausted = exhausted;
-        }
+        self.tell_budget(exhausted);
         lanes
     }
 
-    /// Sends a parcel and settles what the far side has of it.
-    pub(super) async fn send(
-        &mut self,
-        parcel: Parcel,
-        deadline: &mut Deadline,
-    ) -> Result<Sent, StoreError> {
-        let started = monotonic();
-        let Outcome { acked, error, wire } = tokio::select! {
-            outcome = self.uplink.send(&parcel, self.pace.level()) => outcome,
-            () = deadline => return Ok(Sent::OutOfTime),
+    /// Whether there are places for alarms, and for others. Alarms have as many of their own, so that none waits until
+    /// something comes back; but a link that is down is tried with one parcel, and where there is one place there is one.
+    fn places(&self, at: Instant) -> (bool, bool) {
+        let tried = self.flights.all().filter(|flight| flight.failures == self.failures);
+        let (alarms, others): (Vec<_>, Vec<_>) =
+            tried.partition(|flight| flight.class == Class::Alarm);
+        let all = alarms.len() + others.len();
+        if self.down.is_some() || self.in_flight == 1 {
+            return (all == 0, all == 0);
+        }
+        let has_room = if self.pace.wants_alone(at) {
+            self.flights.is_empty()
+        } else {
+            others.len() < self.pace.together()
         };
+        (alarms.len() < self.in_flight, has_room)
+    }
+
+    fn tell_budget(&mut self, exhausted: Option<Exhausted>) {
+        if self.exhausted == exhausted {
+            return;
+        }
+        let target = self.uplink.target();
+        if let Some(Exhausted { period, until }) = exhausted {
+            tracing::warn!(target, %until, "the uplink's budget of the {period} is used up; what has no budget left waits, alarms go on");
+        } else {
+            tracing::info!(target, "the uplink has a new budget");
+        }
+        let until = exhausted.map_or(0, |why| why.until.0);
+        self.counts.saving_until.store(until, Ordering::Relaxed);
+        self.exhausted = exhausted;
+    }
+
+    /// The next parcel that comes back. May be dropped.
+    pub(super) async fn back(&mut self) -> (Flight, Outcome) {
+        self.flights.next().await
+    }
+
+    /// Settles what the far side has of a parcel that came back.
+    pub(super) async fn landed(
+        &mut self,
+        flight: Flight,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        let Outcome { acked, error, wire } = outcome;
+        let parcel = Arc::clone(&flight.parcel);
+        self.pace.corrected(flight.wire, wire);
         self.spend(parcel.lane, wire).await?;
         let partly = !acked.is_empty();
-        if partly {
-            self.delivered(&parcel, acked).await?;
-        }
-        let Some(error) = error else {
-            self.pace.sent(parcel.bytes(), wire, started.elapsed());
-            if self.class != Class::Alarm {
-                self.pace.gather(parcel.bytes(), monotonic());
+        self.delivered(&parcel, acked).await?;
+        // One that started before the link failed says nothing of it now.
+        let is_late = flight.failures != self.failures;
+        let disposition = error.as_ref().map(LinkError::disposition);
+        match (error, disposition) {
+            (Some(error), Some(Disposition::Retry { after })) => {
+                if !partly {
+                    self.held.push(parcel);
+                }
+                if is_late {
+                    add(&self.counts.failures, 1);
+                } else {
+                    self.failed(&error, after);
+                }
             }
-            self.order.sent(self.class, wire);
-            self.limit = self.limit.saturating_mul(2).min(self.limit_max);
-            self.up().await?;
-            return Ok(Sent::Settled);
-        };
-        match error.disposition() {
-            Disposition::Refused { reason, is_size } => {
+            (_, Some(Disposition::Refused { reason, is_size })) => {
                 // The far side answers, so the link is up.
-                self.up().await?;
+                self.up(is_late).await?;
                 if is_size && parcel.len() > 1 {
                     self.pace.too_large(parcel.bytes());
                 }
                 self.refused(&parcel, &reason).await?;
-                Ok(Sent::Settled)
             }
-            Disposition::Retry { after } => {
-                self.pace.failed();
-                if !partly && self.held.len() < HELD_MAX {
-                    self.held.push(parcel);
+            _ => {
+                self.pace.sent(self.flights.trip(&flight, wire));
+                if let Some(limit) = self.limits.get_mut(parcel.lane as usize)
+                    && parcel.bytes() <= *limit
+                {
+                    *limit = limit.saturating_mul(2).min(self.limit_max);
                 }
-                Ok(Sent::Failed(self.failed(&error, after)))
+                self.up(is_late).await?;
             }
         }
+        Ok(())
     }
 
     /// Counts what was on the wire.
     async fn spend(&mut self, lane: Lane, wire: u64) -> Result<(), StoreError> {
         add(&self.counts.wire, wire);
-        self.pace.spent(wire, monotonic());
         self.allowance.charge(lane, wire, now());
         if self.allowance.is_limited() && wire > 0 {
             let note = self.allowance.to_bytes();
@@ -231,33 +339,62 @@ impl<U: Uplink> Sender<U> {
         Ok(())
     }
 
-    async fn delivered(&mut self, parcel: &Parcel, acked: Acked) -> Result<(), StoreError> {
+    async fn delivered(&mut self, parcel: &Arc<Parcel>, acked: Acked) -> Result<(), StoreError> {
         let bytes = if acked.len() == parcel.len() { parcel.bytes() } else { 0 };
         add(&self.counts.parcels, u64::from(bytes > 0));
         add(&self.counts.records, acked.len() as u64);
         add(&self.counts.bytes, bytes as u64);
-        self.with_outbox(move |outbox| outbox.settle(acked)).await
+        let parcel = Arc::clone(parcel);
+        self.with_outbox(move |outbox| {
+            outbox.is_back(&parcel);
+            outbox.settle(acked)
+        })
+        .await
     }
 
     /// A parcel of several is halved until the record that is meant stands alone; that one goes into quarantine.
     async fn refused(&mut self, parcel: &Parcel, reason: &str) -> Result<(), StoreError> {
         if parcel.len() > 1 {
-            self.limit = (parcel.bytes() / 2).max(1);
+            if let Some(limit) = self.limits.get_mut(parcel.lane as usize) {
+                *limit = (parcel.bytes() / 2).max(1);
+            }
             return Ok(());
+        }
+        let refused = parcel.refused(reason);
+        match self.with_outbox(move |outbox| outbox.refuse(refused)).await {
+            // It could not be kept to look into, so it stays where it is, and is refused once more.
+            Err(full @ StoreError::Full { .. }) => {
+                self.failed(&LinkError::Lost(full.to_string()), None);
+                return Ok(());
+            }
+            other => other?,
         }
         let target = self.uplink.target();
         tracing::warn!(target, parcel = parcel.id, reason, "a record was refused for good");
         add(&self.counts.refused, 1);
-        let refused = parcel.refused(reason);
-        self.with_outbox(move |outbox| outbox.refuse(refused)).await
+        Ok(())
     }
 
-    async fn up(&mut self) -> Result<(), StoreError> {
+    /// What a full disk kept from being written down is tried again.
+    pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
+        if self.counts.is_behind.load(Ordering::Relaxed) {
+            self.with_outbox(Outbox::flush).await?;
+        }
+        Ok(())
+    }
+
+    async fn up(&mut self, is_late: bool) -> Result<(), StoreError> {
+        if is_late {
+            return Ok(());
+        }
         self.backoff.reset();
         let since = now();
-        if let Some((down_since, _, retries)) = self.down.take() {
+        if let Some(Down { since: down_since, retries, is_told, .. }) = self.down.take() {
             let away = since.since(down_since);
-            tracing::info!(target = self.uplink.target(), %away, retries, "the uplink works again");
+            if is_told {
+                tracing::info!(target = self.uplink.target(), %away, retries, "the uplink works again");
+            }
+            self.told = self.told.take().map(|(error, _)| (error, monotonic()));
             self.mark().await?;
         }
         let known = matches!(*self.status.borrow(), LinkStatus::Up { .. });
@@ -268,35 +405,34 @@ impl<U: Uplink> Sender<U> {
         Ok(())
     }
 
-    /// Notes a failure and says how long to wait.
-    fn failed(&mut self, error: &LinkError, after: Option<Span>) -> Duration {
+    /// Notes a failure, and when to try again.
+    fn failed(&mut self, error: &LinkError, after: Option<Span>) {
         add(&self.counts.failures, 1);
+        self.failures += 1;
+        self.pace.failed();
         let error = error.to_string();
-        let (since, retries) = if let Some((since, _, retries)) = &self.down {
-            (*since, retries + 1)
+        let (since, retries, is_told) = if let Some(down) = &self.down {
+            (down.since, down.retries + 1, down.is_told)
         } else {
             add(&self.counts.outages, 1);
-            tracing::warn!(
-                target = self.uplink.target(),
-                error,
-                "the uplink is down; records are kept"
-            );
-            (now(), 0)
+            // One that comes and goes for the same reason is told once.
+            let is_old = |(told, at): &(String, Instant)| *told == error && at.elapsed() < STEADY;
+            let is_told = !self.told.as_ref().is_some_and(is_old);
+            if is_told {
+                tracing::warn!(
+                    target = self.uplink.target(),
+                    error,
+                    "the uplink is down; records are kept"
+                );
+                self.told = Some((error.clone(), monotonic()));
+            }
+            (now(), 0, is_told)
         };
-        self.down = Some((since, error.clone(), retries));
-        self.status.send_replace(LinkStatus::Down { since, error, retries });
         let wait = self.backoff.wait();
-        match after {
-            Some(after) => wait.max(after.min(RETRY_AFTER_MAX).to_std()),
-            None => wait,
-        }
-    }
-
-    /// Says that a try is under way.
-    pub(super) fn probing(&self) {
-        if let Some((since, error, retries)) = self.down.clone() {
-            self.status.send_replace(LinkStatus::Probing { since, error, retries });
-        }
+        let after = after.map_or(wait, |after| wait.max(after.min(RETRY_AFTER_MAX).to_std()));
+        let rests_until = monotonic() + after;
+        self.down = Some(Down { since, error: error.clone(), retries, rests_until, is_told });
+        self.status.send_replace(LinkStatus::Down { since, error, retries });
     }
 
     /// Makes durable what was settled.
@@ -325,10 +461,9 @@ impl<U: Uplink> Sender<U> {
             }
             Ask::Drop(numbers) => {
                 for number in numbers {
-                    if self.with_outbox(move |outbox| outbox.let_go(number)).await? {
-                        outcome.done.push(number);
-                    } else {
-                        outcome.failed.insert(number, NOT_THERE.into());
+                    match self.let_go(number).await? {
+                        Ok(()) => outcome.done.push(number),
+                        Err(why) => drop(outcome.failed.insert(number, why)),
                     }
                 }
             }
@@ -344,7 +479,10 @@ impl<U: Uplink> Sender<U> {
             Ok(parcel) => parcel,
             Err(why) => return Ok(Err(why.to_owned())),
         };
-        let Outcome { error, wire, .. } = self.uplink.send(&parcel, self.pace.level()).await;
+        let parcel = Arc::new(parcel);
+        let sending = self.uplink.send(Arc::clone(&parcel), self.pace.level());
+        let Outcome { error, wire, .. } = sending.await;
+        self.pace.spent(wire, monotonic());
         self.spend(parcel.lane, wire).await?;
         if let Some(error) = error {
             return Ok(Err(error.to_string()));
@@ -354,8 +492,17 @@ impl<U: Uplink> Sender<U> {
             parcel = parcel.id,
             "a refused record was taken"
         );
-        self.with_outbox(move |outbox| outbox.let_go(number)).await?;
-        Ok(Ok(()))
+        self.let_go(number).await
+    }
+
+    /// Takes a refused record off the list, or says why it stays.
+    async fn let_go(&mut self, number: u64) -> Result<Result<(), String>, StoreError> {
+        match self.with_outbox(move |outbox| outbox.let_go(number)).await {
+            Ok(true) => Ok(Ok(())),
+            Ok(false) => Ok(Err(NOT_THERE.into())),
+            Err(full @ StoreError::Full { .. }) => Ok(Err(full.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     // The outbox waits for the disk, so it is used where waiting is allowed.
@@ -370,6 +517,21 @@ impl<U: Uplink> Sender<U> {
         })
         .await
         .expect("invariant: the outbox returns its errors");
+        let is_behind = outbox.is_behind();
+        if self.counts.is_behind.swap(is_behind, Ordering::Relaxed) != is_behind {
+            let target = self.uplink.target();
+            if is_behind {
+                tracing::error!(
+                    target,
+                    "the disk is full: what the far side has cannot be written down; sending goes on, and after a crash it is sent again"
+                );
+            } else {
+                tracing::info!(
+                    target,
+                    "there is space on the disk again; what the far side has is written down"
+                );
+            }
+        }
         self.outbox = Some(outbox);
         result
     }
@@ -387,16 +549,15 @@ fn held(one: Quarantined) -> Held {
 fn again(
     outbox: &Outbox,
     upto: Committed,
-    held: &mut Vec<Parcel>,
+    held: &mut Vec<Arc<Parcel>>,
     next: Parcel,
-    class: Class,
-) -> Result<(Parcel, Class), StoreError> {
+) -> Result<Arc<Parcel>, StoreError> {
     while let Some(place) = held.iter().position(|held| held.lane == next.lane) {
         let old = held.remove(place);
         let now = outbox.peek(old.lane, upto, 1, old.first())?;
         if now.is_some_and(|now| now.first() == old.first()) {
-            return Ok((old, class));
+            return Ok(old);
         }
     }
-    Ok((next, class))
+    Ok(Arc::new(next))
 }

@@ -9,7 +9,7 @@ use forebay::config::{BudgetConfig, StoreConfig};
 use forebay::link::LinkStatus;
 use forebay::record::{Outgoing, Step};
 use forebay::store::{Committed, Ledger, Meter, Outbox, Receipts, Store, StoreError, StoreOptions};
-use forebay::time::{Span, Tick, Timestamp};
+use forebay::time::{Span, Tick, Timestamp, monotonic};
 use forebay::uplink::{Terms, Uplink, UplinkCounts, run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +28,12 @@ pub struct Feeding {
 
 impl Feeding {
     pub fn new() -> (Feeding, Outbox) {
-        let dir = tempfile::tempdir().unwrap();
-        let config = StoreConfig { path: dir.path().into(), ..StoreConfig::default() };
+        Feeding::on(tempfile::tempdir().unwrap())
+    }
+
+    /// In this folder, with no regard to what is free on its disk.
+    pub fn on(dir: tempfile::TempDir) -> (Feeding, Outbox) {
+        let config = config(&dir);
         let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
         let resumed = store.ledger.finish_recovery().unwrap();
         let outbox = store.outboxes.pop().unwrap();
@@ -42,14 +46,34 @@ impl Feeding {
     /// Stops the uplink and gives the outbox of the store as a new process would find it.
     pub async fn restart(&mut self, running: Running) -> Outbox {
         running.end().await;
-        let config = StoreConfig { path: self.dir.path().into(), ..StoreConfig::default() };
+        self.reopen()
+    }
+
+    /// The same after a kill of what is on its way; what was settled is durable.
+    pub async fn restart_after_kill(&mut self, running: Running) -> Outbox {
+        running.task.abort();
+        // An abort is an error.
+        let _ = running.task.await;
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> Outbox {
+        let config = config(&self.dir);
         // Both halves have to be gone before the store can be opened again.
         let elsewhere = tempfile::tempdir().unwrap();
         let aside = StoreConfig { path: elsewhere.path().into(), ..StoreConfig::default() };
         let other = Store::open(&StoreOptions::new(&aside, "gw", Timestamp(0))).unwrap();
         drop(std::mem::replace(&mut self.ledger, other.ledger));
         drop(other.outboxes);
-        let mut store = Store::open(&StoreOptions::new(&config, "gw", Timestamp(0))).unwrap();
+        let options = StoreOptions::new(&config, "gw", Timestamp(0));
+        // What was killed may hold it a moment longer.
+        let due = monotonic() + PATIENCE;
+        let mut store = loop {
+            match Store::open(&options) {
+                Err(StoreError::Locked { .. }) if monotonic() < due => std::thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
         store.recovered.entries.by_ref().for_each(drop);
         let resumed = store.ledger.finish_recovery().unwrap();
         let outbox = store.outboxes.pop().unwrap();
@@ -67,6 +91,11 @@ impl Feeding {
         let (committed, _) = self.ledger.commit(&step, &mut Receipts::default()).unwrap();
         self.committed.send_replace(committed);
     }
+}
+
+fn config(dir: &tempfile::TempDir) -> StoreConfig {
+    let free_floor = bytesize::ByteSize::b(0);
+    StoreConfig { path: dir.path().into(), free_floor, ..StoreConfig::default() }
 }
 
 /// How long an uplink that was told to stop goes on: longer than any test should take.
@@ -90,6 +119,7 @@ impl Running {
     ) -> Running {
         let terms = Terms {
             parcel_bytes: bytes,
+            in_flight: 8,
             retry_max: Span::millis(100),
             drain_for: DRAIN_FOR,
             rate: None,
@@ -128,6 +158,11 @@ impl Running {
 
     pub fn left(&self) -> u64 {
         self.counts.records.load(Relaxed) + self.counts.refused.load(Relaxed)
+    }
+
+    /// Ends it as a kill does.
+    pub fn abort(&self) {
+        self.task.abort();
     }
 
     pub async fn end(self) {

@@ -27,6 +27,15 @@ pub fn score(n: u64) -> Outgoing {
     Outgoing { lane: Lane::Score, record }
 }
 
+/// The n-th scored window, with values that hardly compress.
+pub fn random_score(n: u64) -> Outgoing {
+    let mut outgoing = score(n);
+    if let Record::Score(score) = &mut outgoing.record {
+        score.features.values_mut().for_each(|value| *value = Some(fastrand::f64()));
+    }
+    outgoing
+}
+
 /// The n-th alarm.
 pub fn alarm(n: u64) -> Outgoing {
     let record = Record::Alarm(AlarmRecord {

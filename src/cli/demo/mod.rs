@@ -140,6 +140,7 @@ fn config(args: &DemoArgs, world: &World, store: std::path::PathBuf) -> Config {
         ca: None,
         timeout: Span::seconds(5),
         dictionary: false,
+        in_flight: 8,
     };
     let mut uplink = UplinkConfig::to("cloud", TargetConfig::Http(http));
     uplink.retry_max = Span::seconds(2);

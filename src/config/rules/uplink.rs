@@ -12,6 +12,8 @@ use crate::diagnose::nearest::{list, nearest};
 use crate::diagnose::{Problem, Spot};
 use crate::time::Span;
 
+/// Most parcels on the way of a target: each takes memory, and over HTTP a connection.
+const IN_FLIGHT_MAX: usize = 32;
 /// Names in a topic of the feed.
 pub(super) const RECORD_NAMES: [&str; 4] = ["node", "pipeline", "asset", "type"];
 /// Names in a topic of a record to a target.
@@ -65,10 +67,26 @@ impl Rules<'_> {
             if let Some(problem) = crate::pipeline::load::name_problem(spot, "a target", name) {
                 self.tell(problem);
             }
-            match target {
-                TargetConfig::Http(http) => self.http(spot.key("http"), http),
-                TargetConfig::Mqtt(target) => self.mqtt(spot.key("mqtt"), target, config),
-            }
+            let spot = match target {
+                TargetConfig::Http(http) => {
+                    self.http(spot.key("http"), http);
+                    spot.key("http")
+                }
+                TargetConfig::Mqtt(target) => {
+                    self.mqtt(spot.key("mqtt"), target, config);
+                    spot.key("mqtt")
+                }
+            };
+            self.in_flight(spot.key("in_flight"), target.in_flight());
+        }
+    }
+
+    fn in_flight(&mut self, spot: Spot<'_>, parcels: usize) {
+        if !(1..=IN_FLIGHT_MAX).contains(&parcels) {
+            let what = if parcels == 0 { "small" } else { "large" };
+            let problem = Problem::error(spot, format!("`in_flight` is too {what}"));
+            let expected = format!("from 1 to {IN_FLIGHT_MAX}, like 8");
+            self.tell(problem.found(parcels.to_string()).expected(expected));
         }
     }
 
