@@ -5,7 +5,7 @@
 //! was made durable. What goes for other reasons, and what is thinned, stands in `leave`. Not held here: files that are
 //! being written (`log`) and read (`scan`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,6 +87,8 @@ pub(super) struct Lanes {
     state: Mutex<[State; 4]>,
     /// Damage that a reader met, until the ledger has said it.
     met: Mutex<Vec<Gap>>,
+    /// Lanes and targets of which more is settled than a full disk let be written.
+    unwritten: Mutex<BTreeSet<(Lane, usize)>>,
 }
 
 /// Where a reader finds the next record.
@@ -109,7 +111,8 @@ impl Lanes {
             settled,
             renewals: 0,
         });
-        Lanes { kv, meter, targets, state: Mutex::new(state), met: Mutex::default() }
+        let (state, met, unwritten) = (Mutex::new(state), Mutex::default(), Mutex::default());
+        Lanes { kv, meter, targets, state, met, unwritten }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, [State; 4]> {
@@ -220,11 +223,17 @@ impl Lanes {
         self.put(target, lane, settled)
     }
 
-    /// Writes down once more what a target has: a full disk may have kept it off.
-    pub(super) fn write_down(&self, target: usize) -> Result<(), StoreError> {
-        let lanes = self.lock();
-        for (lane, state) in Lane::ALL.into_iter().zip(lanes.iter()) {
-            if let Some(settled) = state.settled.get(target) {
+    /// Everything settled before is durable, also what a full disk kept from being written.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        self.write_down(&self.lock())?;
+        self.kv.flush()
+    }
+
+    /// Writes what a full disk kept from being written.
+    pub(super) fn write_down(&self, lanes: &[State; 4]) -> Result<(), StoreError> {
+        let unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (lane, target) in unwritten {
+            if let Some(settled) = lanes[lane as usize].settled.get(target) {
                 self.put(target, lane, settled)?;
             }
         }
@@ -238,32 +247,37 @@ impl Lanes {
         settled: &Settled,
     ) -> Result<(), StoreError> {
         let name = self.targets.get(target).map_or("", String::as_str);
-        let bytes = marks::put_settled(&*self.kv, name, lane, settled)?;
-        self.meter.wrote_index(bytes);
+        let put = marks::put_settled(&*self.kv, name, lane, settled);
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        match &put {
+            Ok(_) => unwritten.remove(&(lane, target)),
+            Err(_) => unwritten.insert((lane, target)),
+        };
+        self.meter.wrote_index(put?);
         Ok(())
     }
 
     /// Deletes the closed segments that every target has; says whether there were any. Then everything settled
     /// before is durable.
     pub(super) fn drop_settled(&self, lane: Lane) -> Result<bool, StoreError> {
-        let done = |state: &State, segment: &Segment| {
-            let has = |settled: &Settled| settled.open_in(segment.first, segment.end - 1) == 0;
-            !segment.is_open && state.settled.iter().all(has)
-        };
-        let has_some = {
+        let done: Vec<PathBuf> = {
             let state = &self.lock()[lane as usize];
-            state.segments.iter().any(|segment| done(state, segment))
+            let has = |one: &Segment| {
+                state.settled.iter().all(|settled| settled.open_in(one.first, one.end - 1) == 0)
+            };
+            let done = state.segments.iter().filter(|one| !one.is_open && has(one));
+            done.map(|one| one.path.clone()).collect()
         };
-        if !has_some {
+        if done.is_empty() {
             return Ok(false);
         }
-        // What is settled is never unsettled, so this covers all that is found done below.
-        self.kv.flush()?;
+        // Those alone: what is found done later may not be durable.
+        self.flush()?;
         let mut gone = Vec::new();
         {
             let state = &mut self.lock()[lane as usize];
             let kept = std::mem::take(&mut state.segments);
-            let (drop, keep) = kept.into_iter().partition(|segment| done(state, segment));
+            let (drop, keep) = kept.into_iter().partition(|one| done.contains(&one.path));
             state.segments = keep;
             gone.extend::<VecDeque<Segment>>(drop);
         }

@@ -153,7 +153,7 @@ impl Lanes {
         said: Said<'_>,
     ) -> Result<Marked, StoreError> {
         // What the mark before this one says must be durable by itself; and so must what `chosen` says.
-        self.kv.flush()?;
+        self.flush()?;
         let (Some(first), Some(last)) = (chosen.segments.first(), chosen.segments.last()) else {
             return Ok(Marked::Done);
         };
@@ -182,7 +182,9 @@ impl Lanes {
         let count: u64 = state.settled.iter().map(open).max().unwrap_or(0);
         if count == 0 && swap.is_none() {
             // What they had since the flush above may not be durable yet.
+            self.write_down(&lanes)?;
             self.kv.flush()?;
+            let state = &mut lanes[lane as usize];
             let is_gone =
                 |segment: &Segment| chosen.segments.iter().any(|one| one.path == segment.path);
             state.segments.retain(|segment| !is_gone(segment));

@@ -260,7 +260,7 @@ impl Ledger {
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         self.guarded(|ledger| {
             ledger.logs.iter_mut().try_for_each(Log::sync)?;
-            ledger.kv.flush()?;
+            ledger.lanes.flush()?;
             let books =
                 |log: &Log| LaneBooks { floor: ledger.lanes.floor(log.lane()), last: log.last() };
             let books = ledger.logs.each_ref().map(books);

@@ -286,8 +286,7 @@ impl Outbox {
     /// Makes what was settled durable: at the end of a drain, so that it is not sent again. On a full disk it stays
     /// undone: see [`Outbox::is_behind`].
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        let written = if self.is_behind { self.lanes.write_down(self.target) } else { Ok(()) };
-        let flushed = written.and_then(|()| self.kv.flush());
+        let flushed = self.lanes.flush();
         if self.unless_full(flushed)?.is_some() {
             self.flushed = monotonic();
             if std::mem::take(&mut self.is_behind) {
