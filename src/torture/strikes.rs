@@ -87,7 +87,7 @@ impl Campaign<'_> {
         while self.started.is_some() && monotonic() < due {
             self.live(LOOK).await?;
         }
-        let work = Duration::from_millis(self.random.u64(30..900));
+        let work = Duration::from_millis(self.random.u64(30..500));
         self.live(work).await
     }
 

@@ -81,7 +81,7 @@ impl Links {
         stop: CancellationToken,
     ) {
         for number in 1..=count {
-            let wait = Duration::from_millis(random.u64(50..1200));
+            let wait = Duration::from_millis(random.u64(50..700));
             if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
                 break;
             }
@@ -97,7 +97,7 @@ impl Links {
 
     async fn strike(&self, link: &Link, random: &mut Rng, stop: &CancellationToken) {
         let fault = Fault::ALL[random.usize(..Fault::ALL.len())];
-        let lasts = Duration::from_millis(random.u64(50..2500));
+        let lasts = Duration::from_millis(random.u64(50..1500));
         match fault {
             Fault::Reset => link.set_up(false).await,
             Fault::Cut => return link.cut().await,

@@ -23,13 +23,16 @@ pub(super) struct Device {
     engine: Engine,
     ledger: Ledger,
     committed: Committed,
-    /// One a target, with a parcel that may have arrived.
-    outboxes: Vec<(Outbox, Option<Parcel>)>,
+    /// One a target, with the parcels that are on the way.
+    outboxes: Vec<(Outbox, Vec<Parcel>)>,
     /// A tick that is not durable yet.
     open: Option<(Step, Receipts)>,
     /// In which tick windows and alarms were made, by id.
     pub(super) made: Vec<(String, u64)>,
 }
+
+/// Parcels that may be on the way to a target at once.
+const ON_THE_WAY: usize = 3;
 
 /// What becomes of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +80,7 @@ impl Device {
         engine.resume_after(recovered.last_tick);
         let resumed = ledger.finish_recovery()?;
         ensure(resumed.changed == 0, || "a replay made other records".into())?;
-        let outboxes: Vec<_> = outboxes.into_iter().map(|outbox| (outbox, None)).collect();
+        let outboxes: Vec<_> = outboxes.into_iter().map(|outbox| (outbox, Vec::new())).collect();
         ensure(outboxes.len() == TARGETS.len(), || format!("{} outboxes", outboxes.len()))?;
         let (committed, open, made) = (resumed.committed, None, Vec::new());
         Ok(Device { engine, ledger, committed, outboxes, open, made })
@@ -146,31 +149,40 @@ impl Device {
         Ok(self.ledger.checkpoint(&checkpoint)?)
     }
 
-    /// Sends a parcel to a target; `false`: nothing waits.
+    /// Sends another parcel to a target, and learns of one that is on the way; `false`: nothing waits. One whose answer is
+    /// lost is sent again as it is, or given up, and then its records are picked again.
     pub(super) fn send(
         &mut self,
         target: usize,
         far: &mut Far,
         how: Send,
         budget: usize,
+        random: &mut Rng,
     ) -> Result<bool, SimulatedError> {
-        let (outbox, held) = &mut self.outboxes[target];
-        let Some(next) = outbox.next(self.committed, budget)? else { return Ok(false) };
-        let parcel = match held.take() {
-            Some(held) if held.lane == next.lane && held.first() == next.first() => held,
-            _ => next,
-        };
+        let (outbox, on_the_way) = &mut self.outboxes[target];
+        if on_the_way.len() < ON_THE_WAY
+            && let Some(next) = outbox.next(self.committed, budget)?
+        {
+            outbox.sets_out(&next);
+            on_the_way.push(next);
+        }
+        if on_the_way.is_empty() {
+            return Ok(false);
+        }
+        let parcel = on_the_way.swap_remove(random.usize(..on_the_way.len()));
         let keys: Vec<_> = parcel.records().map(|(key, _)| key).collect();
         let some = if how == Send::AnsweredPartly { keys.len() / 2 } else { keys.len() };
         if how != Send::NotArrived {
             parcel.records().take(some.max(1)).try_for_each(|(_, line)| far.take(line))?;
         }
-        match how {
-            Send::Answered => outbox.settle(parcel.acked())?,
-            Send::AnsweredPartly => {
-                outbox.settle(parcel.acked_keys(keys.into_iter().take(some)))?;
-            }
-            Send::NotArrived | Send::NotAnswered => *held = Some(parcel),
+        let is_lost = matches!(how, Send::NotArrived | Send::NotAnswered);
+        if is_lost && random.bool() {
+            on_the_way.push(parcel);
+            return Ok(true);
+        }
+        outbox.is_back(&parcel);
+        if !is_lost {
+            outbox.settle(parcel.acked_keys(keys.into_iter().take(some)))?;
         }
         Ok(true)
     }

@@ -181,7 +181,7 @@ impl World {
             let budget = self.random.usize(100..4000);
             // The second one takes less, and falls behind.
             let target = usize::from(self.random.u8(..3) == 0);
-            device.send(target, &mut self.fars[target], how, budget)?;
+            device.send(target, &mut self.fars[target], how, budget, &mut self.random)?;
         }
         Ok(())
     }
@@ -228,6 +228,7 @@ impl World {
                 other => other?,
             }
         }
+        self.send(&mut device)?;
         let deliveries = self.broker.deliver(&mut self.random, 20);
         let mut committed = device.commit(&self.broker, &deliveries, self.clock);
         self.kv.fail_after(u64::MAX);
@@ -276,7 +277,7 @@ impl World {
         // The last ones wait for their watermark: nothing later follows.
         let released = self.published.saturating_sub(pending / 2);
         for (target, far) in self.fars.iter_mut().enumerate() {
-            while device.send(target, far, Send::Answered, 10_000)? {}
+            while device.send(target, far, Send::Answered, 10_000, &mut self.random)? {}
             let whose = |why| SimulatedError::Broken(format!("{}: {why}", TARGETS[target]));
             far.compare(&expected, &self.made).map_err(whose)?;
             self.told.repeats += far.repeats;
