@@ -43,6 +43,29 @@ fn an_index_that_sled_lost_without_a_word_costs_repeats_only() {
 }
 
 #[test]
+fn an_index_that_is_lost_calls_nothing_damaged_that_had_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), NO_LIMITS);
+    filled(&options, 1, &[1]);
+    let (mut store, mut committed) = opened(&options);
+    while let Some(parcel) = store.outboxes[0].next(committed, 3_000).unwrap() {
+        store.outboxes[0].settle(parcel.acked()).unwrap();
+    }
+    // Everything has left since the checkpoint, and its segments with it.
+    for lane in Lane::ALL {
+        assert_eq!(files(&folder.path().join("lanes").join(lane.name())).len(), 0, "{lane:?}");
+    }
+    drop(store);
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let (mut store, _) = opened(&options);
+    assert!(store.recovered.notes.is_empty(), "{:?}", store.recovered.notes);
+    committed = commit(&mut store, 2, &MIXED);
+    assert_eq!(losses(&store, committed), []);
+    assert_eq!(ids(&store, committed).concat().len(), MIXED.len());
+    check_books(&store, committed);
+}
+
+#[test]
 fn an_index_that_does_not_open_is_set_aside() {
     let (folder, notes) =
         damage_index(|index| fs::write(index.join("conf"), "nonsense ".repeat(9)).unwrap());

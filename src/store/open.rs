@@ -234,12 +234,11 @@ fn targets(
         let slowest = names.iter().filter_map(of).map(|settled| settled.upto()).min();
         let mut start = Settled::default();
         start.insert(1, slowest.unwrap_or(books.floor));
-        // An index that is lost takes along how far the targets were. What was deleted since the checkpoint had left;
-        // what is there is sent again.
-        if slowest.is_none()
-            && let Some(first) = survey::first_number(&options.path, lane)?
-        {
-            start.insert(1, first - 1);
+        // An index that is lost takes along how far the targets were. What was durable and is deleted had left, all of
+        // it where nothing is there; what is there is sent again.
+        if slowest.is_none() {
+            let first = survey::first_number(&options.path, lane)?.unwrap_or(u64::MAX);
+            start.insert(1, (first - 1).min(books.last));
         }
         for name in &names {
             let settled = of(name);
