@@ -90,6 +90,8 @@ pub struct Metadata {
     pub outputs: Option<BTreeMap<String, Meaning>>,
     /// The output that is the score.
     pub output: Option<String>,
+    /// Inputs that are fed with what an output gave for the asset's window before: input to output (a JSON object).
+    pub state: Option<BTreeMap<String, String>>,
     /// At or above it a window is abnormal.
     pub threshold: Option<f64>,
     /// How the threshold was chosen.
@@ -132,6 +134,7 @@ impl Metadata {
             scaler: notes.text("scaler"),
             outputs: notes.json("outputs"),
             output: notes.text("output"),
+            state: notes.json("state"),
             threshold: notes
                 .parsed("threshold", |v| v.parse().ok().filter(|value: &f64| value.is_finite())),
             threshold_by: notes.text("threshold_by"),

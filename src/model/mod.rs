@@ -2,7 +2,8 @@
 //!
 //! `stage/score` runs models, `cli` trains and checks them, `node` and `doctor` find the runtime. The only module
 //! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
-//! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`file`] (all of that, read from the disk), [`session`]
+//! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
+//! remembers), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
 //! (what they are given), [`pca`], [`logistic`], and [`evaluate`].
 //! It opens model files and nothing else, and reads no clock.
@@ -24,6 +25,7 @@ pub mod pca;
 pub mod runtime;
 pub mod session;
 pub mod signature;
+pub mod state;
 pub mod training;
 
 pub use file::ModelFile;

@@ -5,7 +5,7 @@
 //! tensors as large as they say, unique outputs, and all its weights inside. It does not check what nodes compute.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use prost::Message;
@@ -14,7 +14,9 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{self, tensor_shape_proto, type_proto};
 
 use super::element::Element;
+use super::fit::Mismatch;
 use super::metadata::Metadata;
+use super::state::State;
 use super::{ModelError, labels};
 
 /// Largest tensor (weights, or one row of input) that is taken, in numbers.
@@ -53,20 +55,39 @@ pub struct Signature {
     pub inputs: Vec<Port>,
     /// What it gives.
     pub outputs: Vec<Port>,
+    /// Which of its inputs are fed with what an output gave before.
+    pub states: Vec<State>,
 }
 
 impl Signature {
+    /// The inputs that take data, in order: all but states.
+    pub fn data(&self) -> Vec<&Port> {
+        let is_data = |at: &usize| self.states.iter().all(|state| state.input != *at);
+        (0..self.inputs.len()).filter(is_data).map(|at| &self.inputs[at]).collect()
+    }
+
     /// Whether it has several inputs of one number a row each: a column of features.
     pub fn takes_columns(&self) -> bool {
-        let one = |port: &Port| {
+        let one = |port: &&Port| {
             matches!(port.dims.as_slice(), [_] | [_, Some(1) | None]) && port.element.is_some()
         };
-        self.inputs.len() > 1 && self.inputs.iter().all(one)
+        let data = self.data();
+        data.len() > 1 && data.iter().all(one)
     }
 
     /// How many rows it takes at once, where that is fixed.
     pub fn batch(&self) -> Option<usize> {
-        self.inputs.iter().find_map(|port| port.dims.first().copied().flatten())
+        if self.states.iter().any(State::is_single) {
+            return Some(1);
+        }
+        self.data().iter().find_map(|port| port.dims.first().copied().flatten())
+    }
+
+    /// Declares what it remembers: names of inputs, each with the output that feeds it the next time.
+    pub fn remember(&mut self, states: &BTreeMap<String, String>) -> Result<(), Mismatch> {
+        let found = states.iter().map(|(input, output)| State::find(self, input, output));
+        self.states = found.collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// The index of the output called `name`.
@@ -90,7 +111,7 @@ impl Parsed {
     /// A shape of `rows` rows on which the model can be tried; `None` where the file does not say its width, or where
     /// it takes no numbers and `fit` has to refuse it.
     pub(super) fn trial_shape(&self, rows: usize) -> Option<Vec<usize>> {
-        let inputs = &self.signature.inputs;
+        let inputs = self.signature.data();
         if !inputs.iter().all(|input| input.element.is_some_and(Element::is_number)) {
             return None;
         }
@@ -138,6 +159,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
     let mut signature = Signature {
         inputs: graph.input.iter().map(port).collect(),
         outputs: graph.output.iter().map(port).collect(),
+        states: Vec::new(),
     };
     for port in &mut signature.outputs {
         if let Some(at) = labels.iter().position(|(output, _)| *output == port.name) {
@@ -146,6 +168,9 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
     }
     check_names(graph, &signature, &weights).map_err(fault)?;
     let metadata = Metadata::read(&proto);
+    if let Some(states) = &metadata.state {
+        signature.remember(states).map_err(|mismatch| fault(mismatch.to_string()))?;
+    }
     Ok(Parsed { proto, signature, metadata, rewritten })
 }
 

@@ -387,6 +387,10 @@ pub struct ScoreSpec {
     /// labels; of an output that is a label, the label that scores 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// Of a model that remembers: its inputs that are fed with what an output gave for the asset's window before, each
+    /// with that output. Absent: what the model says of itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub state: BTreeMap<String, String>,
     /// At or above it a window is abnormal. Absent: what the model says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,

@@ -170,7 +170,8 @@ fn two_inputs_are_one_too_many() {
     graph.output("unused", Kind::Float32, &[Dim::Batch, Dim::Fixed(2)]);
     assert_eq!(
         misfit(&graph.finish(), 2),
-        "inputs: expected one, or one for each feature, found 2 (features, more)"
+        "inputs: expected one, or one for each feature; `state` names those that are fed by outputs, \
+         found 2 (features, more)"
     );
 }
 
