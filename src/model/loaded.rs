@@ -6,12 +6,12 @@
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use prost::Message;
-use tract_onnx::pb;
 use tract_onnx::prelude::{
     InferenceModelExt, TValue, TVec, Tensor, TractError, TractResult, TypedRunnableModel,
 };
@@ -77,13 +77,22 @@ pub(super) enum Loaded {
 }
 
 impl Loaded {
-    /// Loads what was parsed from `bytes`.
-    pub(super) fn load(runtime: &Runtime, parsed: &Parsed, bytes: &[u8]) -> Result<Loaded, String> {
+    /// Loads what was parsed from `bytes`, the content of the file `path`.
+    pub(super) fn load(
+        runtime: &Runtime,
+        parsed: &Parsed,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<Loaded, String> {
         guarded(|| {
             let rewritten = parsed.rewritten.then(|| parsed.proto.encode_to_vec());
-            match runtime.session(rewritten.as_deref().unwrap_or(bytes)) {
+            let session = match &parsed.weights {
+                Some(_) => runtime.session_of(path),
+                None => runtime.session(rewritten.as_deref().unwrap_or(bytes)),
+            };
+            match session {
                 Some(session) => session.map(Loaded::Ort).map_err(|e| e.to_string()),
-                None => load_tract(&parsed.proto).map(Loaded::Tract),
+                None => load_tract(parsed).map(Loaded::Tract),
             }
         })
         .map_err(|reason| first_line(&reason))
@@ -219,8 +228,10 @@ fn ort_tensor<'a>(feed: &'a Feed<'_>) -> Result<SessionInputValue<'a>, ort::Erro
     }, Err(ort::Error::new("an input takes no numbers")))
 }
 
-fn load_tract(proto: &pb::ModelProto) -> Result<Arc<TypedRunnableModel>, String> {
-    let parsed = tract_onnx::onnx().parse(proto, None).map_err(|e| format!("{e:#}"))?;
+fn load_tract(parsed: &Parsed) -> Result<Arc<TypedRunnableModel>, String> {
+    let folder = parsed.weights.as_ref().map(|weights| weights.folder.to_string_lossy());
+    let parsed =
+        tract_onnx::onnx().parse(&parsed.proto, folder.as_deref()).map_err(|e| format!("{e:#}"))?;
     if let Some(name) = parsed.unresolved_inputs.first() {
         return Err(format!("nothing computes `{name}`"));
     }

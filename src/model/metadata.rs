@@ -107,6 +107,8 @@ pub struct Metadata {
     pub baseline: Option<Baseline>,
     /// Inputs with the outputs they must give.
     pub golden: Option<Golden>,
+    /// SHA-256 of the files beside it that hold its weights, by name, as they were when it was signed (a JSON object).
+    pub beside: Option<BTreeMap<String, String>>,
     /// Keys whose value cannot be read.
     pub unreadable: Vec<String>,
     /// Everything in `metadata_props`, as it is.
@@ -143,6 +145,7 @@ impl Metadata {
             data_digest: notes.text("data_digest"),
             baseline: notes.json("baseline"),
             golden: notes.json("golden"),
+            beside: notes.json("beside"),
             ..Metadata::default()
         };
         Metadata { unreadable, all, ..metadata }

@@ -17,6 +17,7 @@ use super::element::Element;
 use super::fit::Mismatch;
 use super::metadata::Metadata;
 use super::state::State;
+use super::weights::Weights;
 use super::{ModelError, labels};
 
 /// Largest tensor (weights, or one row of input) that is taken, in numbers.
@@ -105,6 +106,8 @@ pub(super) struct Parsed {
     /// Whether `proto` differs from the file: weights were listed among the inputs (ONNX before IR 4), or an output was
     /// a sequence of maps.
     pub(super) rewritten: bool,
+    /// What it needs of the files beside it.
+    pub(super) weights: Option<Weights>,
 }
 
 impl Parsed {
@@ -142,13 +145,9 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
         return Err(fault("its graph has no output".into()));
     }
     for tensor in &graph.initializer {
-        if tensor.data_location == Some(DataLocation::External as i32) {
-            return Err(ModelError::External {
-                path: path.to_owned(),
-                tensor: tensor.name.clone(),
-            });
+        if tensor.data_location != Some(DataLocation::External as i32) {
+            check_tensor(tensor).map_err(fault)?;
         }
-        check_tensor(tensor).map_err(fault)?;
     }
     let weights: BTreeSet<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
     let inputs = graph.input.len();
@@ -171,7 +170,13 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
     if let Some(states) = &metadata.state {
         signature.remember(states).map_err(|mismatch| fault(mismatch.to_string()))?;
     }
-    Ok(Parsed { proto, signature, metadata, rewritten })
+    let weights = Weights::of(path, &proto)?;
+    if weights.is_some() && rewritten {
+        let reason =
+            "it lists weights among its inputs, or gives maps, and its weights are in other files";
+        return Err(fault(format!("{reason}; save it with its weights inside")));
+    }
+    Ok(Parsed { proto, signature, metadata, rewritten, weights })
 }
 
 /// Some converters leave the number of rows without a name, and tract wants one.
@@ -191,13 +196,14 @@ fn check_tensor(tensor: &pb::TensorProto) -> Result<(), String> {
     let Some(count) = count else {
         return Err(format!("tensor `{}` has the impossible shape {:?}", tensor.name, tensor.dims));
     };
-    let (width, held) = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) => (4, tensor.float_data.len()),
-        Ok(DataType::Double) => (8, tensor.double_data.len()),
-        Ok(DataType::Int64) => (8, tensor.int64_data.len()),
-        Ok(DataType::Int32) => (4, tensor.int32_data.len()),
+    let held = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) => tensor.float_data.len(),
+        Ok(DataType::Double) => tensor.double_data.len(),
+        Ok(DataType::Int64) => tensor.int64_data.len(),
+        Ok(DataType::Int32) => tensor.int32_data.len(),
         _ => return Ok(()),
     };
+    let width = element_size(tensor.data_type).unwrap_or(1) as usize;
     let held = if tensor.raw_data.is_empty() { held } else { tensor.raw_data.len() / width };
     if held as i64 != count {
         return Err(format!("tensor `{}` holds {held} numbers of {count}", tensor.name));
@@ -255,9 +261,25 @@ pub(super) fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Bytes of one number of ONNX's type `number`; `None` where that is not fixed.
+pub(super) fn element_size(number: i32) -> Option<u64> {
+    Some(match DataType::try_from(number).ok()? {
+        DataType::Float | DataType::Int32 | DataType::Uint32 => 4,
+        DataType::Double | DataType::Int64 | DataType::Uint64 => 8,
+        DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16 => 2,
+        DataType::Int8 | DataType::Uint8 | DataType::Bool => 1,
+        _ => return None,
+    })
+}
+
 /// SHA-256 of a file's bytes, in hex.
 pub(super) fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes as hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// What a panic said.

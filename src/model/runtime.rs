@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use tracing::{debug, error, info, warn};
 
 use super::onnx::panic_text;
@@ -142,13 +142,20 @@ impl Runtime {
     ///
     /// Public for benches, which compare a stage with a bare loop; everybody else opens a [`super::Model`].
     pub fn session(&self, bytes: &[u8]) -> Option<Result<Session, ort::Error>> {
-        self.environment.as_ref().map(|environment| session(environment, bytes))
+        let environment = self.environment.as_ref()?;
+        Some(builder(environment).and_then(|mut builder| builder.commit_from_memory(bytes)))
+    }
+
+    /// The same of the model in the file `path`, whose weights lie beside it.
+    pub(super) fn session_of(&self, path: &Path) -> Option<Result<Session, ort::Error>> {
+        let environment = self.environment.as_ref()?;
+        Some(builder(environment).and_then(|mut builder| builder.commit_from_file(path)))
     }
 }
 
-fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, ort::Error> {
+fn builder(environment: &Environment) -> Result<SessionBuilder, ort::Error> {
     // One thread: the engine's own. Spinning would burn a core between ticks, a memory plan is for one batch size.
-    let mut builder = Session::builder(environment)?
+    let builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)
         .unwrap_or_else(ort::Error::recover)
         .with_intra_threads(1)?
@@ -156,7 +163,7 @@ fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, ort::Erro
         .with_intra_op_spinning(false)?
         .with_memory_pattern(false)?
         .with_log_level(LogLevel::Warning)?;
-    builder.commit_from_memory(bytes)
+    Ok(builder)
 }
 
 impl fmt::Display for Runtime {

@@ -65,7 +65,7 @@ impl Model {
         let (name, version) = (file.name(), file.version());
         let ModelFile { path, bytes, digest, signed_by, parsed, .. } = file;
         let trials = [1, 3].map(|rows| parsed.trial_shape(rows));
-        let loaded = Loaded::load(runtime, &parsed, &bytes).map_err(|reason| {
+        let loaded = Loaded::load(runtime, &parsed, &path, &bytes).map_err(|reason| {
             ModelError::Refused { path: path.clone(), runtime: runtime.name(), reason }
         })?;
         drop(bytes);

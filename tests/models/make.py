@@ -9,9 +9,10 @@ numpy. `tract` says whether the built-in runtime has the operators; where it has
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
-from onnx import TensorProto as T, helper as h, numpy_helper, save
+from onnx import TensorProto as T, helper as h, load, numpy_helper, save
 
 HERE = pathlib.Path(__file__).parent
 RANDOM = np.random.default_rng(7)
@@ -190,6 +191,15 @@ def torch_models():
         with torch.no_grad():
             expected = model(x).numpy()
         case(name, expected, rows=windows, input="channels_first" if first else "sequence")
+        if name == "torch_recurrent":
+            # The same in a folder, with its weights beside it.
+            folder = HERE / "outside"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            model = load(HERE / f"{name}.onnx")
+            save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+            case(name, expected, rows=windows, input="sequence")
+            cases[-1]["file"] = "outside"
 
     class Remembering(torch.nn.Module):
         def __init__(self):
