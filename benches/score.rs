@@ -80,6 +80,7 @@ fn stage(runtime: &'static Runtime, bytes: &[u8], names: &[String]) -> ScoreStag
         input: ModelInput::Features,
         tensor: None,
         class: None,
+        batch: 256,
         state: std::collections::BTreeMap::new(),
         threshold: None,
     };

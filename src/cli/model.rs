@@ -81,7 +81,7 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
         }
         ModelAction::Verify { file, key, onnxruntime } => {
             let trust = Trust::new(key.clone(), !key.is_empty());
-            let host = Host { library: onnxruntime.clone(), trust };
+            let host = Host { trust, ..Host::with_library(onnxruntime.as_deref()) };
             print(&verified(&host.open(file)?))?;
         }
         ModelAction::Sign { file, key, out } => {

@@ -19,7 +19,7 @@ use tract_onnx::tract_core::model::IntoRunnable;
 
 use super::element::{Element, Number, with_number};
 use super::onnx::{Parsed, Signature, first_line, panic_text};
-use super::runtime::Runtime;
+use super::runtime::{Runtime, Settings};
 use super::state::State;
 
 /// What a model gave for a batch.
@@ -80,16 +80,17 @@ impl Loaded {
     /// Loads what was parsed from `bytes`, the content of the file `path`.
     pub(super) fn load(
         runtime: &Runtime,
+        settings: Settings,
         parsed: &Parsed,
         path: &Path,
         bytes: &[u8],
     ) -> Result<Loaded, String> {
         guarded(|| {
             let rewritten = parsed.rewritten.then(|| parsed.proto.encode_to_vec());
-            let session = match &parsed.weights {
-                Some(_) => runtime.session_of(path),
-                None => runtime.session(rewritten.as_deref().unwrap_or(bytes)),
-            };
+            let session = runtime.open(settings, |mut builder| match &parsed.weights {
+                Some(_) => builder.commit_from_file(path),
+                None => builder.commit_from_memory(rewritten.as_deref().unwrap_or(bytes)),
+            });
             match session {
                 Some(session) => session.map(Loaded::Ort).map_err(|e| e.to_string()),
                 None => load_tract(parsed).map(Loaded::Tract),

@@ -38,6 +38,8 @@ pub use signature::Trust;
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
+
 /// Why a model could not be opened or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -55,6 +57,19 @@ pub enum ModelError {
         path.display()
     )]
     TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// It is larger than this node allows.
+    #[error(
+        "model {} takes {} with its weights; `models.largest` allows {}",
+        path.display(), ByteSize::b(*found), ByteSize::b(*limit)
+    )]
+    OverBudget {
         /// The file.
         path: PathBuf,
         /// Its size.

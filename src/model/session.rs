@@ -13,14 +13,14 @@ use super::file::ModelFile;
 use super::loaded::{Failure, Loaded};
 use super::metadata::Metadata;
 use super::onnx::{Parsed, Signature, shape_text};
-use super::runtime::Runtime;
+use super::runtime::{Runtime, Settings};
 use super::signature::{PublicKey, Trust};
 use super::state::State;
 
 pub use super::loaded::{Output, Part, Wanted};
 
-/// Most rows that go to the runtime at once: more gain nothing and cost memory.
-pub const MAX_BATCH: usize = 256;
+/// Most rows that go to the runtime at once, unless told otherwise: more gain nothing and cost memory.
+pub const BATCH: usize = 256;
 
 /// An ONNX model, loaded.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Model {
     pub digest: String,
     /// Whose signature it has, of those that are trusted.
     pub signed_by: Option<PublicKey>,
+    /// Most rows that go to the runtime at once.
+    pub most_rows: usize,
     name: String,
     version: String,
     runtime: &'static Runtime,
@@ -48,7 +50,7 @@ impl Model {
         path: &Path,
         trust: &Trust,
     ) -> Result<Model, ModelError> {
-        Model::load(runtime, ModelFile::read(path, trust)?)
+        Model::load(runtime, Settings::default(), ModelFile::read(path, trust)?)
     }
 
     /// Checks, loads and tries the model in `bytes`, whoever made it; `path` names it.
@@ -57,21 +59,37 @@ impl Model {
         path: &Path,
         bytes: &[u8],
     ) -> Result<Model, ModelError> {
-        Model::load(runtime, ModelFile::of(path, bytes.to_owned(), &Trust::default())?)
+        let file = ModelFile::of(path, bytes.to_owned(), &Trust::default())?;
+        Model::load(runtime, Settings::default(), file)
     }
 
     /// Loads and tries a model's file.
-    pub fn load(runtime: &'static Runtime, file: ModelFile) -> Result<Model, ModelError> {
+    pub fn load(
+        runtime: &'static Runtime,
+        settings: Settings,
+        file: ModelFile,
+    ) -> Result<Model, ModelError> {
         let (name, version) = (file.name(), file.version());
         let ModelFile { path, bytes, digest, signed_by, parsed, .. } = file;
         let trials = [1, 3].map(|rows| parsed.trial_shape(rows));
-        let loaded = Loaded::load(runtime, &parsed, &path, &bytes).map_err(|reason| {
+        let loaded = Loaded::load(runtime, settings, &parsed, &path, &bytes).map_err(|reason| {
             ModelError::Refused { path: path.clone(), runtime: runtime.name(), reason }
         })?;
         drop(bytes);
         let Parsed { signature, metadata, .. } = parsed;
-        let mut model =
-            Model { path, signature, metadata, digest, signed_by, name, version, runtime, loaded };
+        let most_rows = BATCH;
+        let mut model = Model {
+            path,
+            signature,
+            metadata,
+            digest,
+            signed_by,
+            most_rows,
+            name,
+            version,
+            runtime,
+            loaded,
+        };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
         model.try_golden()?;
         Ok(model)
@@ -166,7 +184,7 @@ impl Model {
             output.values.clear();
         }
         let fixed = self.signature.batch();
-        let step = fixed.unwrap_or(MAX_BATCH).max(1);
+        let step = fixed.unwrap_or(self.most_rows).max(1);
         let remembers = !self.signature.states.is_empty();
         for first in (0..rows).step_by(step) {
             let last = rows.min(first + step);

@@ -73,6 +73,7 @@ impl ScoreStage {
         mut model: Model,
         given: Given<'_>,
     ) -> Result<ScoreStage, ScoreError> {
+        model.most_rows = usize::from(spec.batch.max(1));
         let declared =
             if spec.state.is_empty() { Ok(()) } else { model.signature.remember(&spec.state) };
         let mut mismatches: Vec<Mismatch> = declared.err().into_iter().collect();

@@ -8,6 +8,7 @@ use forebay::model::golden::Golden;
 use forebay::model::logistic::{self, LogisticOptions};
 use forebay::model::metadata::{Meaning, Metadata};
 use forebay::model::pca::{self, PcaOptions};
+use forebay::model::runtime::Settings;
 use forebay::model::signature::{PublicKey, SigningKey};
 use forebay::model::{Host, HostError, Model, ModelError, ModelFile, Trust};
 use prost::Message;
@@ -128,8 +129,12 @@ fn a_signature_covers_every_byte_and_changes_nothing_else() {
     assert_eq!(key.sign(&signed, &nothing()), signed, "one that is there is replaced");
     let file = ModelFile::of(Path::new("signed.onnx"), signed.clone(), &trusted(&key)).unwrap();
     assert_eq!((file.signed_by, file.signed_with), (Some(key.public()), Some(key.public().name())));
-    Model::load(runtime(), ModelFile::of(Path::new("s"), signed.clone(), &trusted(&key)).unwrap())
-        .unwrap();
+    Model::load(
+        runtime(),
+        Settings::default(),
+        ModelFile::of(Path::new("s"), signed.clone(), &trusted(&key)).unwrap(),
+    )
+    .unwrap();
     let every = (0..signed.len()).step_by(97).chain(signed.len() - 140..signed.len());
     for place in every {
         let mut broken = signed.clone();
@@ -237,12 +242,15 @@ fn a_host_opens_what_it_trusts() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pump.onnx");
     let library = runtime().library.clone().map(|(_, path)| path);
-    let host = Host { library, trust: trusted(&key) };
+    let host = Host { library, trust: trusted(&key), ..Host::default() };
     std::fs::write(&file, pca_model()).unwrap();
     let error = host.open(&file).unwrap_err();
     assert!(matches!(error, HostError::Model(ModelError::Untrusted { .. })), "{error}");
     std::fs::write(&file, key.sign(&pca_model(), &nothing())).unwrap();
     assert_eq!(host.open(&file).unwrap().signed_by, Some(key.public()));
+    let small = Host { largest: Some(1000), ..host };
+    let error = small.open(&file).unwrap_err().to_string();
+    assert!(error.contains("with its weights; `models.largest` allows 1000 B"), "{error}");
 }
 
 /// A copy of a model whose weights lie beside it.
@@ -273,7 +281,7 @@ fn weights_beside_a_model_are_signed_with_it() {
     assert_eq!(key.sign(&signed, &file.beside()), signed);
     std::fs::write(&model, &signed).unwrap();
     let file = ModelFile::read(&model, &trusted(&key)).unwrap();
-    Model::load(runtime(), file).unwrap();
+    Model::load(runtime(), Settings::default(), file).unwrap();
     let mut changed = std::fs::read(&weights).unwrap();
     changed[100] ^= 1;
     std::fs::write(&weights, &changed).unwrap();

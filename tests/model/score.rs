@@ -20,6 +20,7 @@ pub(crate) fn spec() -> ScoreSpec {
         input: ModelInput::Features,
         tensor: None,
         class: None,
+        batch: 256,
         state: BTreeMap::new(),
         threshold: None,
     }
