@@ -294,6 +294,13 @@ fn weights_beside_a_model_are_signed_with_it() {
     assert_ne!(other.digest, digest);
 }
 
+/// Says of a tensor where it is.
+fn set(tensor: &mut pb::TensorProto, key: &str, value: &str) {
+    tensor.external_data.retain(|entry| entry.key != key);
+    let (key, value) = (key.to_owned(), value.to_owned());
+    tensor.external_data.push(pb::StringStringEntryProto { key, value });
+}
+
 #[test]
 fn weights_that_are_not_as_the_model_says_are_told() {
     let told = |change: fn(&mut pb::TensorProto)| {
@@ -304,11 +311,6 @@ fn weights_that_are_not_as_the_model_says_are_told() {
         std::fs::write(&model, bytes).unwrap();
         ModelFile::read(&model, &Trust::default()).unwrap_err().to_string()
     };
-    fn set(tensor: &mut pb::TensorProto, key: &str, value: &str) {
-        tensor.external_data.retain(|entry| entry.key != key);
-        let (key, value) = (key.to_owned(), value.to_owned());
-        tensor.external_data.push(pb::StringStringEntryProto { key, value });
-    }
     for place in ["../weights.bin", "/etc/passwd", "a/../../b", ""] {
         let (_folder, model, _) = outside();
         let bytes = changed(&std::fs::read(&model).unwrap(), |proto| {
