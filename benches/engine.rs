@@ -49,7 +49,7 @@ fn pipeline(spec: &PipelineSpec) -> Pipeline {
         live: false,
         asset_limit: 1000,
         models: &[],
-        library: None,
+        host: &forebay::model::Host::default(),
         features_only: false,
     };
     plan(spec, &schema(), options).expect("the pipeline fits")

@@ -79,6 +79,7 @@ fn stage(runtime: &'static Runtime, bytes: &[u8], names: &[String]) -> ScoreStag
         output: "anomaly".into(),
         input: ModelInput::Features,
         tensor: None,
+        class: None,
         threshold: None,
     };
     let model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod load;
+mod models;
 mod retention;
 mod rules;
 pub mod space;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Span;
 
+pub use models::{ModelsConfig, OnnxConfig};
 pub use retention::{KeepConfig, RetentionConfig};
 
 /// The node's settings, as typed.
@@ -47,6 +49,9 @@ pub struct Config {
     /// Which ONNX Runtime is used.
     #[serde(default)]
     pub onnxruntime: OnnxConfig,
+    /// Whose models are run.
+    #[serde(default)]
+    pub models: ModelsConfig,
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -64,6 +69,7 @@ impl Config {
             uplink: None,
             feed: FeedConfig::default(),
             onnxruntime: OnnxConfig::default(),
+            models: ModelsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -472,15 +478,6 @@ impl Default for FeedConfig {
             hosts: Vec::new(),
         }
     }
-}
-
-/// Which ONNX Runtime is used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct OnnxConfig {
-    /// The library's file. Absent: `ORT_DYLIB_PATH`, beside the binary, an installed Python package, the system.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub library: Option<PathBuf>,
 }
 
 /// Limits on what comes from outside.

@@ -36,7 +36,7 @@ fn run(case: &Path) -> String {
         live: true,
         asset_limit: 100,
         models: &[],
-        library: None,
+        host: &forebay::model::Host::default(),
         features_only: false,
     };
     let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();

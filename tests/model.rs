@@ -5,6 +5,10 @@
 
 #[path = "model/bad.rs"]
 mod bad;
+#[path = "model/conformance.rs"]
+mod conformance;
+#[path = "model/package.rs"]
+mod package;
 #[path = "model/score.rs"]
 mod score;
 #[path = "model/train.rs"]
@@ -14,7 +18,7 @@ use std::path::Path;
 
 use forebay::model::build::{Dim, Graph, Kind};
 use forebay::model::runtime::Backend;
-use forebay::model::{Model, Runtime};
+use forebay::model::{Model, Runtime, Wanted};
 
 /// The runtime under test.
 pub(crate) fn runtime() -> &'static Runtime {
@@ -116,9 +120,10 @@ fn large_batches_float64_and_single_row_models_give_the_same() {
 fn an_input_of_another_shape_is_an_error() {
     let mut model = open(&sum(3, Kind::Float32, Dim::Batch).finish());
     for (numbers, shape) in [(8, vec![2, 4]), (5, vec![2, 3]), (6, vec![6]), (6, vec![1, 2, 3])] {
-        let error = model.run(&vec![0.0; numbers], &shape, &[0], &mut Vec::new()).unwrap_err();
+        let error =
+            model.run(&vec![0.0; numbers], &shape, &[Wanted::all(0)], &mut Vec::new()).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("takes [n, 3]"), "{text}");
     }
-    model.run(&[1.0, 2.0, 3.0], &[1, 3], &[0], &mut Vec::new()).unwrap();
+    model.run(&[1.0, 2.0, 3.0], &[1, 3], &[Wanted::all(0)], &mut Vec::new()).unwrap();
 }

@@ -35,7 +35,7 @@ fn pipeline() -> (LoadedPipeline, Engine, Decoder) {
         live: true,
         asset_limit: 100,
         models: &[],
-        library: None,
+        host: &forebay::model::Host::default(),
         features_only: false,
     };
     let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();

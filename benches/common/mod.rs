@@ -29,7 +29,7 @@ pub(crate) fn pipeline(loaded: &LoadedPipeline) -> Pipeline {
         live: false,
         asset_limit: 1000,
         models: &[],
-        library: None,
+        host: &forebay::model::Host::default(),
         features_only: false,
     };
     plan(&loaded.spec, &loaded.schema, options).expect("the pipeline fits")

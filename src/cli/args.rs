@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::model::ModelArgs;
 use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
 use super::store::StoreArgs;
@@ -89,6 +90,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Fit an anomaly model to a recording of normal running
     Train(TrainArgs),
+    /// Look at a model's contract, try it on this machine, sign it, make a key to sign with
+    Model(ModelArgs),
     /// Look at this machine: runtime, store, broker, uplink, clock
     Doctor(DoctorArgs),
     /// Look into the store of a node that is stopped: check all of it, or take records out

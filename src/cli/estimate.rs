@@ -18,6 +18,7 @@ use super::screen::Screen;
 use super::{Outcome, print};
 use crate::config::{HttpConfig, MqttConfig, MqttEncoding, StoreConfig, UplinkMqttConfig};
 use crate::engine::Engine;
+use crate::model::Host;
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::plan::{PlanOptions, plan};
 use crate::record::{Lane, Outgoing, Record, Step};
@@ -97,7 +98,7 @@ fn run(args: &EstimateArgs, screen: &Screen, kept: &mut Kept) -> anyhow::Result<
         live: false,
         asset_limit: usize::MAX,
         models: &[],
-        library: args.onnxruntime.as_deref(),
+        host: &Host::with_library(args.onnxruntime.as_deref()),
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;

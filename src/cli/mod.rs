@@ -6,6 +6,7 @@ mod check;
 mod completion;
 mod demo;
 mod estimate;
+pub mod model;
 mod recordings;
 mod replay;
 pub mod results;
@@ -20,6 +21,8 @@ mod schema;
 mod torture;
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -60,6 +63,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Receive(args) => receive::receive(&args),
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),
+        Command::Model(args) => model::model(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Store(args) => store::store(&args),
         Command::Torture(args) => torture::torture(&args, screen),
@@ -73,6 +77,20 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("standard output cannot be written"),
     }
+}
+
+/// A file that is either the old one or the whole new one.
+fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = || format!("`{}` cannot be written", path.display());
+    std::fs::create_dir_all(folder).with_context(failed)?;
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let mut file =
+        tempfile::Builder::new().permissions(readable).tempfile_in(folder).with_context(failed)?;
+    file.write_all(bytes).with_context(failed)?;
+    file.as_file().sync_all().with_context(failed)?;
+    file.persist(path).with_context(failed)?;
+    Ok(())
 }
 
 /// Whether colours may be used on this stream: a terminal, and no wish against it.

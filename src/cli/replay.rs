@@ -11,6 +11,7 @@ use super::recordings::Recordings;
 use super::results::{Results, ResultsError, ResultsFormat};
 use super::screen::Screen;
 use crate::engine::Engine;
+use crate::model::Host;
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::plan::{OtherModel, PlanOptions, plan};
 use crate::record::Outgoing;
@@ -26,7 +27,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
         live: false,
         asset_limit: usize::MAX,
         models: &models,
-        library: args.onnxruntime.as_deref(),
+        host: &Host::with_library(args.onnxruntime.as_deref()),
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;

@@ -3,17 +3,14 @@
 //! The pipeline's own stages make the features, so what trains is what runs. Closed form: seconds, and the same
 //! recordings give the same bytes.
 
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-use anyhow::Context;
 
 use super::args::TrainArgs;
 use super::recordings::Recordings;
 use super::screen::Screen;
-use super::{Outcome, print};
+use super::{Outcome, print, write_whole};
 use crate::engine::Engine;
+use crate::model::Host;
 use crate::model::pca::{self, PcaOptions, TrainReport};
 use crate::model::training::TrainingSet;
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
@@ -77,7 +74,7 @@ fn collect(
         live: false,
         asset_limit: usize::MAX,
         models: &[],
-        library: None,
+        host: &Host::default(),
         features_only: true,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
@@ -118,20 +115,6 @@ fn collect(
         account.sparse,
         args.pipeline.display()
     );
-    Ok(())
-}
-
-/// A file that is either the old one or the whole new one.
-fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = || format!("`{}` cannot be written", path.display());
-    std::fs::create_dir_all(folder).with_context(failed)?;
-    let readable = std::fs::Permissions::from_mode(0o644);
-    let mut file =
-        tempfile::Builder::new().permissions(readable).tempfile_in(folder).with_context(failed)?;
-    file.write_all(bytes).with_context(failed)?;
-    file.as_file().sync_all().with_context(failed)?;
-    file.persist(path).with_context(failed)?;
     Ok(())
 }
 

@@ -39,7 +39,7 @@ impl Loader {
         if document.whole {
             rules::check(&config, root, &mut self.problems);
         }
-        self.library.clone_from(&config.onnxruntime.library);
+        self.host = config.host();
         self.folders(root, &config.pipelines, &config.schemas);
         Some(config)
     }

@@ -8,12 +8,13 @@ use std::path::Path;
 use bytesize::ByteSize;
 
 use super::address::{Address, MQTT};
-use super::{Config, FeedConfig, MqttConfig, Secret, StoreConfig};
+use super::{Config, FeedConfig, ModelsConfig, MqttConfig, Secret, StoreConfig};
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::source::shown_path;
 use crate::diagnose::{Problem, Problems, Spot};
 use crate::model::Runtime;
 use crate::model::runtime::{RuntimeError, TRACT};
+use crate::model::signature::PublicKey;
 use crate::time::Span;
 
 /// Checks a config whose paths start at its folder.
@@ -42,6 +43,7 @@ pub(super) fn check(config: &Config, root: Spot<'_>, problems: &mut Problems) {
             rules.tell(problem);
         }
     }
+    rules.models(root.key("models"), &config.models);
     let limits = root.key("limits");
     rules.at_least(limits.key("assets"), "`assets`", config.limits.assets as u64, 1);
     rules.bytes(
@@ -60,6 +62,22 @@ struct Rules<'a> {
 impl Rules<'_> {
     fn tell(&mut self, problem: Problem) {
         self.problems.push_unless_known(problem);
+    }
+
+    fn models(&mut self, spot: Spot<'_>, models: &ModelsConfig) {
+        for key in &models.keys {
+            if let Err(expected) = key.parse::<PublicKey>() {
+                let problem = Problem::error(spot.key("keys"), "this is no public key");
+                self.tell(problem.found(format!("`{key}`")).expected(expected));
+            }
+        }
+        if models.require_signature && models.keys.is_empty() {
+            let problem = Problem::error(
+                spot.key("require_signature"),
+                "no model could ever be used: there is no key whose signature is believed",
+            );
+            self.tell(problem.expected("`keys`, beside it"));
+        }
     }
 
     fn at_least(&mut self, spot: Spot<'_>, name: &str, value: u64, least: u64) {

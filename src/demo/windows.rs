@@ -11,6 +11,7 @@ use super::plant::{Plant, PlantOptions, STEP, asset_id, site_of};
 use super::pump::Signal;
 use crate::engine::Engine;
 use crate::frame::{Asset, Input, Quality, Readings, Windows};
+use crate::model::Host;
 use crate::pipeline::plan::{self, PlanError, PlanOptions};
 use crate::pipeline::spec::{PipelineSpec, StageSpec};
 use crate::schema::Schema;
@@ -164,7 +165,7 @@ fn engine(
         live: false,
         asset_limit: usize::MAX,
         models: &[],
-        library: None,
+        host: &Host::default(),
         features_only: true,
     };
     let planned =

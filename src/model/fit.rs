@@ -5,8 +5,11 @@
 
 use std::fmt;
 
-use super::onnx::{Element, Port, shape_text};
-use super::session::Model;
+use super::element::Element;
+use super::metadata::Meaning;
+use super::onnx::{Port, shape_text};
+use super::session::{Model, Part, Wanted};
+use crate::pipeline::spec::ModelInput;
 
 /// One difference between a model and its pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,14 +48,44 @@ pub enum Given<'a> {
         /// Columns, by name.
         channels: &'a [String],
     },
+    /// A window of samples, channel by channel: `[n, channels, steps]`.
+    ChannelsFirst {
+        /// Samples a window.
+        steps: usize,
+        /// Columns, by name.
+        channels: &'a [String],
+    },
 }
 
-impl Given<'_> {
+impl<'a> Given<'a> {
+    /// What a `score` stage with this `input` gives, of a pipeline with these features and samples.
+    pub fn of(
+        input: ModelInput,
+        features: &'a [String],
+        steps: usize,
+        channels: &'a [String],
+    ) -> Given<'a> {
+        match input {
+            ModelInput::Features => Given::Features(features),
+            ModelInput::Sequence => Given::Sequence { steps, channels },
+            ModelInput::ChannelsFirst => Given::ChannelsFirst { steps, channels },
+        }
+    }
+
     /// The shape of a batch of `rows`.
     pub fn shape(&self, rows: usize) -> Vec<usize> {
         match self {
             Given::Features(names) => vec![rows, names.len()],
             Given::Sequence { steps, channels } => vec![rows, *steps, channels.len()],
+            Given::ChannelsFirst { steps, channels } => vec![rows, channels.len(), *steps],
+        }
+    }
+
+    /// Names of the features or channels.
+    pub fn names(&self) -> &'a [String] {
+        match self {
+            Given::Features(names) => names,
+            Given::Sequence { channels, .. } | Given::ChannelsFirst { channels, .. } => channels,
         }
     }
 }
@@ -70,20 +103,27 @@ impl Model {
 
     /// How the model's input differs from what is given.
     pub fn check_given(&self, given: Given<'_>) -> Vec<Mismatch> {
-        let [input] = self.signature.inputs.as_slice() else {
-            let names: Vec<&str> = self.signature.inputs.iter().map(|p| p.name.as_str()).collect();
-            let found = format!("{} ({})", names.len(), names.join(", "));
-            return vec![mismatch("inputs", "one", found)];
+        let mut found = match (self.signature.inputs.as_slice(), given) {
+            ([input], _) => check_port(input, given),
+            (inputs, Given::Features(names)) if self.signature.takes_columns() => {
+                check_columns(inputs, names)
+            }
+            (inputs, _) => {
+                let names: Vec<&str> = inputs.iter().map(|p| p.name.as_str()).collect();
+                let found = format!("{} ({})", names.len(), names.join(", "));
+                return vec![mismatch("inputs", "one, or one for each feature", found)];
+            }
         };
-        let mut found = check_port(input, given);
-        let (what, names, noted) = match given {
-            Given::Features(names) => ("feature", names, &self.metadata.features),
-            Given::Sequence { channels, .. } => ("channel", channels, &self.metadata.channels),
+        let (what, noted, steps) = match given {
+            Given::Features(_) => ("feature", &self.metadata.features, None),
+            Given::Sequence { steps, .. } | Given::ChannelsFirst { steps, .. } => {
+                ("channel", &self.metadata.channels, Some(steps))
+            }
         };
         if let Some(noted) = noted {
-            found.extend(check_names(what, noted, names));
+            found.extend(check_names(what, noted, given.names()));
         }
-        if let (Given::Sequence { steps, .. }, Some(noted)) = (given, self.metadata.steps)
+        if let (Some(steps), Some(noted)) = (steps, self.metadata.steps)
             && steps != noted
         {
             found.push(mismatch("steps", noted.to_string(), steps.to_string()));
@@ -95,9 +135,14 @@ impl Model {
         found
     }
 
-    /// The index of the output that is the score: `tensor` where the pipeline names one, else what the model notes,
-    /// else `score`, else `output`, else the first.
-    pub fn score_output(&self, tensor: Option<&str>, output: &str) -> Result<usize, Mismatch> {
+    /// What is the score: the output `tensor` where the pipeline names one, else what the model notes, else `score`, else
+    /// `output`, else the first; of a classifier, its `class`.
+    pub fn score_output(
+        &self,
+        tensor: Option<&str>,
+        output: &str,
+        class: Option<&str>,
+    ) -> Result<Wanted, Mismatch> {
         let named = tensor.or(self.metadata.output.as_deref());
         let index = match named {
             Some(name) => self.signature.output(name).ok_or_else(|| {
@@ -113,41 +158,94 @@ impl Model {
         let Some(port) = self.signature.outputs.get(index) else {
             return Err(mismatch("output", "one number a window", "no output"));
         };
-        let what = || format!("output `{}`", port.name);
-        if !matches!(port.element, Some(Element::Float32 | Element::Float64)) {
-            return Err(mismatch(what(), "float32 or float64", kind(port)));
+        let part = match class {
+            Some(class) => self.class_of(port, class)?,
+            None => single(port)?,
+        };
+        Ok(Wanted { output: index, part })
+    }
+
+    /// The part of a classifier's output that is about a class.
+    fn class_of(&self, port: &Port, class: &str) -> Result<Part, Mismatch> {
+        let noted = self.metadata.outputs.as_ref().and_then(|outputs| outputs.get(&port.name));
+        let labels = match noted {
+            Some(Meaning::Class { labels }) => labels,
+            _ => &port.labels,
+        };
+        let width = port.dims.iter().skip(1).try_fold(1, |size, dim| Some(size * (*dim)?));
+        let what = format!("class of output `{}`", port.name);
+        if !labels.is_empty() {
+            let place = labels.iter().position(|label| label == class);
+            let expected = || mismatch(what, format!("one of {}", labels.join(", ")), class);
+            return place.map(Part::Column).ok_or_else(expected);
         }
-        let single = port.dims.is_empty()
-            || port.dims.iter().skip(1).all(|dim| dim.is_none_or(|size| size == 1));
-        if !single {
-            return Err(mismatch(what(), "one number a window, [n] or [n, 1]", port.shape()));
+        if width == Some(1) {
+            return Ok(Part::Label(class.to_owned()));
         }
-        Ok(index)
+        // Nobody says what its columns are called.
+        match (class.parse::<usize>(), width) {
+            (Ok(column), None) => Ok(Part::Column(column)),
+            (Ok(column), Some(width)) if column < width => Ok(Part::Column(column)),
+            _ => {
+                let most = width.map_or("a number".into(), |w| format!("0 to {}", w - 1));
+                Err(mismatch(what, format!("the place of its column, {most}"), class))
+            }
+        }
     }
 }
 
-fn check_port(input: &Port, given: Given<'_>) -> Vec<Mismatch> {
-    let mut found = Vec::new();
-    if !matches!(input.element, Some(Element::Float32 | Element::Float64)) {
-        let what = format!("type of input `{}`", input.name);
-        found.push(mismatch(what, kind(input), "float32 (readings are floating point)"));
+/// All of an output, if that is one number a window.
+fn single(port: &Port) -> Result<Part, Mismatch> {
+    let what = || format!("output `{}`", port.name);
+    if port.element == Some(Element::Text) {
+        return Err(mismatch(what(), "numbers, or the label to look for as `class`", "text"));
     }
+    if !port.element.is_some_and(Element::is_number) {
+        return Err(mismatch(what(), "numbers", kind(port)));
+    }
+    let single = port.dims.is_empty()
+        || port.dims.iter().skip(1).all(|dim| dim.is_none_or(|size| size == 1));
+    if single {
+        return Ok(Part::All);
+    }
+    let which = if port.labels.is_empty() {
+        "the place of one of its columns".to_owned()
+    } else {
+        format!("one of {}", port.labels.join(", "))
+    };
+    let expected = format!("one number a window, [n] or [n, 1]; or {which} as `class`");
+    Err(mismatch(what(), expected, port.shape()))
+}
+
+/// Several inputs, a feature each. Names are held against those of features where any of them is one.
+fn check_columns(inputs: &[Port], names: &[String]) -> Vec<Mismatch> {
+    let expected: Vec<String> = inputs.iter().map(|port| port.name.clone()).collect();
+    let mut found: Vec<Mismatch> = inputs.iter().filter_map(check_type).collect();
+    if expected.len() != names.len() || expected.iter().any(|name| names.contains(name)) {
+        found.extend(check_names("feature", &expected, names));
+    }
+    found
+}
+
+fn check_type(input: &Port) -> Option<Mismatch> {
+    let what = || format!("type of input `{}`", input.name);
+    (!input.element.is_some_and(Element::is_number))
+        .then(|| mismatch(what(), kind(input), "numbers"))
+}
+
+fn check_port(input: &Port, given: Given<'_>) -> Vec<Mismatch> {
+    let mut found: Vec<Mismatch> = check_type(input).into_iter().collect();
     if input.dims.is_empty() {
         return found;
     }
-    let what = format!("shape of input `{}`", input.name);
     let mut shape: Vec<Option<usize>> = given.shape(0).into_iter().map(Some).collect();
     if let Some(rows) = shape.first_mut() {
         *rows = None;
     }
-    if let Some(Some(batch)) = input.dims.first().filter(|dim| dim.is_some_and(|n| n != 1)) {
-        let found_batch = format!("a batch fixed at {batch}: {}", input.shape());
-        found.push(mismatch(what, "a batch that may vary, or of 1", found_batch));
-        return found;
-    }
     let same = input.dims.len() == shape.len()
         && input.dims.iter().zip(&shape).skip(1).all(|(dim, size)| dim.is_none() || dim == size);
     if !same {
+        let what = format!("shape of input `{}`", input.name);
         found.push(mismatch(what, input.shape(), shape_text(&shape)));
     }
     found

@@ -4,17 +4,21 @@
 //! error: that is why tract is called as the Rust library it is, not through the C functions of `ort-tract`, out of
 //! which a panic cannot unwind and ends the process (an index out of range in one model would stop the node).
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ort::session::{Session, SessionInputValue};
-use ort::value::TensorRef;
+use ort::value::{TensorElementType, TensorRef, ValueType};
 use prost::Message;
 use tract_onnx::pb;
-use tract_onnx::prelude::{InferenceModelExt, TValue, Tensor, TypedRunnableModel, tvec};
+use tract_onnx::prelude::{
+    InferenceModelExt, TValue, TVec, Tensor, TractError, TractResult, TypedRunnableModel,
+};
 use tract_onnx::tract_core::model::IntoRunnable;
 
-use super::onnx::{Element, Parsed, Signature, first_line, panic_text};
+use super::element::{Element, Number, with_number};
+use super::onnx::{Parsed, Port, Signature, first_line, panic_text};
 use super::runtime::Runtime;
 
 /// What a model gave for a batch.
@@ -24,6 +28,33 @@ pub struct Output {
     pub width: usize,
     /// The numbers, row after row.
     pub values: Vec<f32>,
+}
+
+/// What is wanted of a model: an output, and which part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The output, by index.
+    pub output: usize,
+    /// Which part.
+    pub part: Part,
+}
+
+/// A part of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All its numbers.
+    All,
+    /// One column.
+    Column(usize),
+    /// 1 where it is this label, 0 where it is another.
+    Label(String),
+}
+
+impl Wanted {
+    /// All of an output.
+    pub fn all(output: usize) -> Wanted {
+        Wanted { output, part: Part::All }
+    }
 }
 
 /// Why a batch has no answer.
@@ -57,57 +88,112 @@ impl Loaded {
         .map_err(|reason| first_line(&reason))
     }
 
-    /// Runs the graph on `batch` of shape `dims` and appends the outputs `wanted` to `into`.
+    /// Runs the graph on `batch` of shape `dims` and appends what is `wanted` to `into`. A graph with several inputs
+    /// gets a column in each.
     pub(super) fn run(
         &mut self,
         batch: &[f32],
         dims: &[usize],
         signature: &Signature,
-        wanted: &[usize],
+        wanted: &[Wanted],
         into: &mut [Output],
     ) -> Result<(), Failure> {
-        let double = signature.inputs.first().and_then(|p| p.element) == Some(Element::Float64);
-        let doubles: Vec<f64> =
-            if double { batch.iter().map(|&value| f64::from(value)).collect() } else { Vec::new() };
-        let batch = if double { Numbers::Float64(&doubles) } else { Numbers::Float32(batch) };
+        let feeds = feeds(batch, dims, signature);
         let ran = catch_unwind(AssertUnwindSafe(|| match self {
-            Loaded::Ort(session) => run_ort(session, batch, dims, wanted, into),
-            Loaded::Tract(plan) => run_tract(plan, batch, dims, wanted, into),
+            Loaded::Ort(session) => run_ort(session, &feeds, wanted, into),
+            Loaded::Tract(plan) => run_tract(plan, &feeds, wanted, into),
         }));
         ran.unwrap_or_else(|panic| Err(Failure::Run(panic_text(&*panic))))
     }
 }
 
-/// What goes in or comes out.
-#[derive(Clone, Copy)]
-enum Numbers<'a> {
-    Float32(&'a [f32]),
-    Float64(&'a [f64]),
+/// What goes into one input.
+struct Feed<'a> {
+    element: Element,
+    dims: Vec<usize>,
+    numbers: Cow<'a, [f32]>,
+}
+
+impl Feed<'_> {
+    fn converted<T: Number>(&self) -> Vec<T> {
+        self.numbers.iter().map(|value| T::near(*value)).collect()
+    }
+}
+
+fn feeds<'a>(batch: &'a [f32], dims: &[usize], signature: &Signature) -> Vec<Feed<'a>> {
+    let element = |port: &Port| port.element.unwrap_or(Element::Float32);
+    if let [input] = signature.inputs.as_slice() {
+        let numbers = Cow::Borrowed(batch);
+        return vec![Feed { element: element(input), dims: dims.to_vec(), numbers }];
+    }
+    let (rows, width) = (dims.first().copied().unwrap_or(0), signature.inputs.len());
+    let column = |(place, port): (usize, &Port)| Feed {
+        element: element(port),
+        dims: if port.dims.len() == 1 { vec![rows] } else { vec![rows, 1] },
+        numbers: batch.iter().skip(place).step_by(width).copied().collect(),
+    };
+    signature.inputs.iter().enumerate().map(column).collect()
 }
 
 fn run_ort(
     session: &mut Session,
-    batch: Numbers<'_>,
-    dims: &[usize],
-    wanted: &[usize],
+    feeds: &[Feed<'_>],
+    wanted: &[Wanted],
     into: &mut [Output],
 ) -> Result<(), Failure> {
     let failed = |error: ort::Error| Failure::Run(first_line(&error.to_string()));
-    let input: SessionInputValue<'_> = match batch {
-        Numbers::Float32(data) => TensorRef::from_array_view((dims, data)).map_err(failed)?.into(),
-        Numbers::Float64(data) => TensorRef::from_array_view((dims, data)).map_err(failed)?.into(),
-    };
-    let outputs = session.run([input]).map_err(failed)?;
-    take(dims, wanted, into, |index| {
+    let inputs = feeds.iter().map(ort_tensor).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let outputs = session.run(inputs.as_slice()).map_err(failed)?;
+    take(feeds, wanted, into, |index| {
         let value = &outputs[index];
-        let (shape, numbers) = if let Ok((shape, data)) = value.try_extract_tensor::<f32>() {
-            (shape, Numbers::Float32(data))
-        } else {
-            let (shape, data) = value.try_extract_tensor::<f64>().map_err(|e| e.to_string())?;
-            (shape, Numbers::Float64(data))
+        let ValueType::Tensor { ty, .. } = value.dtype() else {
+            return Err("is no tensor".into());
         };
-        Ok((shape.iter().map(|&size| size as usize).collect(), numbers))
+        let said = |e: ort::Error| first_line(&e.to_string());
+        let sizes = |shape: &ort::value::Shape| shape.iter().map(|&size| size as usize).collect();
+        if *ty == TensorElementType::String {
+            let (shape, texts) = value.try_extract_strings().map_err(said)?;
+            return Ok((sizes(shape), Answers::Texts(texts)));
+        }
+        if *ty == TensorElementType::Float32 {
+            let (shape, numbers) = value.try_extract_tensor::<f32>().map_err(said)?;
+            return Ok((sizes(shape), Answers::Numbers(numbers.into())));
+        }
+        if *ty == TensorElementType::Bool {
+            let (shape, all) = value.try_extract_tensor::<bool>().map_err(said)?;
+            let numbers = all.iter().map(|yes| f32::from(u8::from(*yes))).collect();
+            return Ok((sizes(shape), Answers::Numbers(numbers)));
+        }
+        macro_rules! numbers {
+            ($type:ty, $back:expr) => {{
+                let (shape, all) = value.try_extract_tensor::<$type>().map_err(said)?;
+                (sizes(shape), Answers::Numbers(all.iter().copied().map($back).collect()))
+            }};
+        }
+        Ok(match ty {
+            TensorElementType::Float64 => numbers!(f64, |v| v as f32),
+            TensorElementType::Float16 => numbers!(half::f16, half::f16::to_f32),
+            TensorElementType::Int8 => numbers!(i8, f32::from),
+            TensorElementType::Int16 => numbers!(i16, f32::from),
+            TensorElementType::Int32 => numbers!(i32, |v| v as f32),
+            TensorElementType::Int64 => numbers!(i64, |v| v as f32),
+            TensorElementType::Uint8 => numbers!(u8, f32::from),
+            TensorElementType::Uint16 => numbers!(u16, f32::from),
+            TensorElementType::Uint32 => numbers!(u32, |v| v as f32),
+            TensorElementType::Uint64 => numbers!(u64, |v| v as f32),
+            other => return Err(format!("holds {other}, which is no number")),
+        })
     })
+}
+
+fn ort_tensor<'a>(feed: &'a Feed<'_>) -> Result<SessionInputValue<'a>, ort::Error> {
+    let dims = feed.dims.as_slice();
+    if feed.element == Element::Float32 {
+        return Ok(TensorRef::from_array_view((dims, feed.numbers.as_ref()))?.into());
+    }
+    with_number!(feed.element, N => {
+        Ok(ort::value::Tensor::from_array((dims, feed.converted::<N>()))?.into())
+    }, Err(ort::Error::new("an input takes no numbers")))
 }
 
 fn load_tract(proto: &pb::ModelProto) -> Result<Arc<TypedRunnableModel>, String> {
@@ -121,47 +207,79 @@ fn load_tract(proto: &pb::ModelProto) -> Result<Arc<TypedRunnableModel>, String>
 
 fn run_tract(
     plan: &Arc<TypedRunnableModel>,
-    batch: Numbers<'_>,
-    dims: &[usize],
-    wanted: &[usize],
+    feeds: &[Feed<'_>],
+    wanted: &[Wanted],
     into: &mut [Output],
 ) -> Result<(), Failure> {
-    let input = match batch {
-        Numbers::Float32(data) => Tensor::from_shape(dims, data),
-        Numbers::Float64(data) => Tensor::from_shape(dims, data),
-    };
-    let outputs = input
-        .and_then(|input| plan.run(tvec!(TValue::from(input))))
-        .map_err(|e| Failure::Run(first_line(&format!("{e:#}"))))?;
-    take(dims, wanted, into, |index| {
+    let failed = |e| Failure::Run(first_line(&format!("{e:#}")));
+    let inputs = feeds.iter().map(|feed| tract_tensor(feed).map(TValue::from));
+    let inputs: TVec<TValue> = inputs.collect::<TractResult<_>>().map_err(failed)?;
+    let outputs = plan.run(inputs).map_err(failed)?;
+    take(feeds, wanted, into, |index| {
         let tensor = outputs.get(index).ok_or("is not there")?;
-        let plain = tensor.try_as_plain_ram().map_err(|e| e.to_string())?;
-        let numbers = match plain.as_slice::<f32>() {
-            Ok(data) => Numbers::Float32(data),
-            Err(_) => Numbers::Float64(plain.as_slice::<f64>().map_err(|e| e.to_string())?),
+        let said = |e| first_line(&format!("{e:#}"));
+        let plain = tensor.try_as_plain_ram().map_err(said)?;
+        let answers = if let Ok(numbers) = plain.as_slice::<f32>() {
+            Answers::Numbers(numbers.into())
+        } else if let Ok(texts) = plain.as_slice::<String>() {
+            Answers::Texts(texts.to_vec())
+        } else {
+            let cast = tensor.cast_to::<f32>().map_err(said)?;
+            let plain = cast.try_as_plain_ram().map_err(said)?;
+            Answers::Numbers(plain.as_slice::<f32>().map_err(said)?.to_vec().into())
         };
-        Ok((tensor.shape().to_vec(), numbers))
+        Ok((tensor.shape().to_vec(), answers))
     })
 }
 
-/// Appends the outputs `wanted`, as `get` gives them with their shapes, to `into`.
+fn tract_tensor(feed: &Feed<'_>) -> TractResult<Tensor> {
+    if feed.element == Element::Float32 {
+        return Tensor::from_shape(&feed.dims, &feed.numbers);
+    }
+    with_number!(feed.element, N => {
+        Tensor::from_shape(&feed.dims, &feed.converted::<N>())
+    }, Err(TractError::msg("an input takes no numbers")))
+}
+
+/// What an output holds.
+enum Answers<'a> {
+    Numbers(Cow<'a, [f32]>),
+    Texts(Vec<String>),
+}
+
+/// Appends what is `wanted`, of outputs as `get` gives them with their shapes, to `into`.
 fn take<'o>(
-    dims: &[usize],
-    wanted: &[usize],
+    feeds: &[Feed<'_>],
+    wanted: &[Wanted],
     into: &mut [Output],
-    get: impl Fn(usize) -> Result<(Vec<usize>, Numbers<'o>), String>,
+    get: impl Fn(usize) -> Result<(Vec<usize>, Answers<'o>), String>,
 ) -> Result<(), Failure> {
-    let rows = dims.first().copied().unwrap_or(0);
-    for (&index, output) in wanted.iter().zip(into) {
-        let (shape, numbers) = get(index).map_err(|reason| Failure::Output(index, reason))?;
+    let rows = feeds.first().and_then(|feed| feed.dims.first()).copied().unwrap_or(0);
+    for (wanted, output) in wanted.iter().zip(into) {
+        let bad = |reason: String| Failure::Output(wanted.output, reason);
+        let (shape, answers) = get(wanted.output).map_err(bad)?;
         if shape.first() != Some(&rows) {
-            let reason = format!("has the shape {shape:?} for {rows} rows");
-            return Err(Failure::Output(index, reason));
+            return Err(bad(format!("has the shape {shape:?} for {rows} rows")));
         }
-        output.width = shape.iter().skip(1).product();
-        match numbers {
-            Numbers::Float32(data) => output.values.extend_from_slice(data),
-            Numbers::Float64(data) => output.values.extend(data.iter().map(|&v| v as f32)),
+        let width: usize = shape.iter().skip(1).product();
+        output.width = if wanted.part == Part::All { width } else { 1 };
+        match (&answers, &wanted.part) {
+            (Answers::Numbers(numbers), Part::All) => output.values.extend_from_slice(numbers),
+            (Answers::Numbers(numbers), Part::Column(column)) if *column < width => {
+                output.values.extend(numbers.iter().skip(*column).step_by(width));
+            }
+            (Answers::Numbers(numbers), Part::Label(label)) if width == 1 => {
+                let label = label.parse::<f32>().ok();
+                let is_it = |number: &f32| f32::from(u8::from(label == Some(*number)));
+                output.values.extend(numbers.iter().map(is_it));
+            }
+            (Answers::Texts(texts), Part::Label(label)) if width == 1 => {
+                output.values.extend(texts.iter().map(|text| f32::from(u8::from(text == label))));
+            }
+            (Answers::Texts(_), _) => {
+                return Err(bad("holds text, not numbers; name the label with `class`".into()));
+            }
+            (_, part) => return Err(bad(format!("has {width} numbers a window, and no {part:?}"))),
         }
     }
     Ok(())

@@ -5,12 +5,15 @@
 //! to the log-odds. Both classes weigh the same, however rare faults are, so 0.5 is the natural threshold. Fitted
 //! by Newton's method with a penalty on the weights, so it is closed, quick and the same every time.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::build::{Dim, Graph, Kind};
 use super::evaluate::roc_auc;
 use super::linear::{Square, solve};
-use super::training::{Scaler, TrainError, TrainingSet, version_of};
+use super::metadata::{Meaning, Notes};
+use super::training::{Scaler, TrainError, TrainingSet, rounded, version_of};
 
 /// Fewest windows that can be learned from.
 pub const MIN_ROWS: usize = 16;
@@ -81,7 +84,25 @@ pub fn train(
     let problem = Problem::new(&rows, &labels, options.l2.max(1e-9));
     let (weights, steps) = problem.minimise()?;
     let scores: Vec<f64> = rows.iter().map(|row| dot(row, &weights)).collect();
-    let bytes = write(set, &scaler, &weights, options.threshold);
+    let chance = |odds: f64| 1.0 / (1.0 + (-odds).exp());
+    let chances: Vec<f64> = scores.iter().map(|odds| chance(*odds)).collect();
+    let (as_written, as_scaled) = (rounded(&weights), scaler.rounded());
+    let notes = Notes {
+        kind: "logistic",
+        outputs: BTreeMap::from([
+            ("score".to_owned(), Meaning::Probability { horizon: None }),
+            ("contributions".to_owned(), Meaning::Contributions),
+        ]),
+        threshold: options.threshold,
+        threshold_by: "given; both classes weigh the same, so 0.5 is the natural one".into(),
+        baseline: set.baseline(&usable, &chances),
+        golden: set.golden(&usable, &scaler, |row| {
+            let mut row = as_scaled.apply(row);
+            row.push(1.0);
+            vec![("score", chance(dot(&row, &as_written)))]
+        }),
+    };
+    let bytes = write(set, &scaler, &weights, &notes);
     let report = LogisticReport {
         fitted: labels.len(),
         faulty,
@@ -191,7 +212,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn write(set: &TrainingSet, scaler: &Scaler, weights: &[f64], threshold: f64) -> Vec<u8> {
+fn write(set: &TrainingSet, scaler: &Scaler, weights: &[f64], notes: &Notes) -> Vec<u8> {
     let width = set.names.len();
     let (constant, weights) = weights.split_last().map_or((0.0, &[][..]), |(c, w)| (*c, w));
     let mut graph = Graph::new("logistic");
@@ -206,6 +227,6 @@ fn write(set: &TrainingSet, scaler: &Scaler, weights: &[f64], threshold: f64) ->
     graph.node("Sigmoid", &["log_odds"], "score");
     graph.output("score", Kind::Float32, &[Dim::Batch]);
     graph.output("contributions", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
-    set.note(&mut graph, "logistic", threshold);
+    set.note(&mut graph, notes);
     graph.finish()
 }

@@ -2,25 +2,36 @@
 //!
 //! `stage/score` runs models, `cli` trains and checks them, `node` and `doctor` find the runtime. The only module
 //! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
-//! says of itself), [`session`] (a model that runs), [`fit`] (does it fit a pipeline), then [`build`] (writing
-//! graphs) and the trainers: [`training`] (what they are given), [`pca`], [`logistic`], and [`evaluate`].
+//! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`file`] (all of that, read from the disk), [`session`]
+//! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
+//! (what they are given), [`pca`], [`logistic`], and [`evaluate`].
 //! It opens model files and nothing else, and reads no clock.
 
 pub mod build;
+pub mod element;
 pub mod evaluate;
+pub mod file;
 pub mod fit;
+pub mod golden;
+pub mod host;
+mod labels;
 mod linear;
 mod loaded;
 pub mod logistic;
+pub mod metadata;
 pub mod onnx;
 pub mod pca;
 pub mod runtime;
 pub mod session;
+pub mod signature;
 pub mod training;
 
+pub use file::ModelFile;
 pub use fit::{Given, Mismatch};
+pub use host::{Host, HostError};
 pub use runtime::Runtime;
-pub use session::Model;
+pub use session::{Model, Wanted};
+pub use signature::Trust;
 
 use std::path::PathBuf;
 
@@ -60,6 +71,35 @@ pub enum ModelError {
         path: PathBuf,
         /// The first tensor that is not in it.
         tensor: String,
+    },
+    /// Its signature is wrong, or it has none where one is required.
+    #[error("model {} {reason}", path.display())]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Its golden vectors make no sense.
+    #[error("model {} has golden vectors that cannot be run: {reason}; make the file again", path.display())]
+    BadGolden {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It does not give the answers that its file says it must.
+    #[error(
+        "model {} does not give its golden answers on {runtime}: output `{}`, row {}: expected {}, found {}; the file was changed, or this runtime computes it wrongly",
+        path.display(), difference.output, difference.row, difference.expected, difference.found
+    )]
+    NotGolden {
+        /// The file.
+        path: PathBuf,
+        /// The runtime.
+        runtime: String,
+        /// The first answer that is off.
+        difference: golden::Difference,
     },
     /// The runtime does not take the model.
     #[error("model {} cannot be loaded by {runtime}: {reason}", path.display())]

@@ -1,12 +1,11 @@
-//! What an ONNX file says of itself: its inputs and outputs, and Forebay's own notes in `metadata_props`.
+//! What an ONNX file says of itself: its inputs and outputs, and (in `metadata`) what is noted in `metadata_props`.
 //!
 //! Read from the file's protobuf by `session` before any runtime sees it, because tract gives no metadata and
 //! neither runtime survives every damaged file. It promises: `parse` never panics, and what it lets through has
 //! tensors as large as they say, unique outputs, and all its weights inside. It does not check what nodes compute.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use prost::Message;
@@ -14,48 +13,12 @@ use sha2::{Digest, Sha256};
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{self, tensor_shape_proto, type_proto};
 
-use super::ModelError;
-use crate::time::Timestamp;
-
-/// The version of the metadata keys below.
-pub const SCHEMA: &str = "1";
+use super::element::Element;
+use super::metadata::Metadata;
+use super::{ModelError, labels};
 
 /// Largest tensor (weights, or one row of input) that is taken, in numbers.
 const MAX_ELEMENTS: i64 = 1 << 26;
-
-/// The type of a tensor's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element {
-    /// 32 bit floating point: what Forebay gives.
-    Float32,
-    /// 64 bit floating point: converted on the way.
-    Float64,
-    /// Anything else, by ONNX's number for it.
-    Other(i32),
-}
-
-impl Element {
-    fn of(number: i32) -> Element {
-        match DataType::try_from(number) {
-            Ok(DataType::Float) => Element::Float32,
-            Ok(DataType::Double) => Element::Float64,
-            _ => Element::Other(number),
-        }
-    }
-}
-
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Element::Float32 => f.write_str("float32"),
-            Element::Float64 => f.write_str("float64"),
-            Element::Other(number) => match DataType::try_from(*number) {
-                Ok(known) => f.write_str(&known.as_str_name().to_lowercase()),
-                Err(_) => write!(f, "type {number}"),
-            },
-        }
-    }
-}
 
 /// An input or output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +29,8 @@ pub struct Port {
     pub element: Option<Element>,
     /// Its dimensions, `None` for one that may vary; empty where the file does not say.
     pub dims: Vec<Option<usize>>,
+    /// Of a classifier's output: the label of each column.
+    pub labels: Vec<String>,
 }
 
 impl Port {
@@ -91,91 +56,23 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// Whether it has several inputs of one number a row each: a column of features.
+    pub fn takes_columns(&self) -> bool {
+        let one = |port: &Port| {
+            matches!(port.dims.as_slice(), [_] | [_, Some(1) | None]) && port.element.is_some()
+        };
+        self.inputs.len() > 1 && self.inputs.iter().all(one)
+    }
+
+    /// How many rows it takes at once, where that is fixed.
+    pub fn batch(&self) -> Option<usize> {
+        self.inputs.iter().find_map(|port| port.dims.first().copied().flatten())
+    }
+
     /// The index of the output called `name`.
     pub fn output(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|port| port.name == name)
     }
-}
-
-/// What Forebay (or whoever made the model) noted in `metadata_props`, under keys that start with `forebay.`.
-/// A note that cannot be read counts as absent and is named in `unreadable`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata {
-    /// `forebay.kind`: how it was made (`pca`, `logistic`, …).
-    pub kind: Option<String>,
-    /// `forebay.name`: its name in records.
-    pub name: Option<String>,
-    /// `forebay.version`: its version in records. Absent: the digest of its file.
-    pub version: Option<String>,
-    /// `forebay.features`: names of its input columns, in order (a JSON array).
-    pub features: Option<Vec<String>>,
-    /// `forebay.channels`: names of the columns of its input sequence, in order (a JSON array).
-    pub channels: Option<Vec<String>>,
-    /// `forebay.steps`: samples in its input sequence.
-    pub steps: Option<usize>,
-    /// `forebay.units`: units of its input columns, in order (a JSON array).
-    pub units: Option<Vec<String>>,
-    /// `forebay.window`: length of the windows it was trained on.
-    pub window: Option<String>,
-    /// `forebay.every`: how often they started.
-    pub every: Option<String>,
-    /// `forebay.step`: step of the grid under them.
-    pub step: Option<String>,
-    /// `forebay.data_start`: first event time of the data it was trained on.
-    pub data_start: Option<Timestamp>,
-    /// `forebay.data_end`: last event time of the data it was trained on, which is also its training time: the
-    /// clock is not asked, so that the same data gives the same bytes.
-    pub data_end: Option<Timestamp>,
-    /// `forebay.threshold`: at or above it a window is abnormal.
-    pub threshold: Option<f64>,
-    /// `forebay.output`: the output that is the score.
-    pub output: Option<String>,
-    /// Keys whose value cannot be read.
-    pub unreadable: Vec<String>,
-    /// Everything in `metadata_props`, as it is.
-    pub all: BTreeMap<String, String>,
-}
-
-impl Metadata {
-    fn read(proto: &pb::ModelProto) -> Metadata {
-        let all: BTreeMap<String, String> =
-            proto.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect();
-        let mut metadata = Metadata::default();
-        let unreadable = &mut metadata.unreadable;
-        let text = |key: &str| all.get(key).cloned().filter(|v| !v.is_empty());
-        metadata.kind = text("forebay.kind");
-        metadata.name = text("forebay.name");
-        metadata.version = text("forebay.version");
-        metadata.window = text("forebay.window");
-        metadata.every = text("forebay.every");
-        metadata.step = text("forebay.step");
-        metadata.output = text("forebay.output");
-        let list = |value: &str| serde_json::from_str::<Vec<String>>(value).ok();
-        metadata.features = note(&all, "forebay.features", unreadable, list);
-        metadata.channels = note(&all, "forebay.channels", unreadable, list);
-        metadata.units = note(&all, "forebay.units", unreadable, list);
-        metadata.steps = note(&all, "forebay.steps", unreadable, |v| v.parse().ok());
-        metadata.threshold = note(&all, "forebay.threshold", unreadable, |v| {
-            v.parse().ok().filter(|value: &f64| value.is_finite())
-        });
-        metadata.data_start = note(&all, "forebay.data_start", unreadable, |v| v.parse().ok());
-        metadata.data_end = note(&all, "forebay.data_end", unreadable, |v| v.parse().ok());
-        metadata.all = all;
-        metadata
-    }
-}
-
-fn note<T>(
-    all: &BTreeMap<String, String>,
-    key: &str,
-    unreadable: &mut Vec<String>,
-    read: impl Fn(&str) -> Option<T>,
-) -> Option<T> {
-    let value = read(all.get(key)?);
-    if value.is_none() {
-        unreadable.push(key.to_owned());
-    }
-    value
 }
 
 /// A file that has been read.
@@ -184,19 +81,23 @@ pub(super) struct Parsed {
     pub(super) proto: pb::ModelProto,
     pub(super) signature: Signature,
     pub(super) metadata: Metadata,
-    /// Whether weights were listed among the inputs (ONNX before IR 4) and `proto` differs from the file.
+    /// Whether `proto` differs from the file: weights were listed among the inputs (ONNX before IR 4), or an output was
+    /// a sequence of maps.
     pub(super) rewritten: bool,
 }
 
 impl Parsed {
     /// A shape of `rows` rows on which the model can be tried; `None` where the file does not say its width, or where
-    /// it takes no floating point numbers and `fit` has to refuse it.
+    /// it takes no numbers and `fit` has to refuse it.
     pub(super) fn trial_shape(&self, rows: usize) -> Option<Vec<usize>> {
-        let [input] = self.signature.inputs.as_slice() else { return None };
-        if !matches!(input.element, Some(Element::Float32 | Element::Float64)) {
+        let inputs = &self.signature.inputs;
+        if !inputs.iter().all(|input| input.element.is_some_and(Element::is_number)) {
             return None;
         }
-        let (first, rest) = input.dims.split_first()?;
+        let [input] = inputs.as_slice() else {
+            return self.signature.takes_columns().then(|| vec![rows, inputs.len()]);
+        };
+        let rest = input.dims.get(1..)?;
         let features = self.metadata.features.as_ref().map(Vec::len);
         let channels = self.metadata.channels.as_ref().map(Vec::len);
         let noted = match rest.len() {
@@ -205,7 +106,7 @@ impl Parsed {
             _ => vec![None; rest.len()],
         };
         let rest = rest.iter().zip(noted).map(|(dim, noted)| dim.or(noted));
-        std::iter::once(Some(first.unwrap_or(rows))).chain(rest).collect()
+        std::iter::once(Some(rows)).chain(rest).collect()
     }
 }
 
@@ -231,14 +132,31 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
     let weights: BTreeSet<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
     let inputs = graph.input.len();
     graph.input.retain(|input| !weights.contains(&input.name));
-    let rewritten = graph.input.len() != inputs;
-    let signature = Signature {
+    graph.input.iter_mut().for_each(name_batch);
+    let mut labels = labels::flatten(graph);
+    let rewritten = graph.input.len() != inputs || !labels.is_empty();
+    let mut signature = Signature {
         inputs: graph.input.iter().map(port).collect(),
         outputs: graph.output.iter().map(port).collect(),
     };
+    for port in &mut signature.outputs {
+        if let Some(at) = labels.iter().position(|(output, _)| *output == port.name) {
+            port.labels = labels.swap_remove(at).1;
+        }
+    }
     check_names(graph, &signature, &weights).map_err(fault)?;
     let metadata = Metadata::read(&proto);
     Ok(Parsed { proto, signature, metadata, rewritten })
+}
+
+/// Some converters leave the number of rows without a name, and tract wants one.
+fn name_batch(input: &mut pb::ValueInfoProto) {
+    let value = input.r#type.as_mut().and_then(|kind| kind.value.as_mut());
+    let Some(type_proto::Value::TensorType(tensor)) = value else { return };
+    if let Some(rows) = tensor.shape.as_mut().and_then(|shape| shape.dim.first_mut()) {
+        let name = || tensor_shape_proto::dimension::Value::DimParam("n".into());
+        rows.value.get_or_insert_with(name);
+    }
 }
 
 fn check_tensor(tensor: &pb::TensorProto) -> Result<(), String> {
@@ -298,13 +216,14 @@ fn port(info: &pb::ValueInfoProto) -> Port {
     let Some(type_proto::Value::TensorType(tensor)) =
         info.r#type.as_ref().and_then(|t| t.value.as_ref())
     else {
-        return Port { name, element: None, dims: Vec::new() };
+        return Port { name, element: None, dims: Vec::new(), labels: Vec::new() };
     };
     let dims = tensor.shape.iter().flat_map(|shape| &shape.dim).map(|dim| match dim.value {
         Some(tensor_shape_proto::dimension::Value::DimValue(size)) => usize::try_from(size).ok(),
         _ => None,
     });
-    Port { name, element: Some(Element::of(tensor.elem_type)), dims: dims.collect() }
+    let (element, dims) = (Some(Element::of(tensor.elem_type)), dims.collect());
+    Port { name, element, dims, labels: Vec::new() }
 }
 
 pub(super) fn first_line(text: &str) -> String {

@@ -12,11 +12,14 @@
 //! window's T² and Q among the features, for T² by the complete decomposition `(D^½ z)²` of Alcala and Qin
 //! (Automatica 45, 2009), which is never negative and sums to T². All of it, scaling too, is inside the graph.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::build::{Dim, Graph, Kind};
 use super::linear::{Square, eigen};
-use super::training::{Scaler, TrainError, TrainingSet, quantile, version_of};
+use super::metadata::{Meaning, Notes};
+use super::training::{Scaler, TrainError, TrainingSet, quantile, rounded, version_of};
 
 /// Fewest windows that can be learned from.
 pub const MIN_ROWS: usize = 16;
@@ -77,6 +80,25 @@ struct Subspace {
     explained: f64,
 }
 
+impl Subspace {
+    /// The same as the graph has it: in float32.
+    fn rounded(&self) -> Subspace {
+        let round = |square: &Square| Square { size: square.size, cells: rounded(&square.cells) };
+        Subspace { inside: round(&self.inside), outside: round(&self.outside), ..*self }
+    }
+}
+
+/// What the outputs mean.
+fn meanings() -> BTreeMap<String, Meaning> {
+    let all = [
+        ("score", Meaning::Score),
+        ("t2", Meaning::Part),
+        ("q", Meaning::Part),
+        ("contributions", Meaning::Contributions),
+    ];
+    all.map(|(name, meaning)| (name.to_owned(), meaning)).into()
+}
+
 /// Learns what is normal from `set`; gives the bytes of an ONNX file.
 pub fn train(
     set: &TrainingSet,
@@ -106,7 +128,30 @@ pub fn train(
     let worst = tail_t2.iter().zip(&tail_q).map(|(t2, q)| index(*t2, *q)).fold(1.0, f64::max);
     let phi = worst * options.margin.max(1.0);
     let threshold = phi / (1.0 + phi);
-    let bytes = write(set, &scaler, &space, (t2_limit, q_limit), threshold);
+    let score = |t2: f64, q: f64| {
+        let phi = index(t2, q);
+        phi / (1.0 + phi)
+    };
+    let (all_t2, all_q) = (fit_t2.iter().chain(&tail_t2), fit_q.iter().chain(&tail_q));
+    let scores: Vec<f64> = all_t2.zip(all_q).map(|(t2, q)| score(*t2, *q)).collect();
+    let used = [fit.as_slice(), &tail].concat();
+    let (as_written, as_scaled) = (space.rounded(), scaler.rounded());
+    let notes = Notes {
+        kind: "pca",
+        outputs: meanings(),
+        threshold,
+        threshold_by: format!(
+            "{} times the index of the worst of {} held-out windows",
+            options.margin.max(1.0),
+            tail.len()
+        ),
+        baseline: set.baseline(&used, &scores),
+        golden: set.golden(&used, &scaler, |row| {
+            let (t2, q) = distances(&as_written, &as_scaled.apply(row));
+            vec![("score", score(t2, q)), ("t2", t2), ("q", q)]
+        }),
+    };
+    let bytes = write(set, &scaler, &space, (t2_limit, q_limit), &notes);
     let report = TrainReport {
         fitted: fit.len(),
         held_out: tail.len(),
@@ -174,7 +219,7 @@ fn write(
     scaler: &Scaler,
     space: &Subspace,
     (t2_limit, q_limit): (f64, f64),
-    threshold: f64,
+    notes: &Notes,
 ) -> Vec<u8> {
     let width = set.names.len();
     let mut graph = Graph::new("pca");
@@ -213,6 +258,6 @@ fn write(
     graph.output("t2", Kind::Float32, &[Dim::Batch]);
     graph.output("q", Kind::Float32, &[Dim::Batch]);
     graph.output("contributions", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
-    set.note(&mut graph, "pca", threshold);
+    set.note(&mut graph, notes);
     graph.finish()
 }

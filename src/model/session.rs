@@ -1,20 +1,22 @@
 //! A model that runs: its file opened, checked, loaded and tried.
 //!
 //! `stage/score` runs it, `cli` and `training` evaluate with it. It promises that a bad file gives a
-//! [`ModelError`] and never a panic, on both runtimes, and that a model which was opened has run once.
+//! [`ModelError`] and never a panic, on both runtimes, and that a model which was opened has run once and given its
+//! golden answers.
 //! It does not know pipelines: whether a model fits one is [`super::fit`]'s question.
 
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
+use super::element::Element;
+use super::file::ModelFile;
 use super::loaded::{Failure, Loaded};
-use super::onnx::{self, Element, Metadata, Signature, shape_text};
+use super::metadata::Metadata;
+use super::onnx::{Parsed, Signature, shape_text};
 use super::runtime::Runtime;
+use super::signature::{PublicKey, Trust};
 
-pub use super::loaded::Output;
-
-/// Largest file that is taken.
-pub const MAX_BYTES: u64 = 256 << 20;
+pub use super::loaded::{Output, Part, Wanted};
 
 /// Most rows that go to the runtime at once: more gain nothing and cost memory.
 pub const MAX_BATCH: usize = 256;
@@ -30,58 +32,83 @@ pub struct Model {
     pub metadata: Metadata,
     /// SHA-256 of the file, in hex.
     pub digest: String,
+    /// Whose signature it has, of those that are trusted.
+    pub signed_by: Option<PublicKey>,
+    name: String,
+    version: String,
     runtime: &'static Runtime,
     loaded: Loaded,
 }
 
 impl Model {
-    /// Opens, checks, loads and tries the model in the file `path`.
-    pub fn open(runtime: &'static Runtime, path: &Path) -> Result<Model, ModelError> {
-        let failed = |source| ModelError::Read { path: path.to_owned(), source };
-        let file = std::fs::metadata(path).map_err(failed)?;
-        if file.len() > MAX_BYTES {
-            let found = file.len();
-            return Err(ModelError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
-        }
-        let bytes = std::fs::read(path).map_err(failed)?;
-        Model::from_bytes(runtime, path, &bytes)
+    /// Opens, checks, loads and tries the model in the file `path`, if `trust` allows it.
+    pub fn open(
+        runtime: &'static Runtime,
+        path: &Path,
+        trust: &Trust,
+    ) -> Result<Model, ModelError> {
+        Model::load(runtime, ModelFile::read(path, trust)?)
     }
 
-    /// Checks, loads and tries the model in `bytes`; `path` names it.
+    /// Checks, loads and tries the model in `bytes`, whoever made it; `path` names it.
     pub fn from_bytes(
         runtime: &'static Runtime,
         path: &Path,
         bytes: &[u8],
     ) -> Result<Model, ModelError> {
-        let parsed = onnx::parse(path, bytes)?;
-        let refused = |reason: String| ModelError::Refused {
-            path: path.to_owned(),
-            runtime: runtime.name(),
-            reason,
-        };
+        Model::load(runtime, ModelFile::of(path, bytes.to_owned(), &Trust::default())?)
+    }
+
+    /// Loads and tries a model's file.
+    pub fn load(runtime: &'static Runtime, file: ModelFile) -> Result<Model, ModelError> {
+        let (name, version) = (file.name(), file.version());
+        let ModelFile { path, bytes, digest, signed_by, parsed, .. } = file;
         let trials = [1, 3].map(|rows| parsed.trial_shape(rows));
-        let mut model = Model {
-            path: path.to_owned(),
-            loaded: Loaded::load(runtime, &parsed, bytes).map_err(refused)?,
-            signature: parsed.signature,
-            metadata: parsed.metadata,
-            digest: onnx::digest(bytes),
-            runtime,
-        };
+        let loaded = Loaded::load(runtime, &parsed, &bytes).map_err(|reason| {
+            ModelError::Refused { path: path.clone(), runtime: runtime.name(), reason }
+        })?;
+        drop(bytes);
+        let Parsed { signature, metadata, .. } = parsed;
+        let mut model =
+            Model { path, signature, metadata, digest, signed_by, name, version, runtime, loaded };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
+        model.try_golden()?;
         Ok(model)
     }
 
-    /// Its name in records: what its file says, else the file's name.
-    pub fn name(&self) -> String {
-        let stem = || self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        self.metadata.name.clone().unwrap_or_else(stem)
+    /// Runs the golden vectors, where the file has some.
+    fn try_golden(&mut self) -> Result<(), ModelError> {
+        let Some(golden) = self.metadata.golden.take() else { return Ok(()) };
+        let bad = |reason| ModelError::BadGolden { path: self.path.clone(), reason };
+        if let Some(reason) = golden.fault() {
+            return Err(bad(reason));
+        }
+        let find = |name: &String| {
+            let output = self.signature.output(name).map(Wanted::all);
+            output.ok_or_else(|| bad(format!("there is no output `{name}`")))
+        };
+        let wanted: Vec<Wanted> = golden.outputs.keys().map(find).collect::<Result<_, _>>()?;
+        let (batch, shape) = golden.batch();
+        let mut outputs = Vec::new();
+        self.run(&batch, &shape, &wanted, &mut outputs)?;
+        let pairs = golden.outputs.keys().zip(&outputs);
+        let mut off = pairs.filter_map(|(name, o)| golden.compare(name, &o.values, o.width));
+        if let Some(difference) = off.next() {
+            let (path, runtime) = (self.path.clone(), self.runtime.name());
+            return Err(ModelError::NotGolden { path, runtime, difference });
+        }
+        self.metadata.golden = Some(golden);
+        Ok(())
     }
 
-    /// Its version in records: what its file says, else the start of the file's digest.
+    /// Its name in records.
+    pub fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Its version in records.
     pub fn version(&self) -> String {
-        let digest = || self.digest.chars().take(12).collect();
-        self.metadata.version.clone().unwrap_or_else(digest)
+        self.version.clone()
     }
 
     /// The runtime it runs on.
@@ -101,15 +128,16 @@ impl Model {
         }
     }
 
-    /// Runs it on `batch`, of `shape` with the rows first, and puts the outputs `wanted` (indices into
-    /// `signature.outputs`) into `into`, whose memory is used again.
+    /// Runs it on `batch`, of `shape` with the rows first, and puts what is `wanted` of its outputs into `into`, whose
+    /// memory is used again.
     ///
-    /// Large batches are split; a model that takes one row at a time is given one at a time.
+    /// Large batches are split; a model whose batch is fixed is given batches of that size, the last one filled up with
+    /// copies of its last row.
     pub fn run(
         &mut self,
         batch: &[f32],
         shape: &[usize],
-        wanted: &[usize],
+        wanted: &[Wanted],
         into: &mut Vec<Output>,
     ) -> Result<(), ModelError> {
         let (rows, width) = self.check_input(batch, shape)?;
@@ -117,15 +145,28 @@ impl Model {
         for output in into.iter_mut() {
             output.values.clear();
         }
-        let step = if self.takes_one_row() { 1 } else { MAX_BATCH };
+        let fixed = self.signature.batch();
+        let step = fixed.unwrap_or(MAX_BATCH).max(1);
         let mut dims = shape.to_vec();
+        let mut filled = Vec::new();
         for first in (0..rows).step_by(step) {
             let last = rows.min(first + step);
-            if let Some(count) = dims.first_mut() {
-                *count = last - first;
+            let mut chunk = batch.get(first * width..last * width).unwrap_or_default();
+            let count = fixed.unwrap_or(last - first);
+            if count > last - first {
+                let row = chunk.get(chunk.len() - width..).unwrap_or_default();
+                filled.clear();
+                filled.extend_from_slice(chunk);
+                (last..first + count).for_each(|_| filled.extend_from_slice(row));
+                chunk = &filled;
             }
-            let chunk = batch.get(first * width..last * width).unwrap_or_default();
+            if let Some(size) = dims.first_mut() {
+                *size = count;
+            }
             self.run_chunk(chunk, &dims, wanted, into)?;
+        }
+        for output in into.iter_mut() {
+            output.values.truncate(rows * output.width);
         }
         Ok(())
     }
@@ -137,25 +178,24 @@ impl Model {
         shape: &[usize],
     ) -> Result<Vec<(String, Output)>, ModelError> {
         let ports = self.signature.outputs.iter().enumerate();
-        let (wanted, names): (Vec<usize>, Vec<String>) = ports
-            .filter(|(_, port)| matches!(port.element, Some(Element::Float32 | Element::Float64)))
-            .map(|(index, port)| (index, port.name.clone()))
+        let (wanted, names): (Vec<Wanted>, Vec<String>) = ports
+            .filter(|(_, port)| port.element.is_some_and(Element::is_number))
+            .map(|(index, port)| (Wanted::all(index), port.name.clone()))
             .unzip();
         let mut outputs = Vec::new();
         self.run(batch, shape, &wanted, &mut outputs)?;
         Ok(names.into_iter().zip(outputs).collect())
     }
 
-    fn takes_one_row(&self) -> bool {
-        let dims = self.signature.inputs.first().map(|port| port.dims.as_slice());
-        matches!(dims, Some([Some(1), ..]))
-    }
-
     /// The rows and the numbers a row of an input that fits the model.
     fn check_input(&self, batch: &[f32], shape: &[usize]) -> Result<(usize, usize), ModelError> {
         let rows = shape.first().copied().unwrap_or(0);
         let width = shape.iter().skip(1).product::<usize>();
-        let dims = self.signature.inputs.first().map_or(&[][..], |port| port.dims.as_slice());
+        let columns = [None, Some(self.signature.inputs.len())];
+        let dims = match self.signature.inputs.as_slice() {
+            [input] => input.dims.as_slice(),
+            _ => &columns,
+        };
         let fits = dims.is_empty()
             || (dims.len() == shape.len()
                 && dims
@@ -178,7 +218,7 @@ impl Model {
         &mut self,
         chunk: &[f32],
         dims: &[usize],
-        wanted: &[usize],
+        wanted: &[Wanted],
         into: &mut [Output],
     ) -> Result<(), ModelError> {
         let ran = self.loaded.run(chunk, dims, &self.signature, wanted, into);

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::build::Graph;
-use super::onnx::{SCHEMA, digest};
+use super::golden::Golden;
+use super::metadata::{Baseline, Notes, json};
+use super::onnx::digest;
 use crate::frame::Windows;
 use crate::time::{Span, Timestamp};
 
@@ -154,15 +156,13 @@ impl TrainingSet {
         (fit, tail)
     }
 
-    /// Writes what every model notes of the data it was trained on.
-    pub(super) fn note(&self, graph: &mut Graph, kind: &str, threshold: f64) {
-        let list = |names: &[String]| serde_json::Value::from(names.to_vec()).to_string();
-        graph.note("forebay.schema", SCHEMA);
-        graph.note("forebay.kind", kind);
+    /// Writes what every model notes: of itself, and of the data it was trained on.
+    pub(super) fn note(&self, graph: &mut Graph, notes: &Notes) {
+        notes.write(graph);
         graph.note("forebay.name", self.name.as_str());
-        graph.note("forebay.features", list(&self.names));
+        graph.note("forebay.features", json(&self.names));
         if self.units.len() == self.names.len() {
-            graph.note("forebay.units", list(&self.units));
+            graph.note("forebay.units", json(&self.units));
         }
         let spans =
             [("window", self.window), ("every", self.every), ("step", self.step)].into_iter();
@@ -173,9 +173,62 @@ impl TrainingSet {
             graph.note("forebay.data_start", start.to_string());
             graph.note("forebay.data_end", end.to_string());
         }
-        graph.note("forebay.threshold", threshold.to_string());
-        graph.note("forebay.output", "score");
+        graph.note("forebay.data_digest", self.digest());
     }
+
+    /// SHA-256 of all windows: their names, ends and numbers.
+    fn digest(&self) -> String {
+        let names = self.names.iter().flat_map(|name| name.bytes().chain([0]));
+        let ends = self.ends.iter().flat_map(|end| end.0.to_le_bytes());
+        let rows = self.rows.iter().flat_map(|value| value.to_le_bytes());
+        digest(&names.chain(ends).chain(rows).collect::<Vec<u8>>())
+    }
+
+    /// How the windows `used` are distributed, with a score for each of them.
+    pub(super) fn baseline(&self, used: &[usize], scores: &[f64]) -> Baseline {
+        let column = |c: usize| tenths(used.iter().map(|&index| self.row(index)[c]));
+        Baseline {
+            windows: used.len(),
+            inputs: (0..self.names.len()).map(column).collect(),
+            score: tenths(scores.iter().copied()),
+        }
+    }
+
+    /// Golden vectors: windows from all over `used`, and one that is unlike all of them. `answer` is what the trainer
+    /// makes of a row as float32 has it.
+    pub(super) fn golden(
+        &self,
+        used: &[usize],
+        scaler: &Scaler,
+        answer: impl Fn(&[f64]) -> Vec<(&'static str, f64)>,
+    ) -> Golden {
+        let places = (0..4).map(|k| used[k * (used.len() - 1) / 3]);
+        let mut rows: Vec<Vec<f64>> = places.map(|index| self.row(index).to_vec()).collect();
+        let far = |(c, (mean, factor)): (usize, (&f64, &f64))| {
+            let sigmas = if c % 2 == 0 { 6.0 } else { -6.0 };
+            if *factor > 0.0 { mean + sigmas / factor } else { *mean }
+        };
+        rows.push(scaler.means.iter().zip(&scaler.factors).enumerate().map(far).collect());
+        let mut golden =
+            Golden { shape: vec![self.names.len()], tolerance: 2e-3, ..Golden::default() };
+        for row in rows {
+            let input: Vec<f32> = row.iter().map(|value| *value as f32).collect();
+            let rounded: Vec<f64> = input.iter().map(|value| f64::from(*value)).collect();
+            for (name, value) in answer(&rounded) {
+                let answers = golden.outputs.entry(name.to_owned()).or_default();
+                answers.push(vec![value as f32]);
+            }
+            golden.input.push(input);
+        }
+        golden
+    }
+}
+
+/// The values that divide `values` into ten equal parts, least and most included.
+fn tenths(values: impl Iterator<Item = f64>) -> [f32; 11] {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    std::array::from_fn(|k| quantile_of(&sorted, k as f64 / 10.0) as f32)
 }
 
 /// The version of a model without a version of its own: the start of its digest.
@@ -219,6 +272,11 @@ impl Scaler {
         Scaler { means, factors }
     }
 
+    /// The same as the graph has it: in float32.
+    pub(super) fn rounded(&self) -> Scaler {
+        Scaler { means: rounded(&self.means), factors: rounded(&self.factors) }
+    }
+
     /// A row brought to scale.
     pub(super) fn apply(&self, row: &[f64]) -> Vec<f64> {
         let scaled = row.iter().zip(&self.means).zip(&self.factors);
@@ -244,10 +302,19 @@ impl Scaler {
     }
 }
 
+/// Numbers as float32 has them.
+pub(super) fn rounded(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value as f32)).collect()
+}
+
 /// The value below which the share `q` of `values` lies, between neighbours in proportion; 0 where there are none.
 pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
+    quantile_of(&sorted, q)
+}
+
+fn quantile_of(sorted: &[f64], q: f64) -> f64 {
     let place = q.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
     let (low, share) = (place.floor() as usize, place.fract());
     let below = sorted.get(low).copied().unwrap_or_default();

@@ -12,7 +12,6 @@ mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -35,8 +34,8 @@ use crate::feed::{Hub, Keeper, NodeStatus, http};
 use crate::ingest::{self, Closing, Limits, MqttSource};
 use crate::link::{LinkStatus, SetupError};
 use crate::metrics::{LaneCounts, Metrics};
-use crate::model::Runtime;
 use crate::model::runtime::RuntimeError;
+use crate::model::{Host, Runtime};
 use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::plan::{PlanError, PlanOptions, plan, route};
 use crate::record::Lane;
@@ -244,11 +243,10 @@ impl Node {
 async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts, NodeError> {
     let setup = |what| move |source| NodeError::Setup { what, source };
     let loaded = pipelines.to_vec();
-    let (library, node, limits) =
-        (config.onnxruntime.library.clone(), config.node.clone(), config.limits.clone());
+    let (host, node, limits) = (config.host(), config.node.clone(), config.limits.clone());
     let (runtime, engine) = blocking("planning", move || {
-        let runtime = Runtime::find(library.as_deref()).map_err(Box::new)?;
-        let planned = loaded.iter().map(|p| plan_live(p, library.as_ref(), limits.assets));
+        let runtime = host.runtime().map_err(Box::new)?;
+        let planned = loaded.iter().map(|p| plan_live(p, &host, limits.assets));
         let planned = planned.collect::<Result<Vec<_>, _>>()?;
         Ok::<_, NodeError>((runtime, Engine::new(node, planned)))
     })
@@ -272,7 +270,7 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
 
 fn plan_live(
     loaded: &LoadedPipeline,
-    library: Option<&PathBuf>,
+    host: &Host,
     asset_limit: usize,
 ) -> Result<crate::engine::Pipeline, PlanError> {
     let options = PlanOptions {
@@ -280,7 +278,7 @@ fn plan_live(
         live: true,
         asset_limit,
         models: &[],
-        library: library.map(PathBuf::as_path),
+        host,
         features_only: false,
     };
     plan(&loaded.spec, &loaded.schema, options)

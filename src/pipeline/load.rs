@@ -14,6 +14,7 @@ use crate::diagnose::document::{part, whole};
 use crate::diagnose::nearest::{list, nearest};
 use crate::diagnose::source::io_reason;
 use crate::diagnose::{Document, Place, Problem, Problems, Source, Spot};
+use crate::model::Host;
 use crate::schema::{Schema, Signal};
 
 /// A node's configuration, read and checked.
@@ -81,8 +82,8 @@ pub struct Loader {
     pub problems: Problems,
     /// Every file that was looked at.
     pub files: Vec<PathBuf>,
-    /// The ONNX Runtime that the config names.
-    pub(crate) library: Option<PathBuf>,
+    /// How this machine runs models, as the config says.
+    pub(crate) host: Host,
     assets: BTreeMap<PathBuf, Option<Asset>>,
     pipelines: Vec<LoadedPipeline>,
     names: Vec<(String, PathBuf)>,
@@ -193,7 +194,7 @@ impl Loader {
         rules::check(&mut look);
         if models == Models::Check {
             let folder = path.parent().unwrap_or(Path::new(""));
-            rules::model::check(&mut look, folder, self.library.as_deref());
+            rules::model::check(&mut look, folder, &self.host);
         }
         let source = document.source();
         let wrong = |p: &Problem| std::sync::Arc::ptr_eq(&p.place.source, source);
@@ -312,7 +313,7 @@ impl Loader {
     /// Opens a model by itself: whether it fits is a question of the pipeline that uses it.
     pub fn model(&mut self, path: &Path) {
         if self.first_time(path)
-            && let Err(reason) = rules::model::open(path, self.library.as_deref())
+            && let Err(reason) = rules::model::open(path, &self.host)
         {
             let place = Place::whole(&Source::unread(path));
             let problem = Problem::error(place, "this model cannot be used");

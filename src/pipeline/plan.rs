@@ -8,8 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::spec::{ModelInput, PipelineSpec, StageSpec};
 use crate::engine::{Pipeline, Planned};
-use crate::model::runtime::RuntimeError;
-use crate::model::{Given, Model, ModelError, Runtime};
+use crate::model::{Given, Host, HostError};
 use crate::schema::Schema;
 use crate::stage::Stage;
 use crate::stage::alarm::Alarm;
@@ -31,8 +30,8 @@ pub struct PlanOptions<'a> {
     pub asset_limit: usize,
     /// Models that take the place of the pipeline's own.
     pub models: &'a [OtherModel],
-    /// The ONNX Runtime to load, where the config names one.
-    pub library: Option<&'a Path>,
+    /// How this machine runs models.
+    pub host: &'a Host,
     /// Stop after the window stage and keep its windows (`Engine::take_windows`): what training needs.
     pub features_only: bool,
 }
@@ -63,7 +62,7 @@ pub enum PlanError {
         /// The pipeline.
         pipeline: String,
         /// Why.
-        source: Box<ModelError>,
+        source: Box<HostError>,
     },
     /// A model does not fit.
     #[error("pipeline `{pipeline}`: {}: {source}", path.display())]
@@ -75,9 +74,6 @@ pub enum PlanError {
         /// Why.
         source: Box<ScoreError>,
     },
-    /// No runtime for models.
-    #[error(transparent)]
-    Runtime(#[from] Box<RuntimeError>),
 }
 
 /// The name of a pipeline's door: the same for pipelines that take the same readings in the same way.
@@ -189,7 +185,7 @@ impl<'a> Builder<'a> {
 
     fn window(&mut self, window: &super::spec::WindowSpec) -> Result<Window, PlanError> {
         let step = self.step.ok_or_else(|| self.unfit("`window` needs a `resample` before it"))?;
-        let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input == ModelInput::Sequence);
+        let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input != ModelInput::Features);
         let sequence = self.spec.stages.iter().any(wants_sequence);
         let input = WindowInput { signals: &self.signals, step, sequence };
         let stage = Window::new(window, &input).map_err(|reason| self.unfit(reason))?;
@@ -209,16 +205,12 @@ impl<'a> Builder<'a> {
             None => self.options.base.join(&score.model),
         };
         let pipeline = self.spec.name.clone();
-        let model =
-            Model::open(Runtime::find(self.options.library).map_err(Box::new)?, &path).map_err(
-                |source| PlanError::Model { pipeline: pipeline.clone(), source: source.into() },
-            )?;
-        let given = match score.input {
-            ModelInput::Features => Given::Features(&self.features),
-            ModelInput::Sequence => {
-                Given::Sequence { steps: self.sequence.0, channels: &self.sequence.1 }
-            }
-        };
+        let model = self.options.host.open(&path).map_err(|source| PlanError::Model {
+            pipeline: pipeline.clone(),
+            source: source.into(),
+        })?;
+        let (steps, channels) = &self.sequence;
+        let given = Given::of(score.input, &self.features, *steps, channels);
         ScoreStage::new(score, model, given).map_err(|source| PlanError::Fit {
             pipeline,
             path,

@@ -365,6 +365,8 @@ pub enum ModelInput {
     Features,
     /// The window's samples: `[windows, steps, channels]`, oldest first.
     Sequence,
+    /// The same, channel by channel: `[windows, channels, steps]`, as convolutions take them.
+    ChannelsFirst,
 }
 
 /// `score`: one answer of a model for every window.
@@ -381,6 +383,10 @@ pub struct ScoreSpec {
     /// The ONNX output to read, where the model has several. Absent: `score`, else `output`'s name, else the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensor: Option<String>,
+    /// Of a classifier: the class whose chance is the score, by its label, or by its place from 0 where the model has no
+    /// labels; of an output that is a label, the label that scores 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// At or above it a window is abnormal. Absent: what the model says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,

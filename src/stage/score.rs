@@ -12,7 +12,7 @@ use tracing::{error, info};
 use super::{Around, Effects, Flow, Stage, StageError};
 use crate::frame::{Scored, Shares, Windows};
 use crate::model::session::Output;
-use crate::model::{Given, Mismatch, Model, ModelError};
+use crate::model::{Given, Mismatch, Model, ModelError, Wanted};
 use crate::pipeline::spec::{ModelInput, ScoreSpec};
 
 /// Why a model cannot be used in a pipeline.
@@ -42,8 +42,8 @@ pub struct ScoreStage {
     threshold: Option<f64>,
     /// Shape of a batch; the rows are filled in.
     shape: Vec<usize>,
-    /// Indices of the outputs that are read: the score, and the contributions where there are some.
-    wanted: Vec<usize>,
+    /// What is read: the score, and the contributions where there are some.
+    wanted: Vec<Wanted>,
     /// Names of what a score is divided among: features, or channels.
     parts: Arc<[String]>,
     /// Whether the last batch failed.
@@ -63,28 +63,24 @@ impl ScoreStage {
     ) -> Result<ScoreStage, ScoreError> {
         let mut mismatches = model.check_given(given);
         let score = model
-            .score_output(spec.tensor.as_deref(), &spec.output)
-            .map_err(|mismatch| mismatches.push(mismatch))
-            .unwrap_or_default();
-        if !mismatches.is_empty() {
+            .score_output(spec.tensor.as_deref(), &spec.output, spec.class.as_deref())
+            .map_err(|mismatch| mismatches.push(mismatch));
+        let (Ok(score), true) = (score, mismatches.is_empty()) else {
             return Err(ScoreError::Fit(mismatches));
-        }
-        model.try_shape(&given.shape(1))?;
-        let mut wanted = vec![score];
-        wanted.extend(model.signature.output("contributions").filter(|&index| index != score));
-        let (input, parts) = match given {
-            Given::Features(names) => (ModelInput::Features, names),
-            Given::Sequence { channels, .. } => (ModelInput::Sequence, channels),
         };
+        model.try_shape(&given.shape(1))?;
+        let contributions = model.signature.output("contributions").map(Wanted::all);
+        let apart = contributions.filter(|wanted| wanted.output != score.output);
+        let wanted = std::iter::once(score).chain(apart).collect();
         let mut stage = ScoreStage {
             output: spec.output.clone(),
-            input,
+            input: spec.input,
             name: model.name(),
             version: model.version(),
             threshold: spec.threshold.or(model.metadata.threshold),
             shape: given.shape(1),
             wanted,
-            parts: parts.into(),
+            parts: given.names().into(),
             failing: false,
             batch: Vec::new(),
             rows: Vec::new(),
@@ -113,10 +109,11 @@ impl ScoreStage {
         let names: Vec<String> = self
             .wanted
             .iter()
-            .filter_map(|&index| self.model.signature.outputs.get(index))
+            .filter_map(|wanted| self.model.signature.outputs.get(wanted.output))
             .map(|port| port.name.clone())
             .collect();
-        let allowed = [vec![1], vec![self.parts.len(), width]];
+        let whole = if self.input == ModelInput::ChannelsFirst { self.parts.len() } else { width };
+        let allowed = [vec![1], vec![self.parts.len(), whole]];
         for ((name, output), allowed) in names.iter().zip(&self.outputs).zip(allowed) {
             if !allowed.contains(&output.width) {
                 let expected: Vec<String> = allowed.iter().map(ToString::to_string).collect();
@@ -135,7 +132,7 @@ impl ScoreStage {
         let width: usize = self.shape.iter().skip(1).product();
         let values = match self.input {
             ModelInput::Features => &windows.features,
-            ModelInput::Sequence => &windows.sequence,
+            ModelInput::Sequence | ModelInput::ChannelsFirst => &windows.sequence,
         };
         if values.len() != windows.len() * width {
             let reason = format!("{} numbers for {} windows", values.len(), windows.len());
@@ -145,7 +142,13 @@ impl ScoreStage {
         self.rows.clear();
         for (index, row) in values.chunks_exact(width.max(1)).enumerate() {
             let before = self.batch.len();
-            self.batch.extend(row.iter().map(|&value| value as f32));
+            if self.input == ModelInput::ChannelsFirst {
+                let channels = self.parts.len().max(1);
+                let of = |channel| row.iter().skip(channel).step_by(channels);
+                self.batch.extend((0..channels).flat_map(of).map(|&value| value as f32));
+            } else {
+                self.batch.extend(row.iter().map(|&value| value as f32));
+            }
             // Without an early end, so that several are looked at at once: nearly always all are fine.
             if self.batch[before..].iter().fold(true, |all, value| all & value.is_finite()) {
                 self.rows.push(index);

@@ -12,6 +12,7 @@ use super::site::{NODE, NUMBERED, Site};
 use crate::decode::{DecodeOptions, Decoder, Rows};
 use crate::demo::pump::Signal;
 use crate::engine::{Engine, Pipeline};
+use crate::model::Host;
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::{PlanOptions, plan, route};
 use crate::record::{RawRecord, Record};
@@ -80,7 +81,7 @@ fn planned(loaded: &LoadedPipeline, library: Option<&Path>) -> Result<Pipeline, 
         live: true,
         asset_limit: 10_000,
         models: &[],
-        library,
+        host: &Host::with_library(library),
         features_only: false,
     };
     plan(&loaded.spec, &loaded.schema, options)

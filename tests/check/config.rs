@@ -79,6 +79,9 @@ hosts = ["gateway-1.plant", "http://gateway-1.plant/"]
 [onnxruntime]
 library = "libonnxruntime.so"
 
+[models]
+keys = ["ab12"]
+
 [limits]
 assets = 0
 message = "1GiB"

@@ -143,3 +143,28 @@ fn an_alarm_needs_a_threshold_from_somewhere() {
         assert_eq!(scored(score, alarm, &model(bytes)), "no problems in 3 files\n");
     }
 }
+
+#[test]
+fn models_of_nobody_that_is_believed() {
+    let named = |keys: &str| {
+        let config = format!(
+            "{CONFIG}[onnxruntime]\nlibrary = \"tract\"\n[models]\nkeys = [{keys}]\nrequire_signature = true\n"
+        );
+        let score = "[[stage]]\nscore = { model = \"models/m.onnx\", threshold = 0.5, output = \"anomaly\" }\n";
+        let from = "[[stage]]\nalarm = { name = \"vibration\"";
+        let pipeline = with(PIPELINE, &[(from, &format!("{score}{from}"))]);
+        let model = noted(&ORDER).finish();
+        told(&check(
+            &[
+                ("config.toml", config.as_bytes()),
+                ("schemas/pump.toml", SCHEMA.as_bytes()),
+                ("pipelines/pump.toml", pipeline.as_bytes()),
+                ("pipelines/models/m.onnx", model.as_slice()),
+            ],
+            &[],
+            &[],
+        ))
+    };
+    let key = format!("\"{}\"", "ab".repeat(32));
+    snapshot("model-unsigned", &[named(&key), named("")].join("\n"));
+}

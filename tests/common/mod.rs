@@ -65,7 +65,7 @@ fn planned(spec: &PipelineSpec, live: bool) -> Pipeline {
         live,
         asset_limit: 100,
         models: &[],
-        library: None,
+        host: &forebay::model::Host::default(),
         features_only: false,
     };
     plan(spec, &schema(), options).unwrap()

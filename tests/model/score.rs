@@ -17,6 +17,7 @@ pub(crate) fn spec() -> ScoreSpec {
         output: "anomaly".into(),
         input: ModelInput::Features,
         tensor: None,
+        class: None,
         threshold: None,
     }
 }
@@ -42,6 +43,18 @@ fn apply(stage: &mut ScoreStage, windows: Windows) -> (Windows, Effects) {
         Flow::Windows(windows) => (windows, effects),
         other => panic!("{other:?}"),
     }
+}
+
+/// The scores of rows of samples or features, in one tick.
+pub(crate) fn scores_of(stage: &mut ScoreStage, rows: &[Vec<f64>], shape: &[usize]) -> Vec<f64> {
+    let mut input = windows(rows);
+    if let [steps, channels] = *shape {
+        (input.steps, input.channels) = (steps, channels);
+        (input.sequence, input.features) = (rows.concat(), Vec::new());
+        input.names.clear();
+    }
+    let (out, _) = apply(stage, input);
+    out.scores[0].values.iter().map(|score| score.unwrap()).collect()
 }
 
 fn stage(model: Model, width: usize) -> ScoreStage {
@@ -163,6 +176,7 @@ fn readings_are_not_what_it_takes() {
 fn a_stage_that_does_not_fit_says_everything_that_does_not() {
     let mut graph = sum(3, Kind::Int64, Dim::Batch);
     graph.note("forebay.features", r#"["f0","f2","f1"]"#);
+    graph.note("forebay.steps", "many");
     let spec = ScoreSpec { tensor: Some("nothing".into()), ..spec() };
     let error =
         ScoreStage::new(&spec, open(&graph.finish()), Given::Features(&names(3))).unwrap_err();
@@ -171,9 +185,9 @@ fn a_stage_that_does_not_fit_says_everything_that_does_not() {
     assert_eq!(
         texts,
         [
-            "type of input `features`: expected int64, found float32 (readings are floating point)",
             "feature 2: expected `f2`, found `f1`",
             "feature 3: expected `f1`, found `f2`",
+            "metadata `forebay.steps`: expected a readable value, found many",
             "output: expected `nothing`, found score, contributions",
         ]
     );

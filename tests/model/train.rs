@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{names, open};
 
 /// Windows of a machine whose `width` features follow two hidden causes, plus noise; the last feature is constant.
-fn machine(windows: usize, width: usize, seed: u64) -> TrainingSet {
+pub(crate) fn machine(windows: usize, width: usize, seed: u64) -> TrainingSet {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut set = TrainingSet {
         name: "machine".into(),
@@ -207,7 +207,7 @@ fn what_cannot_be_learned_says_why() {
 }
 
 /// Every seventh window is faulty: its first feature is higher.
-fn labelled(windows: usize, seed: u64) -> (TrainingSet, Vec<bool>) {
+pub(crate) fn labelled(windows: usize, seed: u64) -> (TrainingSet, Vec<bool>) {
     let mut set = machine(windows, 6, seed);
     let labels: Vec<bool> = (0..windows).map(|window| window % 7 == 3).collect();
     for (window, faulty) in labels.iter().enumerate() {

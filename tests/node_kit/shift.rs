@@ -62,7 +62,7 @@ impl Shift {
             live: true,
             asset_limit: 10_000,
             models: &[],
-            library: None,
+            host: &forebay::model::Host::default(),
             features_only: false,
         };
         let mut engine = Engine::new(NODE.into(), vec![plan(spec, schema, options).unwrap()]);

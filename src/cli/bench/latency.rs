@@ -16,6 +16,7 @@ use crate::decode::{DecodeOptions, Decoder, Rows};
 use crate::demo::load::{Load, messages, percentile, topic};
 use crate::demo::plant::asset_id;
 use crate::engine::Engine;
+use crate::model::Host;
 use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::plan::{PlanOptions, plan, route};
 use crate::record::Record;
@@ -77,7 +78,7 @@ pub(super) fn completing(
         live: false,
         asset_limit: 1,
         models: &[],
-        library: None,
+        host: &Host::default(),
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Look;
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::{Problem, Spot};
-use crate::model::{Given, Mismatch, Model, Runtime};
+use crate::model::{Given, Host, Mismatch, Model};
 use crate::pipeline::names::{feature_names, is_feature, window_signals};
 use crate::pipeline::spec::{ModelInput, ScoreSpec, StageSpec};
 use crate::schema::known_units;
@@ -18,7 +18,7 @@ use crate::stage::score::{ScoreError, ScoreStage};
 const UNITLESS: [&str; 4] = ["skewness", "kurtosis", "crest", "coverage"];
 
 /// Checks the models of a pipeline file in `folder`.
-pub(in crate::pipeline) fn check(look: &mut Look<'_>, folder: &Path, library: Option<&Path>) {
+pub(in crate::pipeline) fn check(look: &mut Look<'_>, folder: &Path, host: &Host) {
     for index in 0..look.parts.stages.len() {
         let Some(StageSpec::Score(score)) =
             look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
@@ -27,7 +27,7 @@ pub(in crate::pipeline) fn check(look: &mut Look<'_>, folder: &Path, library: Op
         };
         let spot = look.stage(index, "score");
         if file_is_there(look, spot.key("model"), score, folder) {
-            fits(look, spot, score, &folder.join(&score.model), library);
+            fits(look, spot, score, &folder.join(&score.model), host);
         }
     }
 }
@@ -68,26 +68,19 @@ fn beside(path: &Path) -> Vec<String> {
 }
 
 /// Opens a model; why it cannot be, without its name.
-pub(in crate::pipeline) fn open(path: &Path, library: Option<&Path>) -> Result<Model, String> {
-    let runtime = Runtime::find(library).map_err(|e| e.to_string())?;
+pub(in crate::pipeline) fn open(path: &Path, host: &Host) -> Result<Model, String> {
     let prefix = format!("model {} ", path.display());
-    Model::open(runtime, path).map_err(|e| e.to_string().replacen(&prefix, "", 1))
+    host.open(path).map_err(|e| e.to_string().replacen(&prefix, "", 1))
 }
 
 /// Opens the model and compares what it takes with what it is given: the same code that a node starts with.
-fn fits(
-    look: &mut Look<'_>,
-    spot: Spot<'_>,
-    score: &ScoreSpec,
-    path: &Path,
-    library: Option<&Path>,
-) {
+fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, host: &Host) {
     let Some(given) = Fed::of(look) else { return };
     // A library that cannot be used is a problem of the config, and told there.
-    if Runtime::find(library).is_err() {
+    if host.runtime().is_err() {
         return;
     }
-    let model = match open(path, library) {
+    let model = match open(path, host) {
         Ok(model) => model,
         Err(reason) => {
             let problem = Problem::error(
@@ -104,10 +97,7 @@ fn fits(
         units(look, spot, score, &given, noted);
     }
     let noted = model.metadata.threshold;
-    let given = match score.input {
-        ModelInput::Features => Given::Features(&given.features),
-        ModelInput::Sequence => Given::Sequence { steps: given.steps, channels: &given.channels },
-    };
+    let given = Given::of(score.input, &given.features, given.steps, &given.channels);
     match ScoreStage::new(score, model, given) {
         Ok(stage) => threshold(look, score, stage.threshold()),
         Err(ScoreError::Fit(mismatches)) => {
@@ -132,7 +122,9 @@ fn units(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, given: &Fed, no
     let (Some(schema), model) = (look.schema, &score.model) else { return };
     let columns: Vec<(&str, &str)> = match score.input {
         ModelInput::Features => given.features.iter().filter_map(|f| f.rsplit_once('.')).collect(),
-        ModelInput::Sequence => given.channels.iter().map(|c| (c.as_str(), "mean")).collect(),
+        ModelInput::Sequence | ModelInput::ChannelsFirst => {
+            given.channels.iter().map(|c| (c.as_str(), "mean")).collect()
+        }
     };
     if columns.len() != noted.len() {
         return;

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use super::SimulatedError;
 use crate::engine::{Engine, Pipeline};
 use crate::frame::{Asset, Input, Quality, Readings};
+use crate::model::Host;
 use crate::pipeline::plan::{PlanOptions, plan, route};
 use crate::pipeline::spec::PipelineSpec;
 use crate::record::Record;
@@ -86,7 +87,7 @@ fn pipeline(spec: &PipelineSpec, schema: &Schema) -> Result<Pipeline, SimulatedE
         live: true,
         asset_limit: 100,
         models: &[],
-        library: None,
+        host: &Host::default(),
         features_only: false,
     };
     plan(spec, schema, options).map_err(|e| SimulatedError::Broken(e.to_string()))

@@ -1,0 +1,218 @@
+//! `forebay model`: a model's file looked at, tried and signed.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Outcome, print, write_whole};
+use crate::model::golden::Golden;
+use crate::model::metadata::Meaning;
+use crate::model::onnx::Port;
+use crate::model::signature::{PublicKey, SigningKey};
+use crate::model::{Host, Model, ModelFile, Trust};
+
+/// `forebay model`.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ModelAction,
+}
+
+/// What can be done with a model's file.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ModelAction {
+    /// Print what a model says of itself: inputs, outputs and what they mean, threshold, training data, signature
+    Inspect {
+        /// The model.
+        #[arg(value_name = "MODEL.onnx")]
+        file: PathBuf,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load a model on this machine's runtime and run its golden vectors; exit code 1 if anything is wrong
+    Verify {
+        /// The model.
+        #[arg(value_name = "MODEL.onnx")]
+        file: PathBuf,
+        /// It must be signed with this public key (or one of several).
+        #[arg(long, value_name = "HEX")]
+        key: Vec<PublicKey>,
+        /// The ONNX Runtime library to use. Absent: the one that is found.
+        #[arg(long, value_name = "FILE")]
+        onnxruntime: Option<PathBuf>,
+    },
+    /// Sign a model, so that nodes whose `models.keys` holds the key know who made it
+    Sign {
+        /// The model.
+        #[arg(value_name = "MODEL.onnx")]
+        file: PathBuf,
+        /// The private key (PEM, ed25519).
+        #[arg(long, value_name = "KEY.pem")]
+        key: PathBuf,
+        /// Where to. Absent: the model's file itself.
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Make a key to sign with; prints the public key, for `models.keys` of the nodes
+    Keygen {
+        /// Where to write the private key; only its owner may read it.
+        #[arg(long, short, value_name = "KEY.pem")]
+        out: PathBuf,
+    },
+}
+
+/// Does it.
+pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
+    match &args.action {
+        ModelAction::Inspect { file, json } => {
+            let file = ModelFile::read(file, &Trust::default())?;
+            if *json {
+                print(&format!("{}\n", serde_json::to_string_pretty(&as_json(&file))?))?;
+            } else {
+                print(&told(&file))?;
+            }
+        }
+        ModelAction::Verify { file, key, onnxruntime } => {
+            let trust = Trust::new(key.clone(), !key.is_empty());
+            let host = Host { library: onnxruntime.clone(), trust };
+            print(&verified(&host.open(file)?))?;
+        }
+        ModelAction::Sign { file, key, out } => {
+            let key = SigningKey::read(key)?;
+            // A damaged file is found now and not on a node.
+            let model = ModelFile::read(file, &Trust::default())?;
+            let out = out.as_ref().unwrap_or(file);
+            write_whole(out, &key.sign(&model.bytes))?;
+            print(&format!("{} is signed with {}\n", out.display(), key.public()))?;
+        }
+        ModelAction::Keygen { out } => {
+            let (key, pem) = SigningKey::make()?;
+            write_secret(out, &pem)?;
+            print(&format!("{}\n", key.public()))?;
+        }
+    }
+    Ok(Outcome::Fine)
+}
+
+/// A new file that only its owner may read; one that is there already is some other key.
+fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("`{}` cannot be made", path.display()))?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.with_context(|| format!("`{}` cannot be written", path.display()))
+}
+
+fn verified(model: &Model) -> String {
+    let golden = model.metadata.golden.as_ref().map_or_else(
+        || "it carries no golden vectors".to_owned(),
+        |golden| format!("gives its {} golden answers", golden.input.len()),
+    );
+    let signed = model.signed_by.map(|key| format!(", signed with {}", key.name()));
+    format!(
+        "{} {} runs on {}: {golden}{}\n",
+        model.name(),
+        model.version(),
+        model.runtime().name(),
+        signed.unwrap_or_default()
+    )
+}
+
+fn as_json(file: &ModelFile) -> Value {
+    let noted = file.metadata();
+    let ports = |ports: &[Port]| -> Vec<Value> {
+        let port = |port: &Port| {
+            let meaning = noted.outputs.as_ref().and_then(|outputs| outputs.get(&port.name));
+            let kind = port.element.map(|element| element.to_string());
+            json!({ "name": port.name, "type": kind, "shape": port.dims, "meaning": meaning })
+        };
+        ports.iter().map(port).collect()
+    };
+    json!({
+        "name": file.name(), "version": file.version(), "serial": noted.serial, "kind": noted.kind,
+        "digest": file.digest, "bytes": file.bytes.len(), "signed_with": file.signed_with,
+        "inputs": ports(&file.signature().inputs), "outputs": ports(&file.signature().outputs),
+        "features": noted.features, "channels": noted.channels, "steps": noted.steps,
+        "units": noted.units, "window": noted.window, "every": noted.every, "step": noted.step,
+        "scaler": noted.scaler, "output": noted.output, "threshold": noted.threshold,
+        "threshold_by": noted.threshold_by, "data_start": noted.data_start,
+        "data_end": noted.data_end, "data_digest": noted.data_digest,
+        "baseline": noted.baseline, "golden": noted.golden, "unreadable": noted.unreadable,
+    })
+}
+
+fn told(file: &ModelFile) -> String {
+    let noted = file.metadata();
+    let mut text = String::new();
+    let mut line = |what: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            let _ = writeln!(text, "{what:<14}{value}");
+        }
+    };
+    line("model", Some(format!("{} {}", file.name(), file.version())));
+    line("kind", noted.kind.clone());
+    line("serial", noted.serial.map(|serial| serial.to_string()));
+    line("digest", Some(format!("sha256 {}", file.digest)));
+    line("size", Some(bytesize::ByteSize::b(file.bytes.len() as u64).to_string()));
+    let signed = file.signed_with.as_ref().map_or("no".into(), |key| format!("with key {key}"));
+    line("signed", Some(signed));
+    for port in &file.signature().inputs {
+        line("input", Some(shown(port)));
+    }
+    for port in &file.signature().outputs {
+        let meaning = noted.outputs.as_ref().and_then(|outputs| outputs.get(&port.name));
+        let meaning = meaning.map_or_else(String::new, |meaning| format!(": {}", said(meaning)));
+        line("output", Some(format!("{}{meaning}", shown(port))));
+    }
+    let spans = [("windows of", &noted.window), ("every", &noted.every), ("step", &noted.step)];
+    let spans = spans.map(|(what, span)| span.as_ref().map(|span| format!("{what} {span}")));
+    line("window", Some(spans.into_iter().flatten().collect::<Vec<_>>().join(", ")));
+    let chosen = noted.threshold_by.as_ref().map_or_else(String::new, |by| format!(": {by}"));
+    line("threshold", noted.threshold.map(|threshold| format!("{threshold}{chosen}")));
+    line("scaling", noted.scaler.clone());
+    let (from, to) = (noted.data_start, noted.data_end);
+    line("learned from", from.zip(to).map(|(from, to)| format!("{from} to {to}")));
+    line("data", noted.data_digest.as_ref().map(|digest| format!("sha256 {digest}")));
+    let windows = noted.baseline.as_ref().map(|baseline| baseline.windows);
+    line("baseline", windows.map(|windows| format!("{windows} windows")));
+    line(
+        "golden",
+        noted.golden.as_ref().map(|Golden { input, .. }| format!("{} rows", input.len())),
+    );
+    line("unreadable", Some(noted.unreadable.join(", ")));
+    let columns = noted.features.as_ref().or(noted.channels.as_ref());
+    for (index, column) in columns.into_iter().flatten().enumerate() {
+        let unit = noted.units.as_ref().and_then(|units| units.get(index));
+        let unit =
+            unit.filter(|unit| !unit.is_empty()).map_or_else(String::new, |u| format!(" [{u}]"));
+        let _ = writeln!(text, "{:>4} {column}{unit}", index + 1);
+    }
+    text
+}
+
+fn shown(port: &Port) -> String {
+    let kind = port.element.map_or("no tensor".into(), |element| element.to_string());
+    format!("{} {kind} {}", port.name, port.shape())
+}
+
+fn said(meaning: &Meaning) -> String {
+    match meaning {
+        Meaning::Score => "how unlike normal running".into(),
+        Meaning::Probability { horizon: None } => "chance of a failure".into(),
+        Meaning::Probability { horizon: Some(time) } => {
+            format!("chance of a failure within {time}")
+        }
+        Meaning::RemainingLife { unit } => format!("remaining life in {unit}"),
+        Meaning::Reconstruction => "the input as the model would have it".into(),
+        Meaning::Class { labels } => format!("one of {}", labels.join(", ")),
+        Meaning::Contributions => "what the score is divided among".into(),
+        Meaning::Part => "part of the score".into(),
+    }
+}

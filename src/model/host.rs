@@ -1,0 +1,46 @@
+//! How this machine runs models: with which library, and whose models.
+//!
+//! Made of the config by `config`, or by default where there is none (`replay`, `train`); whoever plans pipelines or
+//! checks them opens models through it. It adds nothing to what [`Runtime`] and [`Model`] promise.
+
+use std::path::{Path, PathBuf};
+
+use super::runtime::RuntimeError;
+use super::{Model, ModelError, Runtime, Trust};
+
+/// See the module. By default: any library that is found, any model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// The ONNX Runtime to load, where one is named.
+    pub library: Option<PathBuf>,
+    /// Whose models it runs.
+    pub trust: Trust,
+}
+
+/// Why a host has no model.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Not this model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl Host {
+    /// With this library, whosever models.
+    pub fn with_library(library: Option<&Path>) -> Host {
+        Host { library: library.map(Path::to_owned), trust: Trust::default() }
+    }
+
+    /// The runtime of this process.
+    pub fn runtime(&self) -> Result<&'static Runtime, RuntimeError> {
+        Runtime::find(self.library.as_deref())
+    }
+
+    /// Opens a model.
+    pub fn open(&self, path: &Path) -> Result<Model, HostError> {
+        Ok(Model::open(self.runtime()?, path, &self.trust)?)
+    }
+}

@@ -1,0 +1,201 @@
+//! A model's contract, as its file notes it in `metadata_props` under keys that start with `forebay.`.
+//!
+//! `onnx` reads it with the file, `fit` compares it with a pipeline, `golden` tries what it promises, the trainers write
+//! it ([`Notes`]). A bare ONNX file has none of it and runs with what the pipeline says. It promises that a note which
+//! cannot be read counts as absent and is named. Signatures are in `signature`: they are about the file, not in it.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tract_onnx::pb;
+
+use super::build::Graph;
+use super::golden::Golden;
+use crate::time::Timestamp;
+
+/// The version of the keys.
+pub const SCHEMA: &str = "1";
+
+/// What an output means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "means", rename_all = "snake_case")]
+pub enum Meaning {
+    /// How unlike normal running a window is: more is worse.
+    Score,
+    /// The chance that it comes to a failure, 0 to 1.
+    Probability {
+        /// Within this time, where that is known ("7d").
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        horizon: Option<String>,
+    },
+    /// How long the machine will still run.
+    RemainingLife {
+        /// In this unit ("h", "cycles").
+        unit: String,
+    },
+    /// The input as the model would have it.
+    Reconstruction,
+    /// One of several.
+    Class {
+        /// Their names, in the order of the output's numbers.
+        labels: Vec<String>,
+    },
+    /// What a score is divided among: the inputs.
+    Contributions,
+    /// A number that goes into the score.
+    Part,
+}
+
+/// How the training data was distributed: what later data is compared with to see drift. Of each column the values
+/// that divide it into ten equal parts, least and most included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Windows that it was taken from.
+    pub windows: usize,
+    /// Of each input column.
+    pub inputs: Vec<[f32; 11]>,
+    /// Of the score.
+    pub score: [f32; 11],
+}
+
+/// The contract. Every field is the note of the same name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata {
+    /// How it was made (`pca`, `logistic`, …).
+    pub kind: Option<String>,
+    /// Its name in records.
+    pub name: Option<String>,
+    /// Its version in records. Absent: the digest of its file.
+    pub version: Option<String>,
+    /// Its place in the order in which models of this name were given out: a lower one does not replace a higher one.
+    pub serial: Option<u64>,
+    /// Names of its input columns, in order (a JSON array).
+    pub features: Option<Vec<String>>,
+    /// Names of the columns of its input sequence, in order (a JSON array).
+    pub channels: Option<Vec<String>>,
+    /// Samples in its input sequence.
+    pub steps: Option<usize>,
+    /// Units of its input columns, in order (a JSON array).
+    pub units: Option<Vec<String>>,
+    /// Length of the windows it was trained on.
+    pub window: Option<String>,
+    /// How often they started.
+    pub every: Option<String>,
+    /// Step of the grid under them.
+    pub step: Option<String>,
+    /// How its input is brought to scale, for people: the scaling itself is in the graph.
+    pub scaler: Option<String>,
+    /// What its outputs mean, by name (a JSON object).
+    pub outputs: Option<BTreeMap<String, Meaning>>,
+    /// The output that is the score.
+    pub output: Option<String>,
+    /// At or above it a window is abnormal.
+    pub threshold: Option<f64>,
+    /// How the threshold was chosen.
+    pub threshold_by: Option<String>,
+    /// First event time of the data it was trained on.
+    pub data_start: Option<Timestamp>,
+    /// Last event time of the data it was trained on, which is also its training time: the clock is not asked, so that
+    /// the same data gives the same bytes.
+    pub data_end: Option<Timestamp>,
+    /// SHA-256 of the windows it was trained on, in hex.
+    pub data_digest: Option<String>,
+    /// How the training data was distributed.
+    pub baseline: Option<Baseline>,
+    /// Inputs with the outputs they must give.
+    pub golden: Option<Golden>,
+    /// Keys whose value cannot be read.
+    pub unreadable: Vec<String>,
+    /// Everything in `metadata_props`, as it is.
+    pub all: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    pub(super) fn read(proto: &pb::ModelProto) -> Metadata {
+        let all: BTreeMap<String, String> =
+            proto.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect();
+        let mut unreadable = Vec::new();
+        let mut notes = Reading { all: &all, unreadable: &mut unreadable };
+        let metadata = Metadata {
+            kind: notes.text("kind"),
+            name: notes.text("name"),
+            version: notes.text("version"),
+            serial: notes.parsed("serial", |v| v.parse().ok()),
+            features: notes.json("features"),
+            channels: notes.json("channels"),
+            steps: notes.parsed("steps", |v| v.parse().ok()),
+            units: notes.json("units"),
+            window: notes.text("window"),
+            every: notes.text("every"),
+            step: notes.text("step"),
+            scaler: notes.text("scaler"),
+            outputs: notes.json("outputs"),
+            output: notes.text("output"),
+            threshold: notes
+                .parsed("threshold", |v| v.parse().ok().filter(|value: &f64| value.is_finite())),
+            threshold_by: notes.text("threshold_by"),
+            data_start: notes.parsed("data_start", |v| v.parse().ok()),
+            data_end: notes.parsed("data_end", |v| v.parse().ok()),
+            data_digest: notes.text("data_digest"),
+            baseline: notes.json("baseline"),
+            golden: notes.json("golden"),
+            ..Metadata::default()
+        };
+        Metadata { unreadable, all, ..metadata }
+    }
+}
+
+struct Reading<'a> {
+    all: &'a BTreeMap<String, String>,
+    unreadable: &'a mut Vec<String>,
+}
+
+impl Reading<'_> {
+    fn text(&self, key: &str) -> Option<String> {
+        self.all.get(&format!("forebay.{key}")).cloned().filter(|value| !value.is_empty())
+    }
+
+    fn parsed<T>(&mut self, key: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let key = format!("forebay.{key}");
+        let value = read(self.all.get(&key)?);
+        if value.is_none() {
+            self.unreadable.push(key);
+        }
+        value
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        self.parsed(key, |value| serde_json::from_str(value).ok())
+    }
+}
+
+/// What a trainer notes of the model itself; [`super::training::TrainingSet`] notes the data.
+#[derive(Clone, Debug)]
+pub(super) struct Notes {
+    pub(super) kind: &'static str,
+    pub(super) outputs: BTreeMap<String, Meaning>,
+    pub(super) threshold: f64,
+    pub(super) threshold_by: String,
+    pub(super) baseline: Baseline,
+    pub(super) golden: Golden,
+}
+
+impl Notes {
+    pub(super) fn write(&self, graph: &mut Graph) {
+        graph.note("forebay.schema", SCHEMA);
+        graph.note("forebay.kind", self.kind);
+        graph.note("forebay.scaler", "(value - mean) * factor, in the graph");
+        graph.note("forebay.output", "score");
+        graph.note("forebay.threshold", self.threshold.to_string());
+        graph.note("forebay.threshold_by", self.threshold_by.as_str());
+        graph.note("forebay.outputs", json(&self.outputs));
+        graph.note("forebay.baseline", json(&self.baseline));
+        graph.note("forebay.golden", json(&self.golden));
+    }
+}
+
+/// Plain data as JSON.
+pub(super) fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("invariant: plain data with text keys is JSON")
+}

@@ -1,0 +1,242 @@
+//! The contract in a model's file: what it says, that it is tried, and who signed it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use forebay::model::golden::Golden;
+use forebay::model::logistic::{self, LogisticOptions};
+use forebay::model::metadata::{Meaning, Metadata};
+use forebay::model::pca::{self, PcaOptions};
+use forebay::model::signature::{PublicKey, SigningKey};
+use forebay::model::{Host, HostError, Model, ModelError, ModelFile, Trust};
+use prost::Message;
+use tract_onnx::pb;
+
+use crate::train::{labelled, machine};
+use crate::{open, runtime};
+
+fn pca_model() -> Vec<u8> {
+    pca::train(&machine(200, 8, 2), &PcaOptions::default()).unwrap().0
+}
+
+/// The file after a change to its protobuf.
+fn changed(bytes: &[u8], change: impl FnOnce(&mut pb::ModelProto)) -> Vec<u8> {
+    let mut proto = pb::ModelProto::decode(bytes).unwrap();
+    change(&mut proto);
+    proto.encode_to_vec()
+}
+
+fn note(proto: &mut pb::ModelProto, key: &str, value: &str) {
+    let key = format!("forebay.{key}");
+    proto.metadata_props.retain(|note| note.key != key);
+    proto.metadata_props.push(pb::StringStringEntryProto { key, value: value.to_owned() });
+}
+
+fn error(bytes: &[u8]) -> ModelError {
+    Model::from_bytes(runtime(), Path::new("changed.onnx"), bytes).unwrap_err()
+}
+
+#[test]
+fn a_trained_model_carries_its_whole_contract() {
+    let (set, labels) = labelled(300, 9);
+    let logistic = logistic::train(&set, &labels, &LogisticOptions::default()).unwrap().0;
+    for (bytes, meaning) in
+        [(pca_model(), Meaning::Score), (logistic, Meaning::Probability { horizon: None })]
+    {
+        let model = open(&bytes);
+        let Metadata { outputs, threshold_by, data_digest, baseline, golden, .. } = &model.metadata;
+        assert_eq!(outputs.as_ref().unwrap()["score"], meaning);
+        let named: Vec<&String> = outputs.as_ref().unwrap().keys().collect();
+        assert!(named.iter().all(|name| model.signature.output(name).is_some()), "{named:?}");
+        assert!(!threshold_by.as_ref().unwrap().is_empty());
+        assert_eq!(data_digest.as_ref().unwrap().len(), 64);
+        let baseline = baseline.as_ref().unwrap();
+        assert_eq!(baseline.inputs.len(), model.metadata.features.as_ref().unwrap().len());
+        let rising = |edges: &[f32; 11]| edges.windows(2).all(|pair| pair[0] <= pair[1]);
+        assert!(baseline.inputs.iter().chain([&baseline.score]).all(rising), "{baseline:?}");
+        assert_eq!(golden.as_ref().unwrap().input.len(), 5);
+    }
+}
+
+#[test]
+fn other_training_data_has_another_digest() {
+    let digest = |seed| {
+        let bytes = pca::train(&machine(60, 4, seed), &PcaOptions::default()).unwrap().0;
+        open(&bytes).metadata.data_digest.unwrap()
+    };
+    assert_eq!(digest(1), digest(1));
+    assert_ne!(digest(1), digest(2));
+}
+
+/// One weight more or less is another model: it opens, it runs, and it answers wrongly.
+#[test]
+fn a_model_that_answers_otherwise_is_refused_with_the_numbers() {
+    let bytes = changed(&pca_model(), |proto| {
+        let weights = &mut proto.graph.as_mut().unwrap().initializer;
+        let factor = weights.iter_mut().find(|tensor| tensor.name == "t2_factor").unwrap();
+        factor.raw_data = 5.0_f32.to_le_bytes().to_vec();
+    });
+    let error = error(&bytes);
+    assert!(matches!(error, ModelError::NotGolden { .. }), "{error}");
+    let text = error.to_string();
+    let name = runtime().name();
+    for part in ["changed.onnx", "output `score`, row", "expected 0.", &name] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn golden_vectors_that_cannot_be_run_are_told() {
+    let with = |golden: &Golden| {
+        let text = serde_json::to_string(golden).unwrap();
+        error(&changed(&pca_model(), |proto| note(proto, "golden", &text))).to_string()
+    };
+    let good = open(&pca_model()).metadata.golden.unwrap();
+    let empty = Golden { input: Vec::new(), outputs: BTreeMap::new(), ..good.clone() };
+    assert!(with(&empty).contains("0 rows"), "{}", with(&empty));
+    let mut other = good.clone();
+    other.outputs = BTreeMap::from([("verdict".to_owned(), vec![vec![1.0]; 5])]);
+    assert!(with(&other).contains("no output `verdict`"), "{}", with(&other));
+    let wide = Golden { shape: vec![3], input: vec![vec![0.0; 3]; 5], ..good };
+    assert!(with(&wide).contains("but was given"), "{}", with(&wide));
+    // One that cannot be read counts as absent, and `fit` names it.
+    let bytes = changed(&pca_model(), |proto| note(proto, "golden", "{\"shape\":true}"));
+    assert_eq!(open(&bytes).metadata.unreadable, ["forebay.golden"]);
+}
+
+fn trusted(key: &SigningKey) -> Trust {
+    Trust::new(vec![key.public()], true)
+}
+
+fn refusal(bytes: &[u8], trust: &Trust) -> String {
+    let error = ModelFile::of(Path::new("signed.onnx"), bytes.to_vec(), trust).unwrap_err();
+    assert!(matches!(error, ModelError::Untrusted { .. }), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_signature_covers_every_byte_and_changes_nothing_else() {
+    let (key, _) = SigningKey::make().unwrap();
+    let bytes = pca_model();
+    let signed = key.sign(&bytes);
+    assert_eq!(&signed[..bytes.len()], &bytes[..], "it is only appended");
+    assert_eq!(key.sign(&signed), signed, "one that is there is replaced");
+    let file = ModelFile::of(Path::new("signed.onnx"), signed.clone(), &trusted(&key)).unwrap();
+    assert_eq!((file.signed_by, file.signed_with), (Some(key.public()), Some(key.public().name())));
+    Model::load(runtime(), ModelFile::of(Path::new("s"), signed.clone(), &trusted(&key)).unwrap())
+        .unwrap();
+    let every = (0..signed.len()).step_by(97).chain(signed.len() - 140..signed.len());
+    for place in every {
+        let mut broken = signed.clone();
+        broken[place] ^= 0x10;
+        refusal(&broken, &trusted(&key));
+    }
+    for end in [bytes.len(), bytes.len() / 2, 0] {
+        refusal(&signed[..end], &trusted(&key));
+    }
+    let longer = [signed.as_slice(), &changed(&[], |proto| note(proto, "threshold", "9"))].concat();
+    assert!(refusal(&longer, &trusted(&key)).contains("is not signed"));
+}
+
+#[test]
+fn whom_a_node_believes() {
+    let ((ours, _), (theirs, _)) = (SigningKey::make().unwrap(), SigningKey::make().unwrap());
+    let bytes = pca_model();
+    let take = |bytes: &[u8], trust: &Trust| {
+        ModelFile::of(Path::new("signed.onnx"), bytes.to_vec(), trust).map(|file| file.signed_by)
+    };
+    assert!(refusal(&bytes, &trusted(&ours)).contains("forebay model sign"));
+    let text = refusal(&theirs.sign(&bytes), &trusted(&ours));
+    assert!(text.contains(&theirs.public().name()) && text.contains("models.keys"), "{text}");
+    // Where no signature is asked for, a stranger's says nothing, and one of ours must still be right.
+    let lenient = Trust::new(vec![ours.public()], false);
+    assert_eq!(take(&bytes, &lenient).unwrap(), None);
+    assert_eq!(take(&theirs.sign(&bytes), &lenient).unwrap(), None);
+    assert_eq!(take(&ours.sign(&bytes), &lenient).unwrap(), Some(ours.public()));
+    let mut broken = ours.sign(&bytes);
+    broken[40] ^= 1;
+    assert!(refusal(&broken, &lenient).contains("was changed after it was signed"));
+    let both = Trust::new(vec![ours.public(), theirs.public()], true);
+    assert_eq!(take(&theirs.sign(&bytes), &both).unwrap(), Some(theirs.public()));
+}
+
+fn forebay(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.env("NO_COLOR", "1").args(arguments).output().unwrap()
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = forebay(arguments);
+    let (out, err) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{arguments:?}: {err}");
+    String::from_utf8(out).unwrap()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn keys_are_made_models_signed_looked_at_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| -> PathBuf { folder.path().join(name) };
+    let (model, key) = (at("pump.onnx"), at("key.pem"));
+    std::fs::write(&model, pca_model()).unwrap();
+    let public = printed(&["model", "keygen", "--out", path(&key)]).trim().to_owned();
+    public.parse::<PublicKey>().unwrap();
+    let again = forebay(&["model", "keygen", "--out", path(&key)]);
+    assert!(!again.status.success(), "a key that is there is not written over");
+
+    let before = printed(&["model", "inspect", path(&model)]);
+    assert!(
+        before.contains("signed        no") && before.contains("how unlike normal"),
+        "{before}"
+    );
+    let refused = forebay(&["model", "verify", path(&model), "--key", &public]);
+    assert_eq!(refused.status.code(), Some(1));
+    printed(&["model", "sign", path(&model), "--key", path(&key)]);
+    let verified = printed(&["model", "verify", path(&model), "--key", &public]);
+    assert!(verified.contains("gives its 5 golden answers, signed with"), "{verified}");
+    let json = printed(&["model", "inspect", path(&model), "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["outputs"][0]["meaning"]["means"], "score");
+    assert_eq!(json["golden"]["input"].as_array().unwrap().len(), 5);
+    assert!(json["threshold"].as_f64().is_some() && json["unreadable"] == serde_json::json!([]));
+
+    std::fs::write(&key, "no key").unwrap();
+    let output = forebay(&["model", "sign", path(&model), "--key", path(&key)]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("holds no ed25519 private key"), "{told}");
+}
+
+#[test]
+fn a_key_of_openssl_signs() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.pem");
+    let made = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "ed25519", "-out", path(&key)])
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "openssl is missing");
+        eprintln!("skipped: openssl is not installed");
+        return;
+    }
+    let key = SigningKey::read(&key).unwrap();
+    let signed = key.sign(&pca_model());
+    ModelFile::of(Path::new("signed.onnx"), signed, &trusted(&key)).unwrap();
+}
+
+#[test]
+fn a_host_opens_what_it_trusts() {
+    let (key, _) = SigningKey::make().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pump.onnx");
+    let library = runtime().library.clone().map(|(_, path)| path);
+    let host = Host { library, trust: trusted(&key) };
+    std::fs::write(&file, pca_model()).unwrap();
+    let error = host.open(&file).unwrap_err();
+    assert!(matches!(error, HostError::Model(ModelError::Untrusted { .. })), "{error}");
+    std::fs::write(&file, key.sign(&pca_model())).unwrap();
+    assert_eq!(host.open(&file).unwrap().signed_by, Some(key.public()));
+}
