@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use forebay::record::{Lane, LossRecord, Record};
 use forebay::store::{
-    Committed, Kv, MemKv, Receipts, Retention, Store, StoreError, StoreOptions, tear,
+    Committed, Kv, MemKv, Receipts, Retention, Store, StoreError, StoreOptions, inspect, tear,
 };
 use forebay::time::{Span, Timestamp};
 use proptest::prelude::*;
@@ -383,4 +383,30 @@ fn every_way_of_losing_records_occurs() {
         assert!(reasons.contains_key(reason), "{reason}: {reasons:?}");
     }
     assert!(reasons.contains_key("raw lane limit"), "{reasons:?}");
+}
+
+/// Where the index is lost, nobody knows which numbers have no record any more: that is found out block by block.
+#[test]
+fn a_thinned_store_whose_index_is_lost_still_counts_each_reading_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), LIMITS);
+    options.retention[3] = Retention { thin: Some(THIN), ..Retention::default() };
+    let mut store = Store::open(&options).unwrap();
+    recover(&mut store);
+    let mut made = 0;
+    while store.ledger.stats().lane(Lane::Raw).evicted == 0 {
+        made += 3;
+        store_kit::commit(&mut store, made / 3, &[(3, 300); 3]);
+    }
+    store.ledger.checkpoint(&store_kit::checkpoint(made / 3)).unwrap();
+    drop(store);
+    let parts = inspect(folder.path()).unwrap();
+    assert!(parts.iter().all(|part| part.damage.is_empty()), "{parts:?}");
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let mut store = Store::open(&options).unwrap();
+    let committed = recover(&mut store).committed;
+    check_books(&store, committed);
+    let there = waiting_for(&store, 0, Lane::Raw, committed);
+    assert!(there.iter().any(|(_, record)| matches!(record, Record::Aggregate(_))));
+    assert_eq!(there.iter().map(|(_, record)| readings(record)).sum::<u64>(), made);
 }

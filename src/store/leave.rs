@@ -260,8 +260,8 @@ impl State {
     fn is_as(&self, chosen: &Chosen) -> bool {
         let is_there = |one: &Segment| self.segments.iter().any(|there| there.path == one.path);
         let has = |one: &Segment| {
-            let pairs = self.settled.iter().zip(&chosen.settled);
-            pairs.map(|(now, then)| (now, then)).all(|(now, then)| {
+            let mut pairs = self.settled.iter().zip(&chosen.settled);
+            pairs.all(|(now, then)| {
                 now.open_in(one.first, one.end - 1) == then.open_in(one.first, one.end - 1)
             })
         };
