@@ -191,6 +191,7 @@ pub struct StoreConfig {
     #[schemars(with = "String", extend("format" = "byte-size"))]
     pub free_floor: ByteSize,
     /// Of alarms nothing is dropped or thinned: only the defaults are taken.
+    #[serde(skip_serializing_if = "RetentionConfig::is_usual")]
     pub alarm: RetentionConfig,
     /// What goes of scored windows, and when.
     pub score: RetentionConfig,

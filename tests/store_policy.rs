@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use forebay::record::{Lane, LossRecord, Record};
 use forebay::store::{
-    Committed, Kv, MemKv, Receipts, Retention, Store, StoreError, StoreOptions, tear,
+    Committed, Kv, MemKv, Receipts, Retention, Store, StoreError, StoreOptions, inspect, tear,
 };
 use forebay::time::{Span, Timestamp};
 use proptest::prelude::*;
@@ -337,10 +337,7 @@ fn subject(record: &Record) -> (String, Timestamp) {
 }
 
 fn play(ops: Vec<Op>) -> BTreeMap<String, u64> {
-    // Every commit syncs: in memory, where there is such a file system.
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let folder = folder.unwrap();
+    let folder = folder();
     let mut bed = Bed::new(folder.path());
     for op in ops {
         bed.run(op);
@@ -383,4 +380,109 @@ fn every_way_of_losing_records_occurs() {
         assert!(reasons.contains_key(reason), "{reason}: {reasons:?}");
     }
     assert!(reasons.contains_key("raw lane limit"), "{reasons:?}");
+}
+
+/// Where the index is lost, nobody knows which numbers have no record any more: that is found out block by block.
+#[test]
+fn a_thinned_store_whose_index_is_lost_still_counts_each_reading_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), LIMITS);
+    options.retention[3] = Retention { thin: Some(THIN), ..Retention::default() };
+    let mut store = Store::open(&options).unwrap();
+    let mut made = 0;
+    let mut committed = recover(&mut store).committed;
+    // Three segments: what is gone of the first alone is what has left.
+    while store_kit::losses(&store, committed).len() < 3 {
+        made += 3;
+        committed = store_kit::commit(&mut store, made / 3, &[(3, 300); 3]);
+    }
+    store.ledger.checkpoint(&store_kit::checkpoint(made / 3)).unwrap();
+    drop(store);
+    let parts = inspect(folder.path()).unwrap();
+    assert!(parts.iter().all(|part| part.damage.is_empty()), "{parts:?}");
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let mut store = Store::open(&options).unwrap();
+    let committed = recover(&mut store).committed;
+    check_books(&store, committed);
+    let there = waiting_for(&store, 0, Lane::Raw, committed);
+    assert!(there.iter().any(|(_, record)| matches!(record, Record::Aggregate(_))));
+    assert_eq!(there.iter().map(|(_, record)| readings(record)).sum::<u64>(), made);
+}
+
+/// What was on its way while it was thinned is not what now has its numbers: the far side has not got that.
+#[test]
+fn an_acknowledgement_of_what_was_thinned_meanwhile_settles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), LIMITS);
+    options.retention[3] = Retention { thin: Some(THIN), ..Retention::default() };
+    let mut store = Store::open(&options).unwrap();
+    let mut committed = recover(&mut store).committed;
+    let mut sent = None;
+    for seq in 1.. {
+        sent = store.outboxes[0].peek(Lane::Raw, committed, usize::MAX, 0).unwrap().or(sent);
+        committed = store_kit::commit(&mut store, seq, &[(3, 300); 3]);
+        if store.ledger.stats().lane(Lane::Raw).evicted > 0 {
+            break;
+        }
+    }
+    let thinned = store.ledger.stats().lane(Lane::Raw).evicted;
+    store.outboxes[0].settle(sent.unwrap().acked()).unwrap();
+    check_books(&store, committed);
+    let there = waiting_for(&store, 0, Lane::Raw, committed);
+    let is_made = |record: &&Record| matches!(record, Record::Aggregate(_));
+    let made = there.iter().map(|(_, record)| record).filter(is_made).map(readings);
+    assert_eq!(made.sum::<u64>(), thinned);
+    assert_eq!(there.len() as u64 - 3, there.iter().filter(|(_, r)| is_made(&r)).count() as u64);
+}
+
+/// A thinning that ends at any write of the index, with what was not flushed kept by the disk or lost.
+#[test]
+fn a_power_cut_anywhere_in_a_thinning_leaves_it_done_or_not_begun() {
+    let mut outcomes = BTreeSet::new();
+    for (writes, is_kept) in (0..8).flat_map(|writes| [(writes, true), (writes, false)]) {
+        let folder = folder();
+        let mut options = options(folder.path(), LIMITS);
+        options.retention[3] = Retention { thin: Some(THIN), ..Retention::default() };
+        let kv = Arc::new(MemKv::new());
+        let open = || Store::open_on(Arc::clone(&kv) as Arc<dyn Kv>, &options).unwrap();
+        let mut store = open();
+        recover(&mut store);
+        let mut seq = 0;
+        let thinned = loop {
+            kv.fail_after(writes);
+            let step = step(tick(seq + 1), input(&[(3, 300); 3]));
+            let committed = store.ledger.commit(&step, &mut Receipts::new());
+            kv.fail_after(u64::MAX);
+            if committed.is_err() {
+                break false;
+            }
+            seq += 1;
+            if store.ledger.stats().lane(Lane::Raw).evicted > 0 {
+                break true;
+            }
+        };
+        drop(store);
+        kv.crash(&mut |n| if is_kept { n - 1 } else { 0 });
+        let mut store = open();
+        let committed = recover(&mut store).committed;
+        check_books(&store, committed);
+        let there = waiting_for(&store, 0, Lane::Raw, committed);
+        let said: u64 = store_kit::losses(&store, committed).iter().map(|loss| loss.count).sum();
+        assert_eq!(there.iter().map(|(_, record)| readings(record)).sum::<u64>(), seq * 3);
+        let whole = there.iter().filter(|(_, record)| matches!(record, Record::Raw(_))).count();
+        assert_eq!(whole as u64 + said, seq * 3, "after {writes} writes, kept: {is_kept}");
+        outcomes.insert((thinned, said > 0));
+    }
+    // It came to its end; it was begun and is finished by the start; it was not begun.
+    assert_eq!(
+        outcomes.into_iter().collect::<Vec<_>>(),
+        [(false, false), (false, true), (true, true)]
+    );
+}
+
+fn folder() -> tempfile::TempDir {
+    // Every commit syncs: in memory, where there is such a file system.
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.unwrap()
 }

@@ -39,6 +39,12 @@ pub enum KeepConfig {
     Oldest,
 }
 
+impl RetentionConfig {
+    pub(super) fn is_usual(&self) -> bool {
+        *self == RetentionConfig::default()
+    }
+}
+
 impl Default for RetentionConfig {
     fn default() -> Self {
         RetentionConfig { keep: KeepConfig::Newest, max_age: None, thin: Span::seconds(60) }

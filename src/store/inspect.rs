@@ -97,8 +97,11 @@ pub fn drop_rejected(path: &Path, numbers: &[u64]) -> Result<Vec<u64>, StoreErro
     Ok(dropped)
 }
 
-/// The index of a store and its shelf of rejected messages; `None`: it has no index yet.
-fn shelf(path: &Path) -> Result<Option<(Arc<dyn Kv>, Shelf)>, StoreError> {
+/// An index and its shelf of rejected messages.
+type Rejected = (Arc<dyn Kv>, Shelf);
+
+/// Those of a store; `None`: it has no index yet.
+fn shelf(path: &Path) -> Result<Option<Rejected>, StoreError> {
     let index = path.join("index");
     if !index.is_dir() {
         return Ok(None);

@@ -58,10 +58,34 @@ pub(super) struct Said<'a> {
     pub(super) before: Option<&'a Mark>,
 }
 
+impl Said<'_> {
+    fn loss(&self, lane: Lane, count: u64, ticks: (u64, u64)) -> Loss {
+        let (mut lost, mut count, mut ticks) = (self.lost.to_keep(), count, ticks);
+        if let Some(before) = self.before {
+            lost.add(&before.loss.lost);
+            count += before.loss.count;
+            ticks.0 = ticks.0.min(before.loss.first_tick);
+            ticks.1 = ticks.1.max(before.loss.last_tick);
+        }
+        Loss {
+            said_at: self.tick.seq,
+            ordinal: LOSS_ORDINAL + self.place,
+            number: self.number,
+            lane,
+            count,
+            first_tick: ticks.0,
+            last_tick: ticks.1,
+            reason: self.reason.to_owned(),
+            at: self.tick.now,
+            lost,
+        }
+    }
+}
+
 /// What came of marking.
 pub(super) enum Marked {
     /// To be carried out.
-    Mark(Mark),
+    Mark(Box<Mark>),
     /// Everybody had it: it is gone without a word.
     Done,
     /// The targets took of it meanwhile: nothing was done.
@@ -150,7 +174,7 @@ impl Lanes {
         &self,
         chosen: &Chosen,
         leaving: &Leaving,
-        said: Said<'_>,
+        said: &Said<'_>,
     ) -> Result<Marked, StoreError> {
         // What the mark before this one says must be durable by itself; and so must what `chosen` says.
         self.flush()?;
@@ -192,26 +216,11 @@ impl Lanes {
             self.delete(lane, &chosen.segments)?;
             return Ok(Marked::Done);
         }
-        let mut lost = said.lost.to_keep();
-        if let Some(before) = said.before {
-            lost.add(&before.loss.lost);
-        }
-        let loss = Loss {
-            said_at: said.tick.seq,
-            ordinal: LOSS_ORDINAL + said.place,
-            number: said.number,
-            lane,
-            count: count + said.before.map_or(0, |mark| mark.loss.count),
-            first_tick: said.before.map_or(first.tick, |mark| mark.loss.first_tick.min(first.tick)),
-            last_tick: said.before.map_or(last_tick, |mark| mark.loss.last_tick.max(last_tick)),
-            reason: said.reason.to_owned(),
-            at: said.tick.now,
-            lost,
-        };
+        let loss = said.loss(lane, count, (first.tick, last_tick));
         let mark = Mark { lane, why, gone, thinned: swap, loss };
         // Under the lock: an outbox must not make the loss durable before its mark is.
         self.meter.wrote_index(marks::put_mark(&*self.kv, &mark)?);
-        Ok(Marked::Mark(mark))
+        Ok(Marked::Mark(Box::new(mark)))
     }
 
     /// Does what a mark says, once that is durable. Doing it again does no harm.
@@ -262,8 +271,8 @@ impl State {
     fn is_as(&self, chosen: &Chosen) -> bool {
         let is_there = |one: &Segment| self.segments.iter().any(|there| there.path == one.path);
         let has = |one: &Segment| {
-            let pairs = self.settled.iter().zip(&chosen.settled);
-            pairs.map(|(now, then)| (now, then)).all(|(now, then)| {
+            let mut pairs = self.settled.iter().zip(&chosen.settled);
+            pairs.all(|(now, then)| {
                 now.open_in(one.first, one.end - 1) == then.open_in(one.first, one.end - 1)
             })
         };

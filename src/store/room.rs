@@ -170,8 +170,8 @@ impl Ledger {
         self.logs[Lane::Alarm as usize].sync()?;
         let place = (number - own).min(u64::from(NOTICES_MAX - 1)) as u32;
         let said = Said { tick: step.tick, number, place, reason, lost, before: before.as_ref() };
-        let mark = match self.lanes.mark(chosen, leaving, said)? {
-            Marked::Mark(mark) => mark,
+        let mark = match self.lanes.mark(chosen, leaving, &said)? {
+            Marked::Mark(mark) => *mark,
             Marked::Done => return Ok(true),
             Marked::Changed => return Ok(false),
         };

@@ -111,6 +111,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 /// A record as `walk` meets it.
+#[derive(Clone, Copy)]
 struct Seen<'a> {
     tick: Tick,
     number: u64,

@@ -14,8 +14,9 @@ pub(super) struct Far {
     /// By machine and time, the tick of the record that brought a reading.
     ticks: BTreeMap<(String, Timestamp), u64>,
     losses: Vec<LossRecord>,
-    /// By machine, signal and longest interval: how many readings came in intervals.
-    thinned: BTreeMap<(String, String, Timestamp), u64>,
+    /// By machine, signal, length of the intervals and the longest that they are in: how many readings came in intervals.
+    /// What arrived and was not heard of is thinned once more, to longer ones.
+    thinned: BTreeMap<(String, String, Span, Timestamp), u64>,
     others: BTreeMap<String, Record>,
     pub(super) repeats: u64,
 }
@@ -72,7 +73,7 @@ impl Far {
                 ensure(is_right, || format!("{}: {name} {one:?} is wrong", record.id))?;
                 let start = one.start.floor(longest);
                 let all = plant::between(&record.asset, start, start.plus(longest));
-                let key = (record.asset.clone(), name.clone(), start);
+                let key = (record.asset.clone(), name.clone(), record.every, start);
                 let count = self.thinned.entry(key).or_default();
                 *count += one.count;
                 ensure(*count <= all.len() as u64, || {
