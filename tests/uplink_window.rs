@@ -233,14 +233,13 @@ async fn a_failure_of_several_is_one_outage_and_each_goes_again_as_it_was() {
     assert_eq!(running.counts.outages.load(Relaxed), 1);
     far.assert_once(&feeding.ids);
     // Each key stands for the same records, however often it came.
-    let came = far.came.lock().unwrap();
+    let came = far.came.lock().unwrap().clone();
     let mut by_key: BTreeMap<&String, &Vec<String>> = BTreeMap::new();
-    for (key, ids) in came.iter() {
+    for (key, ids) in &came {
         assert_eq!(*by_key.entry(key).or_insert(ids), ids);
     }
     let again = came[before..].iter().filter(|(key, _)| came[..before].iter().any(|b| b.0 == *key));
     assert!(again.count() > 1, "what had failed comes again under its key");
-    drop(came);
     running.end().await;
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Flight {
 #[derive(Default)]
 pub(super) struct Flights {
     tasks: JoinSet<Outcome>,
-    flights: HashMap<Id, Flight>,
+    away: HashMap<Id, Flight>,
     /// Bytes on the wire that were acknowledged, of all that came back.
     acknowledged: u64,
 }
@@ -46,11 +46,11 @@ pub(super) struct Flights {
 impl Flights {
     /// A parcel sets out. `together`: how many may be on the way.
     pub(super) fn start(&mut self, mut flight: Flight, sending: Sending, together: usize) {
-        self.flights.values_mut().for_each(|other| other.is_alone = false);
-        flight.is_alone = self.flights.is_empty();
-        flight.is_full = self.flights.len() + 1 >= together;
+        self.away.values_mut().for_each(|other| other.is_alone = false);
+        flight.is_alone = self.away.is_empty();
+        flight.is_full = self.away.len() + 1 >= together;
         flight.before = self.acknowledged;
-        self.flights.insert(self.tasks.spawn(sending).id(), flight);
+        self.away.insert(self.tasks.spawn(sending).id(), flight);
     }
 
     /// The next one that comes back; waits for ever where there is none. May be dropped.
@@ -61,7 +61,7 @@ impl Flights {
                 Some(Err(error)) => (error.id(), Err(error.to_string())),
                 None => std::future::pending().await,
             };
-            if let Some(flight) = self.flights.remove(&id) {
+            if let Some(flight) = self.away.remove(&id) {
                 let lost = |why| Outcome {
                     acked: flight.parcel.acked_keys([]),
                     error: Some(LinkError::Lost(why)),
@@ -77,11 +77,11 @@ impl Flights {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Flight> {
-        self.flights.values()
+        self.away.values()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.flights.is_empty()
+        self.away.is_empty()
     }
 
     /// Bytes on the wire by lane, as far as one can know.
