@@ -159,11 +159,15 @@ async fn a_long_link_has_several_parcels_on_it_or_one_where_that_is_asked_for() 
         let (addr, far) = Far::start().await;
         let (mut feeding, outbox) = Feeding::new();
         put_scores(&mut feeding, 0, 3000);
-        feeding.put((0..5).map(alarm).collect());
+        // With one place, alarms have none of their own.
+        if in_flight == 1 {
+            feeding.put((0..5).map(alarm).collect());
+        }
+        let all = feeding.ids.len() as u64;
         let running = Running::start_on(http(addr, in_flight), outbox, &feeding, terms(in_flight));
-        until("all is there", || running.left() == 3005).await;
+        until("all is there", || running.left() == all).await;
         let most = far.most.load(Relaxed);
-        assert!(if in_flight == 1 { most == 1 } else { (2..=16).contains(&most) }, "{most}");
+        assert!(if in_flight == 1 { most == 1 } else { (2..=8).contains(&most) }, "{most}");
         far.assert_once(&feeding.ids);
         running.end().await;
     }
