@@ -80,6 +80,8 @@ fn stage(runtime: &'static Runtime, bytes: &[u8], names: &[String]) -> ScoreStag
         input: ModelInput::Features,
         tensor: None,
         class: None,
+        batch: 256,
+        state: std::collections::BTreeMap::new(),
         threshold: None,
     };
     let model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");

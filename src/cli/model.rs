@@ -81,7 +81,7 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
         }
         ModelAction::Verify { file, key, onnxruntime } => {
             let trust = Trust::new(key.clone(), !key.is_empty());
-            let host = Host { library: onnxruntime.clone(), trust };
+            let host = Host { trust, ..Host::with_library(onnxruntime.as_deref()) };
             print(&verified(&host.open(file)?))?;
         }
         ModelAction::Sign { file, key, out } => {
@@ -89,7 +89,7 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
             // A damaged file is found now and not on a node.
             let model = ModelFile::read(file, &Trust::default())?;
             let out = out.as_ref().unwrap_or(file);
-            write_whole(out, &key.sign(&model.bytes))?;
+            write_whole(out, &key.sign(&model.bytes, &model.beside()))?;
             print(&format!("{} is signed with {}\n", out.display(), key.public()))?;
         }
         ModelAction::Keygen { out } => {
@@ -137,7 +137,7 @@ fn as_json(file: &ModelFile) -> Value {
     };
     json!({
         "name": file.name(), "version": file.version(), "serial": noted.serial, "kind": noted.kind,
-        "digest": file.digest, "bytes": file.bytes.len(), "signed_with": file.signed_with,
+        "digest": file.digest, "bytes": file.size(), "beside": file.beside(), "signed_with": file.signed_with,
         "inputs": ports(&file.signature().inputs), "outputs": ports(&file.signature().outputs),
         "features": noted.features, "channels": noted.channels, "steps": noted.steps,
         "units": noted.units, "window": noted.window, "every": noted.every, "step": noted.step,
@@ -160,7 +160,10 @@ fn told(file: &ModelFile) -> String {
     line("kind", noted.kind.clone());
     line("serial", noted.serial.map(|serial| serial.to_string()));
     line("digest", Some(format!("sha256 {}", file.digest)));
-    line("size", Some(bytesize::ByteSize::b(file.bytes.len() as u64).to_string()));
+    line("size", Some(bytesize::ByteSize::b(file.size()).to_string()));
+    for (name, digest) in file.beside() {
+        line("weights", Some(format!("{name} sha256 {digest}")));
+    }
     let signed = file.signed_with.as_ref().map_or("no".into(), |key| format!("with key {key}"));
     line("signed", Some(signed));
     for port in &file.signature().inputs {

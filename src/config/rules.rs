@@ -42,6 +42,12 @@ pub(super) fn check(config: &Config, root: Spot<'_>, problems: &mut Problems) {
             rules.tell(problem);
         }
     }
+    let threads = config.onnxruntime.threads;
+    if !(1..=64).contains(&threads) {
+        let problem =
+            Problem::error(root.key("onnxruntime").key("threads"), "`threads` cannot be so many");
+        rules.tell(problem.found(threads.to_string()).expected("1 to 64"));
+    }
     rules.models(root.key("models"), &config.models);
     let limits = root.key("limits");
     rules.at_least(limits.key("assets"), "`assets`", config.limits.assets as u64, 1);
@@ -64,6 +70,8 @@ impl Rules<'_> {
     }
 
     fn models(&mut self, spot: Spot<'_>, models: &ModelsConfig) {
+        let least = ByteSize::kib(1);
+        self.bytes(spot.key("largest"), "`largest`", models.largest, least, ByteSize::gib(4));
         for key in &models.keys {
             if let Err(expected) = key.parse::<PublicKey>() {
                 let problem = Problem::error(spot.key("keys"), "this is no public key");

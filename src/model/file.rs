@@ -1,8 +1,9 @@
 //! A model's file as it lies on the disk: read, checked for damage and signature, not yet in the hands of a runtime.
 //!
 //! `session` loads what is read here; `cli model` shows it. It promises that nothing of an untrusted file is looked at,
-//! and that no file larger than [`MAX_BYTES`] is read.
+//! and that no file larger than [`MAX_BYTES`] is read, nor weights beside it larger than [`MAX_WEIGHTS`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
@@ -10,8 +11,11 @@ use super::metadata::Metadata;
 use super::onnx::{self, Parsed, Signature};
 use super::signature::{self, PublicKey, Trust};
 
-/// Largest file that is taken.
+/// Largest ONNX file that is taken.
 pub const MAX_BYTES: u64 = 256 << 20;
+
+/// Most bytes of weights beside it.
+pub const MAX_WEIGHTS: u64 = 4 << 30;
 
 /// A model's file. See the module.
 #[derive(Debug)]
@@ -30,18 +34,38 @@ pub struct ModelFile {
 }
 
 impl ModelFile {
-    /// Reads the file `path`, if `trust` allows it.
+    /// Reads the file `path`, or the model in the folder `path`, if `trust` allows it.
     pub fn read(path: &Path, trust: &Trust) -> Result<ModelFile, ModelError> {
+        let path = &in_folder(path)?;
         let failed = |source| ModelError::Read { path: path.to_owned(), source };
         let found = std::fs::metadata(path).map_err(failed)?.len();
         if found > MAX_BYTES {
             return Err(ModelError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
         }
-        ModelFile::of(path, std::fs::read(path).map_err(failed)?, trust)
+        let mut file = ModelFile::new(path, std::fs::read(path).map_err(failed)?, trust)?;
+        if let Some(weights) = &mut file.parsed.weights {
+            weights.look(path)?;
+            if weights.bytes > MAX_WEIGHTS {
+                let (found, limit) = (weights.bytes, MAX_WEIGHTS);
+                return Err(ModelError::TooLarge { path: path.to_owned(), found, limit });
+            }
+            weights.hash()?;
+            file.digest = onnx::digest(format!("{} {:?}", file.digest, weights.digests).as_bytes());
+            file.check_beside()?;
+        }
+        Ok(file)
     }
 
-    /// The file with this content, if `trust` allows it; `path` names it.
+    /// The file with this content, if `trust` allows it; `path` names it. All its weights must be inside.
     pub fn of(path: &Path, bytes: Vec<u8>, trust: &Trust) -> Result<ModelFile, ModelError> {
+        let file = ModelFile::new(path, bytes, trust)?;
+        match &file.parsed.weights {
+            Some(_) => Err(ModelError::External { path: path.to_owned() }),
+            None => Ok(file),
+        }
+    }
+
+    fn new(path: &Path, bytes: Vec<u8>, trust: &Trust) -> Result<ModelFile, ModelError> {
         let signed_by = trust.check(path, &bytes)?;
         Ok(ModelFile {
             parsed: onnx::parse(path, &bytes)?,
@@ -51,6 +75,34 @@ impl ModelFile {
             signed_by,
             bytes,
         })
+    }
+
+    /// Of a model that is signed, the weights beside it must be those that were signed with it.
+    fn check_beside(&self) -> Result<(), ModelError> {
+        let beside = self.beside();
+        let noted = self.metadata().beside.as_ref();
+        let wrong = match noted {
+            Some(noted) => beside.iter().find(|(name, digest)| noted.get(*name) != Some(digest)),
+            None if self.signed_by.is_some() => beside.iter().next(),
+            None => None,
+        };
+        match wrong {
+            Some((name, _)) => Err(ModelError::Untrusted {
+                path: self.path.clone(),
+                reason: format!("has weights in `{name}` that are not those it was signed with"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The digests of the files beside it that hold its weights, by name.
+    pub fn beside(&self) -> BTreeMap<String, String> {
+        self.parsed.weights.as_ref().map(|weights| weights.digests.clone()).unwrap_or_default()
+    }
+
+    /// Bytes of the model, its weights beside it included.
+    pub fn size(&self) -> u64 {
+        self.bytes.len() as u64 + self.parsed.weights.as_ref().map_or(0, |weights| weights.bytes)
     }
 
     /// What goes in and what comes out.
@@ -73,5 +125,25 @@ impl ModelFile {
     pub fn version(&self) -> String {
         let digest = || self.digest.chars().take(12).collect();
         self.metadata().version.clone().unwrap_or_else(digest)
+    }
+}
+
+/// The model's file: `path`, or the only ONNX file in the folder `path`.
+fn in_folder(path: &Path) -> Result<PathBuf, ModelError> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let failed = |source| ModelError::Read { path: path.to_owned(), source };
+    let mut found: Vec<PathBuf> = std::fs::read_dir(path)
+        .map_err(failed)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
+        .collect();
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (last, others) => Err(ModelError::Folder {
+            path: path.to_owned(),
+            found: others + usize::from(last.is_some()),
+        }),
     }
 }

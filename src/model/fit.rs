@@ -28,7 +28,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-fn mismatch(
+pub(super) fn mismatch(
     what: impl Into<String>,
     expected: impl Into<String>,
     found: impl Into<String>,
@@ -103,7 +103,7 @@ impl Model {
 
     /// How the model's input differs from what is given.
     pub fn check_given(&self, given: Given<'_>) -> Vec<Mismatch> {
-        let mut found = match (self.signature.inputs.as_slice(), given) {
+        let mut found = match (self.signature.data().as_slice(), given) {
             ([input], _) => check_port(input, given),
             (inputs, Given::Features(names)) if self.signature.takes_columns() => {
                 check_columns(inputs, names)
@@ -111,7 +111,11 @@ impl Model {
             (inputs, _) => {
                 let names: Vec<&str> = inputs.iter().map(|p| p.name.as_str()).collect();
                 let found = format!("{} ({})", names.len(), names.join(", "));
-                return vec![mismatch("inputs", "one, or one for each feature", found)];
+                return vec![mismatch(
+                    "inputs",
+                    "one, or one for each feature; `state` names those that are fed by outputs",
+                    found,
+                )];
             }
         };
         let (what, noted, steps) = match given {
@@ -218,9 +222,9 @@ fn single(port: &Port) -> Result<Part, Mismatch> {
 }
 
 /// Several inputs, a feature each. Names are held against those of features where any of them is one.
-fn check_columns(inputs: &[Port], names: &[String]) -> Vec<Mismatch> {
+fn check_columns(inputs: &[&Port], names: &[String]) -> Vec<Mismatch> {
     let expected: Vec<String> = inputs.iter().map(|port| port.name.clone()).collect();
-    let mut found: Vec<Mismatch> = inputs.iter().filter_map(check_type).collect();
+    let mut found: Vec<Mismatch> = inputs.iter().filter_map(|port| check_type(port)).collect();
     if expected.len() != names.len() || expected.iter().any(|name| names.contains(name)) {
         found.extend(check_names("feature", &expected, names));
     }

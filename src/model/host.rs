@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::runtime::RuntimeError;
-use super::{Model, ModelError, Runtime, Trust};
+use super::runtime::{RuntimeError, Settings};
+use super::{Model, ModelError, ModelFile, Runtime, Trust};
 
 /// See the module. By default: any library that is found, any model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub struct Host {
     pub library: Option<PathBuf>,
     /// Whose models it runs.
     pub trust: Trust,
+    /// How.
+    pub settings: Settings,
+    /// Largest model that it loads, in bytes, weights included. `None`: any.
+    pub largest: Option<u64>,
 }
 
 /// Why a host has no model.
@@ -31,7 +35,7 @@ pub enum HostError {
 impl Host {
     /// With this library, whosever models.
     pub fn with_library(library: Option<&Path>) -> Host {
-        Host { library: library.map(Path::to_owned), trust: Trust::default() }
+        Host { library: library.map(Path::to_owned), ..Host::default() }
     }
 
     /// The runtime of this process.
@@ -41,6 +45,11 @@ impl Host {
 
     /// Opens a model.
     pub fn open(&self, path: &Path) -> Result<Model, HostError> {
-        Ok(Model::open(self.runtime()?, path, &self.trust)?)
+        let file = ModelFile::read(path, &self.trust)?;
+        if let Some(limit) = self.largest.filter(|limit| file.size() > *limit) {
+            let (path, found) = (path.to_owned(), file.size());
+            return Err(ModelError::OverBudget { path, found, limit }.into());
+        }
+        Ok(Model::load(self.runtime()?, self.settings, file)?)
     }
 }

@@ -6,20 +6,21 @@
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use prost::Message;
-use tract_onnx::pb;
 use tract_onnx::prelude::{
     InferenceModelExt, TValue, TVec, Tensor, TractError, TractResult, TypedRunnableModel,
 };
 use tract_onnx::tract_core::model::IntoRunnable;
 
 use super::element::{Element, Number, with_number};
-use super::onnx::{Parsed, Port, Signature, first_line, panic_text};
-use super::runtime::Runtime;
+use super::onnx::{Parsed, Signature, first_line, panic_text};
+use super::runtime::{Runtime, Settings};
+use super::state::State;
 
 /// What a model gave for a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,32 +77,45 @@ pub(super) enum Loaded {
 }
 
 impl Loaded {
-    /// Loads what was parsed from `bytes`.
-    pub(super) fn load(runtime: &Runtime, parsed: &Parsed, bytes: &[u8]) -> Result<Loaded, String> {
+    /// Loads what was parsed from `bytes`, the content of the file `path`.
+    pub(super) fn load(
+        runtime: &Runtime,
+        settings: Settings,
+        parsed: &Parsed,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<Loaded, String> {
         guarded(|| {
             let rewritten = parsed.rewritten.then(|| parsed.proto.encode_to_vec());
-            match runtime.session(rewritten.as_deref().unwrap_or(bytes)) {
+            let session = runtime.open(settings, |mut builder| match &parsed.weights {
+                Some(_) => builder.commit_from_file(path),
+                None => builder.commit_from_memory(rewritten.as_deref().unwrap_or(bytes)),
+            });
+            match session {
                 Some(session) => session.map(Loaded::Ort).map_err(|e| e.to_string()),
-                None => load_tract(&parsed.proto).map(Loaded::Tract),
+                None => load_tract(parsed).map(Loaded::Tract),
             }
         })
         .map_err(|reason| first_line(&reason))
     }
 
     /// Runs the graph on `batch` of shape `dims` and appends what is `wanted` to `into`. A graph with several inputs
-    /// gets a column in each.
+    /// gets a column in each; `memories`, one a row, hold the states that go in, and then those that came out.
     pub(super) fn run(
         &mut self,
         batch: &[f32],
         dims: &[usize],
         signature: &Signature,
+        memories: &mut [Vec<f32>],
         wanted: &[Wanted],
         into: &mut [Output],
     ) -> Result<(), Failure> {
-        let feeds = feeds(batch, dims, signature);
+        let feeds = feeds(batch, dims, signature, memories);
+        let rows = dims.first().copied().unwrap_or(0);
+        let mut sink = Sink { rows, states: &signature.states, memories, wanted, into };
         let ran = catch_unwind(AssertUnwindSafe(|| match self {
-            Loaded::Ort(session) => run_ort(session, &feeds, wanted, into),
-            Loaded::Tract(plan) => run_tract(plan, &feeds, wanted, into),
+            Loaded::Ort(session) => run_ort(session, &feeds, &mut sink),
+            Loaded::Tract(plan) => run_tract(plan, &feeds, &mut sink),
         }));
         ran.unwrap_or_else(|panic| Err(Failure::Run(panic_text(&*panic))))
     }
@@ -120,31 +134,50 @@ impl Feed<'_> {
     }
 }
 
-fn feeds<'a>(batch: &'a [f32], dims: &[usize], signature: &Signature) -> Vec<Feed<'a>> {
-    let element = |port: &Port| port.element.unwrap_or(Element::Float32);
-    if let [input] = signature.inputs.as_slice() {
-        let numbers = Cow::Borrowed(batch);
-        return vec![Feed { element: element(input), dims: dims.to_vec(), numbers }];
+/// What goes into each input, in the graph's order.
+fn feeds<'a>(
+    batch: &'a [f32],
+    dims: &[usize],
+    signature: &Signature,
+    memories: &[Vec<f32>],
+) -> Vec<Feed<'a>> {
+    let rows = dims.first().copied().unwrap_or(0);
+    let width = signature.data().len();
+    let (mut column, mut from) = (0, 0);
+    let mut feeds = Vec::with_capacity(signature.inputs.len());
+    for (index, port) in signature.inputs.iter().enumerate() {
+        let element = port.element.unwrap_or(Element::Float32);
+        let state = signature.states.iter().find(|state| state.input == index);
+        feeds.push(if let Some(state) = state {
+            let numbers = state.pack(memories, from).into();
+            from += state.size();
+            Feed { element, dims: state.shape(rows), numbers }
+        } else if width == 1 {
+            Feed { element, dims: dims.to_vec(), numbers: Cow::Borrowed(batch) }
+        } else {
+            let numbers = batch.iter().skip(column).step_by(width).copied().collect();
+            column += 1;
+            let dims = if port.dims.len() == 1 { vec![rows] } else { vec![rows, 1] };
+            Feed { element, dims, numbers }
+        });
     }
-    let (rows, width) = (dims.first().copied().unwrap_or(0), signature.inputs.len());
-    let column = |(place, port): (usize, &Port)| Feed {
-        element: element(port),
-        dims: if port.dims.len() == 1 { vec![rows] } else { vec![rows, 1] },
-        numbers: batch.iter().skip(place).step_by(width).copied().collect(),
-    };
-    signature.inputs.iter().enumerate().map(column).collect()
+    feeds
 }
 
-fn run_ort(
-    session: &mut Session,
-    feeds: &[Feed<'_>],
-    wanted: &[Wanted],
-    into: &mut [Output],
-) -> Result<(), Failure> {
+/// Where what comes out goes.
+struct Sink<'a> {
+    rows: usize,
+    states: &'a [State],
+    memories: &'a mut [Vec<f32>],
+    wanted: &'a [Wanted],
+    into: &'a mut [Output],
+}
+
+fn run_ort(session: &mut Session, feeds: &[Feed<'_>], sink: &mut Sink<'_>) -> Result<(), Failure> {
     let failed = |error: ort::Error| Failure::Run(first_line(&error.to_string()));
     let inputs = feeds.iter().map(ort_tensor).collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let outputs = session.run(inputs.as_slice()).map_err(failed)?;
-    take(feeds, wanted, into, |index| {
+    sink.take(|index| {
         let value = &outputs[index];
         let ValueType::Tensor { ty, .. } = value.dtype() else {
             return Err("is no tensor".into());
@@ -196,8 +229,10 @@ fn ort_tensor<'a>(feed: &'a Feed<'_>) -> Result<SessionInputValue<'a>, ort::Erro
     }, Err(ort::Error::new("an input takes no numbers")))
 }
 
-fn load_tract(proto: &pb::ModelProto) -> Result<Arc<TypedRunnableModel>, String> {
-    let parsed = tract_onnx::onnx().parse(proto, None).map_err(|e| format!("{e:#}"))?;
+fn load_tract(parsed: &Parsed) -> Result<Arc<TypedRunnableModel>, String> {
+    let folder = parsed.weights.as_ref().map(|weights| weights.folder.to_string_lossy());
+    let parsed =
+        tract_onnx::onnx().parse(&parsed.proto, folder.as_deref()).map_err(|e| format!("{e:#}"))?;
     if let Some(name) = parsed.unresolved_inputs.first() {
         return Err(format!("nothing computes `{name}`"));
     }
@@ -208,14 +243,13 @@ fn load_tract(proto: &pb::ModelProto) -> Result<Arc<TypedRunnableModel>, String>
 fn run_tract(
     plan: &Arc<TypedRunnableModel>,
     feeds: &[Feed<'_>],
-    wanted: &[Wanted],
-    into: &mut [Output],
+    sink: &mut Sink<'_>,
 ) -> Result<(), Failure> {
     let failed = |e| Failure::Run(first_line(&format!("{e:#}")));
     let inputs = feeds.iter().map(|feed| tract_tensor(feed).map(TValue::from));
     let inputs: TVec<TValue> = inputs.collect::<TractResult<_>>().map_err(failed)?;
     let outputs = plan.run(inputs).map_err(failed)?;
-    take(feeds, wanted, into, |index| {
+    sink.take(|index| {
         let tensor = outputs.get(index).ok_or("is not there")?;
         let said = |e| first_line(&format!("{e:#}"));
         let plain = tensor.try_as_plain_ram().map_err(said)?;
@@ -247,40 +281,68 @@ enum Answers<'a> {
     Texts(Vec<String>),
 }
 
-/// Appends what is `wanted`, of outputs as `get` gives them with their shapes, to `into`.
-fn take<'o>(
-    feeds: &[Feed<'_>],
-    wanted: &[Wanted],
-    into: &mut [Output],
-    get: impl Fn(usize) -> Result<(Vec<usize>, Answers<'o>), String>,
-) -> Result<(), Failure> {
-    let rows = feeds.first().and_then(|feed| feed.dims.first()).copied().unwrap_or(0);
-    for (wanted, output) in wanted.iter().zip(into) {
-        let bad = |reason: String| Failure::Output(wanted.output, reason);
-        let (shape, answers) = get(wanted.output).map_err(bad)?;
-        if shape.first() != Some(&rows) {
-            return Err(bad(format!("has the shape {shape:?} for {rows} rows")));
+impl Sink<'_> {
+    /// Appends what is wanted of the outputs, which `get` gives with their shapes, and takes the states.
+    fn take<'o>(
+        &mut self,
+        get: impl Fn(usize) -> Result<(Vec<usize>, Answers<'o>), String>,
+    ) -> Result<(), Failure> {
+        for (wanted, output) in self.wanted.iter().zip(self.into.iter_mut()) {
+            let bad = |reason: String| Failure::Output(wanted.output, reason);
+            let (shape, answers) = get(wanted.output).map_err(bad)?;
+            if shape.first() != Some(&self.rows) {
+                return Err(bad(format!("has the shape {shape:?} for {} rows", self.rows)));
+            }
+            let width: usize = shape.iter().skip(1).product();
+            append(&wanted.part, &answers, width, output).map_err(bad)?;
         }
-        let width: usize = shape.iter().skip(1).product();
-        output.width = if wanted.part == Part::All { width } else { 1 };
-        match (&answers, &wanted.part) {
-            (Answers::Numbers(numbers), Part::All) => output.values.extend_from_slice(numbers),
-            (Answers::Numbers(numbers), Part::Column(column)) if *column < width => {
-                output.values.extend(numbers.iter().skip(*column).step_by(width));
+        // In the order in which a memory holds them: that of the inputs.
+        let mut states: Vec<&State> = self.states.iter().collect();
+        states.sort_by_key(|state| state.input);
+        let mut from = 0;
+        for state in states {
+            let bad = |reason: String| Failure::Output(state.output, reason);
+            let (shape, answers) = get(state.output).map_err(bad)?;
+            match answers {
+                Answers::Numbers(numbers) if shape == state.shape(self.rows) => {
+                    state.unpack(&numbers, self.memories, from);
+                }
+                _ => {
+                    let expected = state.shape(self.rows);
+                    return Err(bad(format!("has the shape {shape:?}; its state {expected:?}")));
+                }
             }
-            (Answers::Numbers(numbers), Part::Label(label)) if width == 1 => {
-                let label = label.parse::<f32>().ok();
-                let is_it = |number: &f32| f32::from(u8::from(label == Some(*number)));
-                output.values.extend(numbers.iter().map(is_it));
-            }
-            (Answers::Texts(texts), Part::Label(label)) if width == 1 => {
-                output.values.extend(texts.iter().map(|text| f32::from(u8::from(text == label))));
-            }
-            (Answers::Texts(_), _) => {
-                return Err(bad("holds text, not numbers; name the label with `class`".into()));
-            }
-            (_, part) => return Err(bad(format!("has {width} numbers a window, and no {part:?}"))),
+            from += state.size();
         }
+        Ok(())
+    }
+}
+
+/// Appends a part of an output.
+fn append(
+    part: &Part,
+    answers: &Answers<'_>,
+    width: usize,
+    output: &mut Output,
+) -> Result<(), String> {
+    output.width = if *part == Part::All { width } else { 1 };
+    let into = &mut output.values;
+    match (answers, part) {
+        (Answers::Numbers(numbers), Part::All) => into.extend_from_slice(numbers),
+        (Answers::Numbers(numbers), Part::Column(column)) if *column < width => {
+            into.extend(numbers.iter().skip(*column).step_by(width));
+        }
+        (Answers::Numbers(numbers), Part::Label(label)) if width == 1 => {
+            let label = label.parse::<f32>().ok();
+            into.extend(numbers.iter().map(|n| f32::from(u8::from(label == Some(*n)))));
+        }
+        (Answers::Texts(texts), Part::Label(label)) if width == 1 => {
+            into.extend(texts.iter().map(|text| f32::from(u8::from(text == label))));
+        }
+        (Answers::Texts(_), _) => {
+            return Err("holds text, not numbers; name the label with `class`".into());
+        }
+        (_, part) => return Err(format!("has {width} numbers a window, and no {part:?}")),
     }
     Ok(())
 }

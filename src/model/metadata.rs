@@ -90,6 +90,8 @@ pub struct Metadata {
     pub outputs: Option<BTreeMap<String, Meaning>>,
     /// The output that is the score.
     pub output: Option<String>,
+    /// Inputs that are fed with what an output gave for the asset's window before: input to output (a JSON object).
+    pub state: Option<BTreeMap<String, String>>,
     /// At or above it a window is abnormal.
     pub threshold: Option<f64>,
     /// How the threshold was chosen.
@@ -105,6 +107,8 @@ pub struct Metadata {
     pub baseline: Option<Baseline>,
     /// Inputs with the outputs they must give.
     pub golden: Option<Golden>,
+    /// SHA-256 of the files beside it that hold its weights, by name, as they were when it was signed (a JSON object).
+    pub beside: Option<BTreeMap<String, String>>,
     /// Keys whose value cannot be read.
     pub unreadable: Vec<String>,
     /// Everything in `metadata_props`, as it is.
@@ -132,6 +136,7 @@ impl Metadata {
             scaler: notes.text("scaler"),
             outputs: notes.json("outputs"),
             output: notes.text("output"),
+            state: notes.json("state"),
             threshold: notes
                 .parsed("threshold", |v| v.parse().ok().filter(|value: &f64| value.is_finite())),
             threshold_by: notes.text("threshold_by"),
@@ -140,6 +145,7 @@ impl Metadata {
             data_digest: notes.text("data_digest"),
             baseline: notes.json("baseline"),
             golden: notes.json("golden"),
+            beside: notes.json("beside"),
             ..Metadata::default()
         };
         Metadata { unreadable, all, ..metadata }

@@ -2,7 +2,8 @@
 //!
 //! `stage/score` runs models, `cli` trains and checks them, `node` and `doctor` find the runtime. The only module
 //! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
-//! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`file`] (all of that, read from the disk), [`session`]
+//! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
+//! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
 //! (what they are given), [`pca`], [`logistic`], and [`evaluate`].
 //! It opens model files and nothing else, and reads no clock.
@@ -24,7 +25,9 @@ pub mod pca;
 pub mod runtime;
 pub mod session;
 pub mod signature;
+pub mod state;
 pub mod training;
+pub mod weights;
 
 pub use file::ModelFile;
 pub use fit::{Given, Mismatch};
@@ -34,6 +37,8 @@ pub use session::{Model, Wanted};
 pub use signature::Trust;
 
 use std::path::PathBuf;
+
+use bytesize::ByteSize;
 
 /// Why a model could not be opened or run.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +51,25 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file is larger than any model for a gateway.
-    #[error("model {} has {found} bytes; at most {limit} are taken", path.display())]
+    /// The file, or what lies beside it, is too large.
+    #[error(
+        "model {} has {found} bytes; at most {limit} are taken; the weights of a large model belong beside its file",
+        path.display()
+    )]
     TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// It is larger than this node allows.
+    #[error(
+        "model {} takes {} with its weights; `models.largest` allows {}",
+        path.display(), ByteSize::b(*found), ByteSize::b(*limit)
+    )]
+    OverBudget {
         /// The file.
         path: PathBuf,
         /// Its size.
@@ -64,13 +85,19 @@ pub enum ModelError {
         /// What is wrong.
         reason: String,
     },
-    /// The weights are in a second file.
-    #[error("model {} keeps `{tensor}` in another file; save it with its weights inside", path.display())]
+    /// The weights are in other files, and there is only this one.
+    #[error("model {} keeps its weights in other files; save it with its weights inside", path.display())]
     External {
         /// The file.
         path: PathBuf,
-        /// The first tensor that is not in it.
-        tensor: String,
+    },
+    /// A folder that is not one model.
+    #[error("model {} is a folder with {found} ONNX files; a model's folder holds one, and its weights", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
     },
     /// Its signature is wrong, or it has none where one is required.
     #[error("model {} {reason}", path.display())]

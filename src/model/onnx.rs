@@ -5,7 +5,7 @@
 //! tensors as large as they say, unique outputs, and all its weights inside. It does not check what nodes compute.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use prost::Message;
@@ -14,7 +14,10 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{self, tensor_shape_proto, type_proto};
 
 use super::element::Element;
+use super::fit::Mismatch;
 use super::metadata::Metadata;
+use super::state::State;
+use super::weights::Weights;
 use super::{ModelError, labels};
 
 /// Largest tensor (weights, or one row of input) that is taken, in numbers.
@@ -53,20 +56,39 @@ pub struct Signature {
     pub inputs: Vec<Port>,
     /// What it gives.
     pub outputs: Vec<Port>,
+    /// Which of its inputs are fed with what an output gave before.
+    pub states: Vec<State>,
 }
 
 impl Signature {
+    /// The inputs that take data, in order: all but states.
+    pub fn data(&self) -> Vec<&Port> {
+        let is_data = |at: &usize| self.states.iter().all(|state| state.input != *at);
+        (0..self.inputs.len()).filter(is_data).map(|at| &self.inputs[at]).collect()
+    }
+
     /// Whether it has several inputs of one number a row each: a column of features.
     pub fn takes_columns(&self) -> bool {
-        let one = |port: &Port| {
+        let one = |port: &&Port| {
             matches!(port.dims.as_slice(), [_] | [_, Some(1) | None]) && port.element.is_some()
         };
-        self.inputs.len() > 1 && self.inputs.iter().all(one)
+        let data = self.data();
+        data.len() > 1 && data.iter().all(one)
     }
 
     /// How many rows it takes at once, where that is fixed.
     pub fn batch(&self) -> Option<usize> {
-        self.inputs.iter().find_map(|port| port.dims.first().copied().flatten())
+        if self.states.iter().any(State::is_single) {
+            return Some(1);
+        }
+        self.data().iter().find_map(|port| port.dims.first().copied().flatten())
+    }
+
+    /// Declares what it remembers: names of inputs, each with the output that feeds it the next time.
+    pub fn remember(&mut self, states: &BTreeMap<String, String>) -> Result<(), Mismatch> {
+        let found = states.iter().map(|(input, output)| State::find(self, input, output));
+        self.states = found.collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// The index of the output called `name`.
@@ -84,13 +106,15 @@ pub(super) struct Parsed {
     /// Whether `proto` differs from the file: weights were listed among the inputs (ONNX before IR 4), or an output was
     /// a sequence of maps.
     pub(super) rewritten: bool,
+    /// What it needs of the files beside it.
+    pub(super) weights: Option<Weights>,
 }
 
 impl Parsed {
     /// A shape of `rows` rows on which the model can be tried; `None` where the file does not say its width, or where
     /// it takes no numbers and `fit` has to refuse it.
     pub(super) fn trial_shape(&self, rows: usize) -> Option<Vec<usize>> {
-        let inputs = &self.signature.inputs;
+        let inputs = self.signature.data();
         if !inputs.iter().all(|input| input.element.is_some_and(Element::is_number)) {
             return None;
         }
@@ -121,13 +145,9 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
         return Err(fault("its graph has no output".into()));
     }
     for tensor in &graph.initializer {
-        if tensor.data_location == Some(DataLocation::External as i32) {
-            return Err(ModelError::External {
-                path: path.to_owned(),
-                tensor: tensor.name.clone(),
-            });
+        if tensor.data_location != Some(DataLocation::External as i32) {
+            check_tensor(tensor).map_err(fault)?;
         }
-        check_tensor(tensor).map_err(fault)?;
     }
     let weights: BTreeSet<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
     let inputs = graph.input.len();
@@ -138,6 +158,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
     let mut signature = Signature {
         inputs: graph.input.iter().map(port).collect(),
         outputs: graph.output.iter().map(port).collect(),
+        states: Vec::new(),
     };
     for port in &mut signature.outputs {
         if let Some(at) = labels.iter().position(|(output, _)| *output == port.name) {
@@ -146,7 +167,16 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
     }
     check_names(graph, &signature, &weights).map_err(fault)?;
     let metadata = Metadata::read(&proto);
-    Ok(Parsed { proto, signature, metadata, rewritten })
+    if let Some(states) = &metadata.state {
+        signature.remember(states).map_err(|mismatch| fault(mismatch.to_string()))?;
+    }
+    let weights = Weights::of(path, &proto)?;
+    if weights.is_some() && rewritten {
+        let reason =
+            "it lists weights among its inputs, or gives maps, and its weights are in other files";
+        return Err(fault(format!("{reason}; save it with its weights inside")));
+    }
+    Ok(Parsed { proto, signature, metadata, rewritten, weights })
 }
 
 /// Some converters leave the number of rows without a name, and tract wants one.
@@ -166,13 +196,14 @@ fn check_tensor(tensor: &pb::TensorProto) -> Result<(), String> {
     let Some(count) = count else {
         return Err(format!("tensor `{}` has the impossible shape {:?}", tensor.name, tensor.dims));
     };
-    let (width, held) = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) => (4, tensor.float_data.len()),
-        Ok(DataType::Double) => (8, tensor.double_data.len()),
-        Ok(DataType::Int64) => (8, tensor.int64_data.len()),
-        Ok(DataType::Int32) => (4, tensor.int32_data.len()),
+    let held = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) => tensor.float_data.len(),
+        Ok(DataType::Double) => tensor.double_data.len(),
+        Ok(DataType::Int64) => tensor.int64_data.len(),
+        Ok(DataType::Int32) => tensor.int32_data.len(),
         _ => return Ok(()),
     };
+    let width = element_size(tensor.data_type).unwrap_or(1) as usize;
     let held = if tensor.raw_data.is_empty() { held } else { tensor.raw_data.len() / width };
     if held as i64 != count {
         return Err(format!("tensor `{}` holds {held} numbers of {count}", tensor.name));
@@ -230,9 +261,25 @@ pub(super) fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Bytes of one number of ONNX's type `number`; `None` where that is not fixed.
+pub(super) fn element_size(number: i32) -> Option<u64> {
+    Some(match DataType::try_from(number).ok()? {
+        DataType::Float | DataType::Int32 | DataType::Uint32 => 4,
+        DataType::Double | DataType::Int64 | DataType::Uint64 => 8,
+        DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16 => 2,
+        DataType::Int8 | DataType::Uint8 | DataType::Bool => 1,
+        _ => return None,
+    })
+}
+
 /// SHA-256 of a file's bytes, in hex.
 pub(super) fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes as hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// What a panic said.

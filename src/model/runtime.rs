@@ -2,7 +2,7 @@
 //!
 //! Called once at start by `node`, `cli` (`check`, `replay`, `train`, `doctor`). One runtime a process: the first
 //! call of [`Runtime::find`] decides. It promises that a library which cannot be used is passed over with its
-//! reason kept, and that sessions use one thread, do not spin, and send no telemetry. It downloads nothing and
+//! reason kept, and that sessions use no more threads than they are told, do not spin, and send no telemetry. It downloads nothing and
 //! starts no other program.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info, warn};
 
 use super::onnx::panic_text;
@@ -60,6 +62,36 @@ impl fmt::Display for Place {
             Place::System => "system",
         })
     }
+}
+
+/// How ONNX Runtime runs a model; tract has no such choices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Threads that one model may use. One is the engine's own.
+    pub threads: u16,
+    /// How much the graph is changed when it is loaded.
+    pub optimisation: Optimisation,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { threads: 1, optimisation: Optimisation::All }
+    }
+}
+
+/// How much of a graph is changed when it is loaded, so that it runs faster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimisation {
+    /// Nothing.
+    None,
+    /// What cannot change a result.
+    Basic,
+    /// Nodes are joined, too.
+    Extended,
+    /// And brought into the layout that suits the processor.
+    #[default]
+    All,
 }
 
 /// A library that was tried and cannot be used.
@@ -142,21 +174,37 @@ impl Runtime {
     ///
     /// Public for benches, which compare a stage with a bare loop; everybody else opens a [`super::Model`].
     pub fn session(&self, bytes: &[u8]) -> Option<Result<Session, ort::Error>> {
-        self.environment.as_ref().map(|environment| session(environment, bytes))
+        self.open(Settings::default(), |mut builder| builder.commit_from_memory(bytes))
+    }
+
+    /// What `commit` makes of a builder with these settings; `None` where tract is to do the work.
+    pub(super) fn open(
+        &self,
+        settings: Settings,
+        commit: impl FnOnce(SessionBuilder) -> Result<Session, ort::Error>,
+    ) -> Option<Result<Session, ort::Error>> {
+        let environment = self.environment.as_ref()?;
+        Some(builder(environment, settings).and_then(commit))
     }
 }
 
-fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, ort::Error> {
-    // One thread: the engine's own. Spinning would burn a core between ticks, a memory plan is for one batch size.
-    let mut builder = Session::builder(environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)
+fn builder(environment: &Environment, settings: Settings) -> Result<SessionBuilder, ort::Error> {
+    let level = match settings.optimisation {
+        Optimisation::None => GraphOptimizationLevel::Disable,
+        Optimisation::Basic => GraphOptimizationLevel::Level1,
+        Optimisation::Extended => GraphOptimizationLevel::Level2,
+        Optimisation::All => GraphOptimizationLevel::All,
+    };
+    // Spinning would burn a core between ticks, a memory plan is for one batch size.
+    let builder = Session::builder(environment)?
+        .with_optimization_level(level)
         .unwrap_or_else(ort::Error::recover)
-        .with_intra_threads(1)?
+        .with_intra_threads(usize::from(settings.threads.max(1)))?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .with_memory_pattern(false)?
         .with_log_level(LogLevel::Warning)?;
-    builder.commit_from_memory(bytes)
+    Ok(builder)
 }
 
 impl fmt::Display for Runtime {

@@ -13,13 +13,14 @@ use super::file::ModelFile;
 use super::loaded::{Failure, Loaded};
 use super::metadata::Metadata;
 use super::onnx::{Parsed, Signature, shape_text};
-use super::runtime::Runtime;
+use super::runtime::{Runtime, Settings};
 use super::signature::{PublicKey, Trust};
+use super::state::State;
 
 pub use super::loaded::{Output, Part, Wanted};
 
-/// Most rows that go to the runtime at once: more gain nothing and cost memory.
-pub const MAX_BATCH: usize = 256;
+/// Most rows that go to the runtime at once, unless told otherwise: more gain nothing and cost memory.
+pub const BATCH: usize = 256;
 
 /// An ONNX model, loaded.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Model {
     pub digest: String,
     /// Whose signature it has, of those that are trusted.
     pub signed_by: Option<PublicKey>,
+    /// Most rows that go to the runtime at once.
+    pub most_rows: usize,
     name: String,
     version: String,
     runtime: &'static Runtime,
@@ -47,7 +50,7 @@ impl Model {
         path: &Path,
         trust: &Trust,
     ) -> Result<Model, ModelError> {
-        Model::load(runtime, ModelFile::read(path, trust)?)
+        Model::load(runtime, Settings::default(), ModelFile::read(path, trust)?)
     }
 
     /// Checks, loads and tries the model in `bytes`, whoever made it; `path` names it.
@@ -56,21 +59,37 @@ impl Model {
         path: &Path,
         bytes: &[u8],
     ) -> Result<Model, ModelError> {
-        Model::load(runtime, ModelFile::of(path, bytes.to_owned(), &Trust::default())?)
+        let file = ModelFile::of(path, bytes.to_owned(), &Trust::default())?;
+        Model::load(runtime, Settings::default(), file)
     }
 
     /// Loads and tries a model's file.
-    pub fn load(runtime: &'static Runtime, file: ModelFile) -> Result<Model, ModelError> {
+    pub fn load(
+        runtime: &'static Runtime,
+        settings: Settings,
+        file: ModelFile,
+    ) -> Result<Model, ModelError> {
         let (name, version) = (file.name(), file.version());
         let ModelFile { path, bytes, digest, signed_by, parsed, .. } = file;
         let trials = [1, 3].map(|rows| parsed.trial_shape(rows));
-        let loaded = Loaded::load(runtime, &parsed, &bytes).map_err(|reason| {
+        let loaded = Loaded::load(runtime, settings, &parsed, &path, &bytes).map_err(|reason| {
             ModelError::Refused { path: path.clone(), runtime: runtime.name(), reason }
         })?;
         drop(bytes);
         let Parsed { signature, metadata, .. } = parsed;
-        let mut model =
-            Model { path, signature, metadata, digest, signed_by, name, version, runtime, loaded };
+        let most_rows = BATCH;
+        let mut model = Model {
+            path,
+            signature,
+            metadata,
+            digest,
+            signed_by,
+            most_rows,
+            name,
+            version,
+            runtime,
+            loaded,
+        };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
         model.try_golden()?;
         Ok(model)
@@ -129,7 +148,7 @@ impl Model {
     }
 
     /// Runs it on `batch`, of `shape` with the rows first, and puts what is `wanted` of its outputs into `into`, whose
-    /// memory is used again.
+    /// memory is used again. A model with a memory has none of these rows yet.
     ///
     /// Large batches are split; a model whose batch is fixed is given batches of that size, the last one filled up with
     /// copies of its last row.
@@ -140,30 +159,53 @@ impl Model {
         wanted: &[Wanted],
         into: &mut Vec<Output>,
     ) -> Result<(), ModelError> {
+        let rows =
+            if self.signature.states.is_empty() { 0 } else { shape.first().copied().unwrap_or(0) };
+        self.run_with(batch, shape, &mut vec![self.fresh_memory(); rows], wanted, into)
+    }
+
+    /// The memory of an asset that it has not seen; empty where it remembers nothing.
+    pub fn fresh_memory(&self) -> Vec<f32> {
+        vec![0.0; self.signature.states.iter().map(State::size).sum()]
+    }
+
+    /// As [`Model::run`], with a memory for each row: what goes in is replaced by what came out.
+    pub fn run_with(
+        &mut self,
+        batch: &[f32],
+        shape: &[usize],
+        memories: &mut [Vec<f32>],
+        wanted: &[Wanted],
+        into: &mut Vec<Output>,
+    ) -> Result<(), ModelError> {
         let (rows, width) = self.check_input(batch, shape)?;
         into.resize_with(wanted.len(), Output::default);
         for output in into.iter_mut() {
             output.values.clear();
         }
         let fixed = self.signature.batch();
-        let step = fixed.unwrap_or(MAX_BATCH).max(1);
-        let mut dims = shape.to_vec();
-        let mut filled = Vec::new();
+        let step = fixed.unwrap_or(self.most_rows).max(1);
+        let remembers = !self.signature.states.is_empty();
         for first in (0..rows).step_by(step) {
             let last = rows.min(first + step);
-            let mut chunk = batch.get(first * width..last * width).unwrap_or_default();
+            let chunk = batch.get(first * width..last * width).unwrap_or_default();
             let count = fixed.unwrap_or(last - first);
-            if count > last - first {
-                let row = chunk.get(chunk.len() - width..).unwrap_or_default();
-                filled.clear();
-                filled.extend_from_slice(chunk);
-                (last..first + count).for_each(|_| filled.extend_from_slice(row));
-                chunk = &filled;
+            let kept = if remembers { memories.get_mut(first..last) } else { None };
+            if count == last - first {
+                self.run_chunk(chunk, shape, count, kept.unwrap_or_default(), wanted, into)?;
+                continue;
             }
-            if let Some(size) = dims.first_mut() {
-                *size = count;
+            let row = chunk.get(chunk.len() - width..).unwrap_or_default();
+            let mut filled = chunk.to_vec();
+            (last..first + count).for_each(|_| filled.extend_from_slice(row));
+            let mut extended = kept.as_ref().map_or_else(Vec::new, |kept| kept.to_vec());
+            if remembers {
+                extended.resize(count, self.fresh_memory());
             }
-            self.run_chunk(chunk, &dims, wanted, into)?;
+            self.run_chunk(&filled, shape, count, &mut extended, wanted, into)?;
+            for (kept, new) in kept.into_iter().flatten().zip(extended) {
+                *kept = new;
+            }
         }
         for output in into.iter_mut() {
             output.values.truncate(rows * output.width);
@@ -191,8 +233,9 @@ impl Model {
     fn check_input(&self, batch: &[f32], shape: &[usize]) -> Result<(usize, usize), ModelError> {
         let rows = shape.first().copied().unwrap_or(0);
         let width = shape.iter().skip(1).product::<usize>();
-        let columns = [None, Some(self.signature.inputs.len())];
-        let dims = match self.signature.inputs.as_slice() {
+        let data = self.signature.data();
+        let columns = [None, Some(data.len())];
+        let dims = match data.as_slice() {
             [input] => input.dims.as_slice(),
             _ => &columns,
         };
@@ -217,11 +260,17 @@ impl Model {
     fn run_chunk(
         &mut self,
         chunk: &[f32],
-        dims: &[usize],
+        shape: &[usize],
+        rows: usize,
+        memories: &mut [Vec<f32>],
         wanted: &[Wanted],
         into: &mut [Output],
     ) -> Result<(), ModelError> {
-        let ran = self.loaded.run(chunk, dims, &self.signature, wanted, into);
+        let mut dims = shape.to_vec();
+        if let Some(size) = dims.first_mut() {
+            *size = rows;
+        }
+        let ran = self.loaded.run(chunk, &dims, &self.signature, memories, wanted, into);
         ran.map_err(|failure| match failure {
             Failure::Run(reason) => ModelError::Run { model: self.name(), reason },
             Failure::Output(index, reason) => {

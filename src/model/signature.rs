@@ -5,6 +5,7 @@
 //! so that signing changes nothing in front of it: what is signed is the SHA-256 of all that came before. It promises
 //! that one changed bit anywhere is found. It does not keep private keys: they are files of whoever signs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -20,9 +21,13 @@ use sha2::{Digest, Sha256};
 use tract_onnx::pb;
 
 use super::ModelError;
+use super::metadata::json;
+use super::onnx::hex;
 
 /// The key of the entry.
 const KEY: &str = "forebay.signature";
+/// The note of the digests of files beside it.
+pub(super) const BESIDE: &str = "forebay.beside";
 /// What is signed begins with this, so that a signature means nothing for any other purpose.
 const CONTEXT: &[u8] = b"forebay model signature 1\n";
 /// Hex digits of a key's name.
@@ -120,11 +125,16 @@ impl SigningKey {
         PublicKey(bytes)
     }
 
-    /// The file `bytes` with this key's signature; one that was there is replaced.
-    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+    /// The file `bytes` with this key's signature; one that was there is replaced. `beside` are the digests of the files
+    /// that hold its weights, where it has some: they are noted, and so signed too.
+    pub fn sign(&self, bytes: &[u8], beside: &BTreeMap<String, String>) -> Vec<u8> {
         let (unsigned, _) = split(bytes);
-        let signature = self.0.sign(&message(unsigned));
         let mut signed = unsigned.to_vec();
+        let noted = note(BESIDE, &json(beside));
+        if !beside.is_empty() && !signed.ends_with(&noted) {
+            signed.extend(noted);
+        }
+        let signature = self.0.sign(&message(&signed));
         signed.extend(entry(&self.public().name(), signature.as_ref()));
         signed
     }
@@ -200,13 +210,13 @@ fn message(unsigned: &[u8]) -> Vec<u8> {
 
 /// The signature as what is appended to the file.
 fn entry(key: &str, signature: &[u8]) -> Vec<u8> {
-    let value = format!("ed25519:{key}:{}", hex(signature));
-    let note = pb::StringStringEntryProto { key: KEY.into(), value };
-    pb::ModelProto { metadata_props: vec![note], ..pb::ModelProto::default() }.encode_to_vec()
+    note(KEY, &format!("ed25519:{key}:{}", hex(signature)))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+/// A note as what is appended to the file.
+fn note(key: &str, value: &str) -> Vec<u8> {
+    let note = pb::StringStringEntryProto { key: key.into(), value: value.into() };
+    pb::ModelProto { metadata_props: vec![note], ..pb::ModelProto::default() }.encode_to_vec()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -319,7 +319,7 @@ impl Loader {
             let problem = Problem::error(place, "this model cannot be used");
             self.problems.push(
                 problem
-                    .found(format!("a file that {reason}"))
+                    .found(format!("one that {reason}"))
                     .expected("an ONNX model that runs here"),
             );
         }

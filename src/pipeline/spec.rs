@@ -387,9 +387,20 @@ pub struct ScoreSpec {
     /// labels; of an output that is a label, the label that scores 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// Most windows that the model is given at once, 1 to 4096. Fewer take less memory, of large models much less.
+    #[serde(default = "most_windows")]
+    pub batch: u16,
+    /// Of a model that remembers: its inputs that are fed with what an output gave for the asset's window before, each
+    /// with that output. Absent: what the model says of itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub state: BTreeMap<String, String>,
     /// At or above it a window is abnormal. Absent: what the model says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+}
+
+fn most_windows() -> u16 {
+    256
 }
 
 /// `alarm`: watches a score or a feature; states after ISA-18.2, one record a change.

@@ -3,13 +3,16 @@
 //! All windows that close in a tick, of all assets, go to the model as one batch. It promises one value a window,
 //! in order; a window with a missing input, or on which the model fails, has none and is counted as unscored. A
 //! model that fails does not stop the frame: features and other scores go on, and the failure is told once.
-//! It has no memory that outlives a tick.
+//! It has no memory that outlives a tick, unless its model has: a model's state is kept for each asset, and belongs to
+//! that model alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
-use super::{Around, Effects, Flow, Stage, StageError};
+use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
 use crate::frame::{Scored, Shares, Windows};
 use crate::model::session::Output;
 use crate::model::{Given, Mismatch, Model, ModelError, Wanted};
@@ -51,6 +54,15 @@ pub struct ScoreStage {
     batch: Vec<f32>,
     rows: Vec<usize>,
     outputs: Vec<Output>,
+    /// By asset: what the model remembers of it.
+    memories: Vec<Vec<f32>>,
+}
+
+/// What is saved: memories, and of which model they are.
+#[derive(Default, Serialize, Deserialize)]
+struct Saved {
+    digest: String,
+    memories: Vec<Vec<f32>>,
 }
 
 impl ScoreStage {
@@ -61,7 +73,11 @@ impl ScoreStage {
         mut model: Model,
         given: Given<'_>,
     ) -> Result<ScoreStage, ScoreError> {
-        let mut mismatches = model.check_given(given);
+        model.most_rows = usize::from(spec.batch.max(1));
+        let declared =
+            if spec.state.is_empty() { Ok(()) } else { model.signature.remember(&spec.state) };
+        let mut mismatches: Vec<Mismatch> = declared.err().into_iter().collect();
+        mismatches.extend(model.check_given(given));
         let score = model
             .score_output(spec.tensor.as_deref(), &spec.output, spec.class.as_deref())
             .map_err(|mismatch| mismatches.push(mismatch));
@@ -85,6 +101,7 @@ impl ScoreStage {
             batch: Vec::new(),
             rows: Vec::new(),
             outputs: Vec::new(),
+            memories: Vec::new(),
             model,
         };
         stage.try_outputs()?;
@@ -160,14 +177,18 @@ impl ScoreStage {
     }
 
     /// Runs the model on the batch; tells a failure when it starts and when it ends.
-    fn run(&mut self, around: &Around<'_>) -> bool {
+    fn run(&mut self, windows: &Windows, around: &Around<'_>) -> bool {
         if self.rows.is_empty() {
             return true;
         }
         if let Some(rows) = self.shape.first_mut() {
             *rows = self.rows.len();
         }
-        let ran = self.model.run(&self.batch, &self.shape, &self.wanted, &mut self.outputs);
+        let ran = if self.model.signature.states.is_empty() {
+            self.model.run(&self.batch, &self.shape, &self.wanted, &mut self.outputs)
+        } else {
+            self.run_remembering(&windows.asset)
+        };
         match (&ran, self.failing) {
             (Err(reason), false) => {
                 error!(pipeline = around.pipeline, %reason, "windows stay unscored");
@@ -177,6 +198,45 @@ impl ScoreStage {
         }
         self.failing = ran.is_err();
         ran.is_ok()
+    }
+
+    /// Runs a model that remembers: the first window of every asset in this tick, then the second ones, and so on. Where
+    /// it fails, no asset of that batch remembers anything of it.
+    fn run_remembering(&mut self, assets: &[u32]) -> Result<(), ModelError> {
+        let width: usize = self.shape.iter().skip(1).product();
+        let (mut shape, mut part) = (self.shape.clone(), Vec::new());
+        self.outputs = vec![Output::default(); self.wanted.len()];
+        let mut left: Vec<usize> = (0..self.rows.len()).collect();
+        while !left.is_empty() {
+            let mut seen = BTreeSet::new();
+            let (now, later): (Vec<usize>, Vec<usize>) =
+                left.into_iter().partition(|&at| seen.insert(assets[self.rows[at]]));
+            left = later;
+            let batch: Vec<f32> = now
+                .iter()
+                .flat_map(|at| &self.batch[at * width..(at + 1) * width])
+                .copied()
+                .collect();
+            shape[0] = now.len();
+            let asset = |at: &usize| assets[self.rows[*at]];
+            let fresh = || self.model.fresh_memory();
+            let mut memories: Vec<Vec<f32>> = now
+                .iter()
+                .map(|at| of_asset(&mut self.memories, asset(at), fresh).clone())
+                .collect();
+            self.model.run_with(&batch, &shape, &mut memories, &self.wanted, &mut part)?;
+            for (at, memory) in now.iter().zip(memories) {
+                self.memories[asset(at) as usize] = memory;
+            }
+            for (output, part) in self.outputs.iter_mut().zip(&part) {
+                output.width = part.width;
+                output.values.resize(self.rows.len() * part.width, f32::NAN);
+                for (at, values) in now.iter().zip(part.values.chunks_exact(part.width.max(1))) {
+                    output.values[at * part.width..][..part.width].copy_from_slice(values);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn scored(&mut self, windows: usize) -> Scored {
@@ -227,7 +287,7 @@ impl Stage for ScoreStage {
             return Err(StageError::WrongInput { stage: "score", expected: "windows" });
         };
         self.gather(&windows)?;
-        if !self.run(around) {
+        if !self.run(&windows, around) {
             self.rows.clear();
         }
         let scored = self.scored(windows.len());
@@ -236,5 +296,23 @@ impl Stage for ScoreStage {
         effects.account.unscored += windows.len() as u64 - scores;
         windows.scores.push(scored);
         Ok(Flow::Windows(windows))
+    }
+
+    fn save(&self) -> Result<Vec<u8>, StageError> {
+        if self.memories.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (digest, memories) = (self.model.digest.clone(), self.memories.clone());
+        save_state("score", &Saved { digest, memories })
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
+        let saved: Saved = load_state("score", state)?;
+        // What another model remembered means nothing to this one.
+        let size = self.model.fresh_memory().len();
+        let is_ours = saved.digest == self.model.digest
+            && saved.memories.iter().all(|memory| memory.len() == size);
+        self.memories = if is_ours { saved.memories } else { Vec::new() };
+        Ok(())
     }
 }

@@ -178,7 +178,9 @@ impl Pace {
             self.alone_at = Some(now);
         }
         let leaving = self.speed.filter(|_| self.together > 1).map(|speed| wire as f64 / speed);
-        self.left_at = leaving.map(|seconds| now + Duration::from_secs_f64(seconds.min(1.0) * 0.8));
+        let from = self.left_at.map_or(now, |left| left.max(now));
+        self.left_at =
+            leaving.map(|seconds| from + Duration::from_secs_f64(seconds.min(1.0) * 0.8));
     }
 
     /// Notes that a parcel of so many bytes of lines is more than the far side takes.

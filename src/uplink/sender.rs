@@ -203,7 +203,9 @@ impl<U: Uplink> Sender<U> {
     fn start(&mut self, parcel: Arc<Parcel>, class: Class) {
         let wire = self.pace.wire_bytes(parcel.bytes());
         let now = monotonic();
-        self.pace.starts(wire, self.flights.is_empty(), now);
+        let is_other = |flight: &Flight| flight.class != Class::Alarm;
+        let is_alone = class != Class::Alarm && !self.flights.all().any(is_other);
+        self.pace.starts(wire, is_alone, now);
         self.pace.spent(wire, now);
         if class != Class::Alarm {
             self.pace.gather(parcel.bytes(), now);
@@ -252,11 +254,8 @@ impl<U: Uplink> Sender<U> {
         if self.down.is_some() || self.in_flight == 1 {
             return (all == 0, all == 0);
         }
-        let has_room = if self.pace.wants_alone(at) {
-            self.flights.is_empty()
-        } else {
-            others.len() < self.pace.together()
-        };
+        let room = if self.pace.wants_alone(at) { 1 } else { self.pace.together() };
+        let has_room = others.len() < room;
         (alarms.len() < self.in_flight, has_room)
     }
 
@@ -315,7 +314,9 @@ impl<U: Uplink> Sender<U> {
                 self.refused(&parcel, &reason).await?;
             }
             _ => {
-                self.pace.sent(self.flights.trip(&flight, wire));
+                if !flight.is_beside {
+                    self.pace.sent(self.flights.trip(&flight, wire));
+                }
                 if let Some(limit) = self.limits.get_mut(parcel.lane as usize)
                     && parcel.bytes() <= *limit
                 {

@@ -78,9 +78,11 @@ hosts = ["gateway-1.plant", "http://gateway-1.plant/"]
 
 [onnxruntime]
 library = "libonnxruntime.so"
+threads = 0
 
 [models]
 keys = ["ab12"]
+largest = "1B"
 
 [limits]
 assets = 0

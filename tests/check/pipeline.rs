@@ -176,7 +176,7 @@ score = { model = "m.onnx", output = "anomaly" }
 [[stage]]
 score = { model = "m.onnx", output = "pressure.mean" }
 [[stage]]
-score = { model = "m.onnx", output = "failure risk" }
+score = { model = "m.onnx", output = "failure risk", batch = 5000 }
 [[stage]]
 alarm = { name = "", on = "anomoly" }
 [[stage]]

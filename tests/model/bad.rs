@@ -37,7 +37,7 @@ fn files_that_are_not_there_or_not_models() {
     let open = |path: &Path| Model::open(runtime(), path, &Trust::default()).unwrap_err();
     let missing = folder.path().join("missing.onnx");
     assert!(matches!(open(&missing), ModelError::Read { path, .. } if path == missing));
-    assert!(matches!(open(folder.path()), ModelError::Read { .. }));
+    assert!(matches!(open(folder.path()), ModelError::Folder { found: 0, .. }));
     for (name, content) in [
         ("text.onnx", "this is not a model\n".as_bytes()),
         ("empty.onnx", b""),
@@ -170,7 +170,8 @@ fn two_inputs_are_one_too_many() {
     graph.output("unused", Kind::Float32, &[Dim::Batch, Dim::Fixed(2)]);
     assert_eq!(
         misfit(&graph.finish(), 2),
-        "inputs: expected one, or one for each feature, found 2 (features, more)"
+        "inputs: expected one, or one for each feature; `state` names those that are fed by outputs, \
+         found 2 (features, more)"
     );
 }
 
@@ -192,9 +193,14 @@ fn graphs_that_cannot_work() {
     });
     assert!(error(&unfed).contains("cannot be loaded by"), "{}", error(&unfed));
     let outside = changed(sum(2, Kind::Float32, Dim::Batch), |proto| {
-        proto.graph.as_mut().unwrap().initializer[0].data_location = Some(1);
+        let tensor = &mut proto.graph.as_mut().unwrap().initializer[0];
+        tensor.data_location = Some(1);
+        tensor.external_data.push(pb::StringStringEntryProto {
+            key: "location".into(),
+            value: "weights.bin".into(),
+        });
     });
-    assert!(error(&outside).contains("keeps `ones` in another file"));
+    assert!(error(&outside).contains("keeps its weights in other files"), "{}", error(&outside));
     let huge = changed(sum(2, Kind::Float32, Dim::Batch), |proto| {
         proto.graph.as_mut().unwrap().initializer[0].dims = vec![1 << 40, 1 << 40];
     });

@@ -8,6 +8,7 @@ use forebay::model::golden::Golden;
 use forebay::model::logistic::{self, LogisticOptions};
 use forebay::model::metadata::{Meaning, Metadata};
 use forebay::model::pca::{self, PcaOptions};
+use forebay::model::runtime::Settings;
 use forebay::model::signature::{PublicKey, SigningKey};
 use forebay::model::{Host, HostError, Model, ModelError, ModelFile, Trust};
 use prost::Message;
@@ -105,6 +106,10 @@ fn golden_vectors_that_cannot_be_run_are_told() {
     assert_eq!(open(&bytes).metadata.unreadable, ["forebay.golden"]);
 }
 
+fn nothing() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
 fn trusted(key: &SigningKey) -> Trust {
     Trust::new(vec![key.public()], true)
 }
@@ -119,13 +124,17 @@ fn refusal(bytes: &[u8], trust: &Trust) -> String {
 fn a_signature_covers_every_byte_and_changes_nothing_else() {
     let (key, _) = SigningKey::make().unwrap();
     let bytes = pca_model();
-    let signed = key.sign(&bytes);
+    let signed = key.sign(&bytes, &nothing());
     assert_eq!(&signed[..bytes.len()], &bytes[..], "it is only appended");
-    assert_eq!(key.sign(&signed), signed, "one that is there is replaced");
+    assert_eq!(key.sign(&signed, &nothing()), signed, "one that is there is replaced");
     let file = ModelFile::of(Path::new("signed.onnx"), signed.clone(), &trusted(&key)).unwrap();
     assert_eq!((file.signed_by, file.signed_with), (Some(key.public()), Some(key.public().name())));
-    Model::load(runtime(), ModelFile::of(Path::new("s"), signed.clone(), &trusted(&key)).unwrap())
-        .unwrap();
+    Model::load(
+        runtime(),
+        Settings::default(),
+        ModelFile::of(Path::new("s"), signed.clone(), &trusted(&key)).unwrap(),
+    )
+    .unwrap();
     let every = (0..signed.len()).step_by(97).chain(signed.len() - 140..signed.len());
     for place in every {
         let mut broken = signed.clone();
@@ -147,18 +156,18 @@ fn whom_a_node_believes() {
         ModelFile::of(Path::new("signed.onnx"), bytes.to_vec(), trust).map(|file| file.signed_by)
     };
     assert!(refusal(&bytes, &trusted(&ours)).contains("forebay model sign"));
-    let text = refusal(&theirs.sign(&bytes), &trusted(&ours));
+    let text = refusal(&theirs.sign(&bytes, &nothing()), &trusted(&ours));
     assert!(text.contains(&theirs.public().name()) && text.contains("models.keys"), "{text}");
     // Where no signature is asked for, a stranger's says nothing, and one of ours must still be right.
     let lenient = Trust::new(vec![ours.public()], false);
     assert_eq!(take(&bytes, &lenient).unwrap(), None);
-    assert_eq!(take(&theirs.sign(&bytes), &lenient).unwrap(), None);
-    assert_eq!(take(&ours.sign(&bytes), &lenient).unwrap(), Some(ours.public()));
-    let mut broken = ours.sign(&bytes);
+    assert_eq!(take(&theirs.sign(&bytes, &nothing()), &lenient).unwrap(), None);
+    assert_eq!(take(&ours.sign(&bytes, &nothing()), &lenient).unwrap(), Some(ours.public()));
+    let mut broken = ours.sign(&bytes, &nothing());
     broken[40] ^= 1;
     assert!(refusal(&broken, &lenient).contains("was changed after it was signed"));
     let both = Trust::new(vec![ours.public(), theirs.public()], true);
-    assert_eq!(take(&theirs.sign(&bytes), &both).unwrap(), Some(theirs.public()));
+    assert_eq!(take(&theirs.sign(&bytes, &nothing()), &both).unwrap(), Some(theirs.public()));
 }
 
 fn forebay(arguments: &[&str]) -> Output {
@@ -223,7 +232,7 @@ fn a_key_of_openssl_signs() {
         return;
     }
     let key = SigningKey::read(&key).unwrap();
-    let signed = key.sign(&pca_model());
+    let signed = key.sign(&pca_model(), &nothing());
     ModelFile::of(Path::new("signed.onnx"), signed, &trusted(&key)).unwrap();
 }
 
@@ -233,10 +242,103 @@ fn a_host_opens_what_it_trusts() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pump.onnx");
     let library = runtime().library.clone().map(|(_, path)| path);
-    let host = Host { library, trust: trusted(&key) };
+    let host = Host { library, trust: trusted(&key), ..Host::default() };
     std::fs::write(&file, pca_model()).unwrap();
     let error = host.open(&file).unwrap_err();
     assert!(matches!(error, HostError::Model(ModelError::Untrusted { .. })), "{error}");
-    std::fs::write(&file, key.sign(&pca_model())).unwrap();
+    std::fs::write(&file, key.sign(&pca_model(), &nothing())).unwrap();
     assert_eq!(host.open(&file).unwrap().signed_by, Some(key.public()));
+    let small = Host { largest: Some(1000), ..host };
+    let error = small.open(&file).unwrap_err().to_string();
+    assert!(error.contains("with its weights; `models.largest` allows 1000 B"), "{error}");
+}
+
+/// A copy of a model whose weights lie beside it.
+fn outside() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/outside");
+    let [model, weights] = ["model.onnx", "weights.bin"].map(|name| {
+        std::fs::copy(from.join(name), folder.path().join(name)).unwrap();
+        folder.path().join(name)
+    });
+    (folder, model, weights)
+}
+
+#[test]
+fn weights_beside_a_model_are_signed_with_it() {
+    let (folder, model, weights) = outside();
+    let (key, _) = SigningKey::make().unwrap();
+    let file = ModelFile::read(folder.path(), &Trust::default()).unwrap();
+    let (digest, name) = (file.digest.clone(), file.name());
+    assert_eq!((name.as_str(), file.beside().len()), ("model", 1));
+    assert_eq!(file.size(), file.bytes.len() as u64 + std::fs::metadata(&weights).unwrap().len());
+    // Signed without its weights, they could be anybody's.
+    std::fs::write(&model, key.sign(&file.bytes, &nothing())).unwrap();
+    let error = ModelFile::read(&model, &trusted(&key)).unwrap_err().to_string();
+    assert!(error.contains("has weights in `weights.bin` that are not those"), "{error}");
+
+    let signed = key.sign(&file.bytes, &file.beside());
+    assert_eq!(key.sign(&signed, &file.beside()), signed);
+    std::fs::write(&model, &signed).unwrap();
+    let file = ModelFile::read(&model, &trusted(&key)).unwrap();
+    Model::load(runtime(), Settings::default(), file).unwrap();
+    let mut changed = std::fs::read(&weights).unwrap();
+    changed[100] ^= 1;
+    std::fs::write(&weights, &changed).unwrap();
+    let error = ModelFile::read(&model, &trusted(&key)).unwrap_err();
+    assert!(matches!(error, ModelError::Untrusted { .. }), "{error}");
+    // Whom nobody asks for a signature, it is another model.
+    let (other, _, weights) = outside();
+    std::fs::write(weights, &changed).unwrap();
+    let other = ModelFile::read(other.path(), &Trust::default()).unwrap();
+    assert_ne!(other.digest, digest);
+}
+
+/// Says of a tensor where it is.
+fn set(tensor: &mut pb::TensorProto, key: &str, value: &str) {
+    tensor.external_data.retain(|entry| entry.key != key);
+    let (key, value) = (key.to_owned(), value.to_owned());
+    tensor.external_data.push(pb::StringStringEntryProto { key, value });
+}
+
+#[test]
+fn weights_that_are_not_as_the_model_says_are_told() {
+    let told = |change: fn(&mut pb::TensorProto)| {
+        let (_folder, model, _) = outside();
+        let bytes = changed(&std::fs::read(&model).unwrap(), |proto| {
+            change(&mut proto.graph.as_mut().unwrap().initializer[0]);
+        });
+        std::fs::write(&model, bytes).unwrap();
+        ModelFile::read(&model, &Trust::default()).unwrap_err().to_string()
+    };
+    for place in ["../weights.bin", "/etc/passwd", "a/../../b", ""] {
+        let (_folder, model, _) = outside();
+        let bytes = changed(&std::fs::read(&model).unwrap(), |proto| {
+            set(&mut proto.graph.as_mut().unwrap().initializer[0], "location", place);
+        });
+        std::fs::write(&model, bytes).unwrap();
+        let error = ModelFile::read(&model, &Trust::default()).unwrap_err().to_string();
+        assert!(error.contains("outside of its folder"), "{place}: {error}");
+    }
+    assert!(told(|t| set(t, "location", "none.bin")).contains("none.bin cannot be read"));
+    assert!(told(|t| set(t, "offset", "1000000")).contains("it needs 100"));
+    assert!(told(|t| set(t, "offset", "18446744073709551615")).contains("beyond any file"));
+    assert!(told(|t| set(t, "length", "3")).contains("has 3 bytes of"));
+    assert!(told(|t| t.external_data.clear()).contains("in none that it names"));
+
+    let (folder, model, weights) = outside();
+    let alone = std::fs::read(&model).unwrap();
+    let error = Model::from_bytes(runtime(), &model, &alone).unwrap_err();
+    assert!(matches!(error, ModelError::External { .. }), "{error}");
+    std::fs::write(folder.path().join("second.onnx"), &alone).unwrap();
+    let error = ModelFile::read(folder.path(), &Trust::default()).unwrap_err().to_string();
+    assert!(error.contains("a folder with 2 ONNX files"), "{error}");
+    std::fs::remove_file(folder.path().join("second.onnx")).unwrap();
+    // A link out of the folder is no file in it.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let there = elsewhere.path().join("weights.bin");
+    std::fs::rename(&weights, &there).unwrap();
+    std::os::unix::fs::symlink(&there, &weights).unwrap();
+    let error = ModelFile::read(&model, &Trust::default()).unwrap_err().to_string();
+    assert!(error.contains("lie outside of its folder"), "{error}");
 }

@@ -1,5 +1,7 @@
 //! The `score` stage.
 
+use std::collections::BTreeMap;
+
 use forebay::frame::Windows;
 use forebay::model::build::{Dim, Graph, Kind};
 use forebay::model::{Given, Model};
@@ -18,6 +20,8 @@ pub(crate) fn spec() -> ScoreSpec {
         input: ModelInput::Features,
         tensor: None,
         class: None,
+        batch: 256,
+        state: BTreeMap::new(),
         threshold: None,
     }
 }
@@ -46,8 +50,13 @@ fn apply(stage: &mut ScoreStage, windows: Windows) -> (Windows, Effects) {
 }
 
 /// The scores of rows of samples or features, in one tick.
-pub(crate) fn scores_of(stage: &mut ScoreStage, rows: &[Vec<f64>], shape: &[usize]) -> Vec<f64> {
-    let mut input = windows(rows);
+pub(crate) fn scores_of(
+    stage: &mut ScoreStage,
+    assets: &[u32],
+    rows: &[Vec<f64>],
+    shape: &[usize],
+) -> Vec<f64> {
+    let mut input = Windows { asset: assets.to_vec(), ..windows(rows) };
     if let [steps, channels] = *shape {
         (input.steps, input.channels) = (steps, channels);
         (input.sequence, input.features) = (rows.concat(), Vec::new());

@@ -9,9 +9,10 @@ numpy. `tract` says whether the built-in runtime has the operators; where it has
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
-from onnx import TensorProto as T, helper as h, numpy_helper, save
+from onnx import TensorProto as T, helper as h, load, numpy_helper, save
 
 HERE = pathlib.Path(__file__).parent
 RANDOM = np.random.default_rng(7)
@@ -22,7 +23,7 @@ BAD = MANY[:, 0] + 0.5 * MANY[:, 1] > 0.3
 cases = []
 
 
-def case(name, expected, *, rows=ROWS, tract=True, **spec):
+def case(name, expected, *, rows=ROWS, tract=True, assets=None, **spec):
     """One model with the settings of its `score` stage, its input, and the scores it must give."""
     cases.append(
         {
@@ -30,6 +31,8 @@ def case(name, expected, *, rows=ROWS, tract=True, **spec):
             "spec": spec,
             "shape": list(rows.shape[1:]),
             "rows": [[round(float(v), 7) for v in row.ravel()] for row in rows],
+            # Rows are of one asset each, unless it matters.
+            "assets": assets or list(range(len(rows))),
             "expected": [float(v) for v in np.asarray(expected, dtype=np.float64).ravel()],
             "tract": tract,
         }
@@ -188,6 +191,46 @@ def torch_models():
         with torch.no_grad():
             expected = model(x).numpy()
         case(name, expected, rows=windows, input="channels_first" if first else "sequence")
+        if name == "torch_recurrent":
+            # The same in a folder, with its weights beside it.
+            folder = HERE / "outside"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            model = load(HERE / f"{name}.onnx")
+            save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+            case(name, expected, rows=windows, input="sequence")
+            cases[-1]["file"] = "outside"
+
+    class Remembering(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = torch.nn.GRUCell(3, 5)
+            self.out = torch.nn.Linear(5, 1)
+
+        def forward(self, x, memory):
+            after = self.cell(x, memory[0])
+            return self.out(after), after.unsqueeze(0)
+
+    # Two assets and then a third, whose windows come in turn; each has its own memory.
+    assets = [0, 1, 0, 0, 1, 2, 2, 0, 1, 2]
+    rows = RANDOM.normal(size=(len(assets), 3)).astype(np.float32)
+    model = Remembering().eval()
+    expected, memories = [], {}
+    with torch.no_grad():
+        for asset, row in zip(assets, rows):
+            memory = memories.get(asset, torch.zeros(1, 1, 5))
+            score, memories[asset] = model(torch.from_numpy(row)[None], memory)
+            expected.append(score.item())
+    for name, axes in [
+        ("torch_state", {"x": {0: "n"}, "memory": {1: "n"}, "score": {0: "n"}, "after": {1: "n"}}),
+        ("torch_state_of_one", {}),
+    ]:
+        rows_of = 2 if axes else 1
+        torch.onnx.export(
+            model, (torch.from_numpy(rows[:rows_of]), torch.zeros(1, rows_of, 5)), HERE / f"{name}.onnx",
+            input_names=["x", "memory"], output_names=["score", "after"], dynamic_axes=axes, opset_version=17, dynamo=False,
+        )
+        case(name, expected, rows=rows, assets=assets, state={"memory": "after"})
 
     exported("torch_convolved", Convolved(), True)
     exported("torch_recurrent", Recurrent(), False)

@@ -37,8 +37,9 @@ fn file_is_there(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, folder:
     let path = folder.join(&score.model);
     let shown = crate::diagnose::source::shown_path(&path);
     let (message, found) = match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_file() => return true,
-        Ok(_) => ("this is a folder, not a model".to_owned(), format!("the folder `{shown}`")),
+        // In a folder are a model and its weights.
+        Ok(meta) if meta.is_file() || meta.is_dir() => return true,
+        Ok(_) => ("this is no file".to_owned(), format!("`{shown}`")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             (format!("model `{}` does not exist", score.model), format!("no file `{shown}`"))
         }
@@ -87,7 +88,7 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
                 spot.key("model"),
                 format!("model `{}` cannot be used", score.model),
             )
-            .found(format!("a file that {reason}"))
+            .found(format!("one that {reason}"))
             .expected("an ONNX model that runs here");
             look.tell(problem);
             return;

@@ -50,6 +50,13 @@ fn output(
     before: &BTreeMap<String, usize>,
 ) {
     let spot = look.stage(index, "score");
+    if !(1..=4096).contains(&score.batch) {
+        let problem = Problem::error(spot.key("batch"), "`batch` cannot be so many windows")
+            .found(score.batch.to_string())
+            .expected("1 to 4096");
+        look.tell(problem);
+    }
+    let spot = look.stage(index, "score");
     let name = &score.output;
     let word =
         !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
