@@ -47,18 +47,18 @@ async fn take(State(far): State<Arc<Far>>, headers: HeaderMap, body: Bytes) -> S
     StatusCode::NO_CONTENT
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alarm_waits_for_a_parcel_and_not_for_the_backlog() {
-    let stop = CancellationToken::new();
+/// The far side, and an uplink to it over a link of so many bytes a second and a round trip in milliseconds.
+async fn over_a_link(
+    speed: u64,
+    round_trip: u64,
+    stop: &CancellationToken,
+) -> (Arc<Far>, Link, HttpUplink) {
     let far = Arc::new(Far { alarms: watch::channel(0).0, parcels: AtomicU64::new(0) });
     let app = Router::new().route("/in", post(take)).with_state(Arc::clone(&far));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     let link = Link::start(LinkOptions::to(addr), stop.clone()).await.unwrap();
-    let asked = std::env::var("FOREBAY_LINK").unwrap_or_else(|_| "200000,50".into());
-    let (speed, round_trip) = asked.split_once(',').unwrap();
-    let (speed, round_trip): (u64, u64) = (speed.parse().unwrap(), round_trip.parse().unwrap());
     let latency = Duration::from_millis(round_trip) / 2;
     link.set_weather(Weather { latency, bytes_per_s: Some(speed), ..Weather::default() });
     let uplink = HttpUplink::new(&HttpConfig {
@@ -70,6 +70,16 @@ async fn an_alarm_waits_for_a_parcel_and_not_for_the_backlog() {
         dictionary: false,
         in_flight: 8,
     });
+    (far, link, uplink.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_waits_for_a_parcel_and_not_for_the_backlog() {
+    let stop = CancellationToken::new();
+    let asked = std::env::var("FOREBAY_LINK").unwrap_or_else(|_| "200000,50".into());
+    let (speed, round_trip) = asked.split_once(',').unwrap();
+    let (speed, round_trip): (u64, u64) = (speed.parse().unwrap(), round_trip.parse().unwrap());
+    let (far, _link, uplink) = over_a_link(speed, round_trip, &stop).await;
     let (mut feeding, outbox) = Feeding::new();
     // The size of a campaign's backlog can be given; what the test needs is that it does not end first.
     let ticks: Option<u64> =
@@ -88,7 +98,7 @@ async fn an_alarm_waits_for_a_parcel_and_not_for_the_backlog() {
         budget: BudgetConfig::default(),
     };
     let all = feeding.ids.len() as u64;
-    let running = Running::start_on(uplink.unwrap(), outbox, &feeding, terms);
+    let running = Running::start_on(uplink, outbox, &feeding, terms);
     until("the link is known", || running.counts.parcels.load(Relaxed) > 20).await;
     let mut alarms = far.alarms.subscribe();
     let mut delays = Vec::new();

@@ -55,6 +55,7 @@ struct Estimate {
 
 /// Bytes that a node writes to its disk a day, as `forebay_store_written_bytes_total` counts them.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "they are printed, and say what they are")]
 struct WrittenEstimate {
     /// Every tick's readings.
     journal_bytes: f64,

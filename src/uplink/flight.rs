@@ -28,8 +28,10 @@ pub(super) struct Flight {
     started: Instant,
     /// Bytes on the wire that were acknowledged before it started.
     before: u64,
-    /// Nothing else was on the way since.
+    /// Nothing else was on the way since, but alarms: there is hardly anything to them, and they come at any time.
     is_alone: bool,
+    /// An alarm beside others: its time says nothing of the link.
+    pub(super) is_beside: bool,
     /// There was no place for another.
     is_full: bool,
 }
@@ -38,7 +40,7 @@ pub(super) struct Flight {
 #[derive(Default)]
 pub(super) struct Flights {
     tasks: JoinSet<Outcome>,
-    flights: HashMap<Id, Flight>,
+    away: HashMap<Id, Flight>,
     /// Bytes on the wire that were acknowledged, of all that came back.
     acknowledged: u64,
 }
@@ -46,11 +48,15 @@ pub(super) struct Flights {
 impl Flights {
     /// A parcel sets out. `together`: how many may be on the way.
     pub(super) fn start(&mut self, mut flight: Flight, sending: Sending, together: usize) {
-        self.flights.values_mut().for_each(|other| other.is_alone = false);
-        flight.is_alone = self.flights.is_empty();
-        flight.is_full = self.flights.len() + 1 >= together;
+        let is_alarm = flight.class == Class::Alarm;
+        let others = self.all().filter(|other| other.class != Class::Alarm).count();
+        flight.is_beside = is_alarm && others > 0;
+        flight.is_alone = if is_alarm { self.is_empty() } else { others == 0 };
+        flight.is_full = others + 1 >= together;
+        let is_disturbed = |other: &&mut Flight| !is_alarm || other.class == Class::Alarm;
+        self.away.values_mut().filter(is_disturbed).for_each(|other| other.is_alone = false);
         flight.before = self.acknowledged;
-        self.flights.insert(self.tasks.spawn(sending).id(), flight);
+        self.away.insert(self.tasks.spawn(sending).id(), flight);
     }
 
     /// The next one that comes back; waits for ever where there is none. May be dropped.
@@ -61,7 +67,7 @@ impl Flights {
                 Some(Err(error)) => (error.id(), Err(error.to_string())),
                 None => std::future::pending().await,
             };
-            if let Some(flight) = self.flights.remove(&id) {
+            if let Some(flight) = self.away.remove(&id) {
                 let lost = |why| Outcome {
                     acked: flight.parcel.acked_keys([]),
                     error: Some(LinkError::Lost(why)),
@@ -77,11 +83,11 @@ impl Flights {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Flight> {
-        self.flights.values()
+        self.away.values()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.flights.is_empty()
+        self.away.is_empty()
     }
 
     /// Bytes on the wire by lane, as far as one can know.
@@ -109,7 +115,7 @@ impl Flights {
 impl Flight {
     pub(super) fn new(parcel: Arc<Parcel>, class: Class, failures: u64, wire: u64) -> Flight {
         let started = monotonic();
-        let (before, is_alone, is_full) = (0, true, true);
-        Flight { parcel, class, failures, wire, started, before, is_alone, is_full }
+        let (before, is_alone, is_beside, is_full) = (0, true, false, true);
+        Flight { parcel, class, failures, wire, started, before, is_alone, is_beside, is_full }
     }
 }

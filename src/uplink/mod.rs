@@ -11,6 +11,7 @@ pub mod allowance;
 mod courier;
 mod flight;
 pub mod http;
+mod inquiry;
 pub mod link;
 pub mod mqtt;
 mod order;

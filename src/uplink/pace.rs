@@ -24,7 +24,7 @@ const SMALL_EVERY: u64 = 16;
 /// Parcels that go alone before there may be two.
 const ALONE_FIRST: u64 = 4;
 /// How often one goes alone after that.
-const ALONE_EVERY: Duration = Duration::from_secs(60);
+const ALONE_EVERY: Duration = Duration::from_mins(1);
 /// A send that took so many times as long as it should does not fit to what is known.
 const SURPRISE: f64 = 3.0;
 /// Sends after which a far side that refused large parcels is offered one again.
@@ -178,7 +178,9 @@ impl Pace {
             self.alone_at = Some(now);
         }
         let leaving = self.speed.filter(|_| self.together > 1).map(|speed| wire as f64 / speed);
-        self.left_at = leaving.map(|seconds| now + Duration::from_secs_f64(seconds.min(1.0) * 0.8));
+        let from = self.left_at.map_or(now, |left| left.max(now));
+        self.left_at =
+            leaving.map(|seconds| from + Duration::from_secs_f64(seconds.min(1.0) * 0.8));
     }
 
     /// Notes that a parcel of so many bytes of lines is more than the far side takes.
@@ -470,7 +472,7 @@ mod tests {
         let mut pace = Pace::new(64 << 10, 8, Some(1000), Span::ZERO);
         Wire::new().drain(&mut pace, 1e6, Duration::from_millis(5), 400);
         assert!(pace.parcel_bytes(u64::MAX) < 2000);
-        let start = monotonic() + Duration::from_secs(3600);
+        let start = monotonic() + Duration::from_hours(1);
         assert_eq!(pace.free_at(start), None);
         pace.spent(500, start);
         pace.spent(700, start);

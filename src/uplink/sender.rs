@@ -14,10 +14,9 @@ use super::flight::{Flight, Flights};
 use super::order::{Class, Order, Wish};
 use super::pace::Pace;
 use super::{Disposition, LinkError, Outcome, Terms, Uplink, UplinkCounts, add};
-use crate::command::quarantine::{self, Ask, Held, Inquiry};
 use crate::link::{Backoff, LinkStatus};
 use crate::record::Lane;
-use crate::store::{Acked, Committed, NOT_THERE, Outbox, Parcel, Quarantined, StoreError};
+use crate::store::{Acked, Committed, Outbox, Parcel, StoreError};
 use crate::time::{Span, Timestamp, monotonic, now};
 
 /// Longest time that a far side's Retry-After is obeyed.
@@ -40,12 +39,12 @@ pub(super) enum Next {
 
 /// See the module.
 pub(super) struct Sender<U> {
-    uplink: U,
+    pub(super) uplink: U,
     /// Only absent while a blocking task has it.
     outbox: Option<Outbox>,
     status: watch::Sender<LinkStatus>,
     counts: Arc<UplinkCounts>,
-    pace: Pace,
+    pub(super) pace: Pace,
     order: Order,
     flights: Flights,
     in_flight: usize,
@@ -204,7 +203,9 @@ impl<U: Uplink> Sender<U> {
     fn start(&mut self, parcel: Arc<Parcel>, class: Class) {
         let wire = self.pace.wire_bytes(parcel.bytes());
         let now = monotonic();
-        self.pace.starts(wire, self.flights.is_empty(), now);
+        let is_other = |flight: &Flight| flight.class != Class::Alarm;
+        let is_alone = class != Class::Alarm && !self.flights.all().any(is_other);
+        self.pace.starts(wire, is_alone, now);
         self.pace.spent(wire, now);
         if class != Class::Alarm {
             self.pace.gather(parcel.bytes(), now);
@@ -253,11 +254,8 @@ impl<U: Uplink> Sender<U> {
         if self.down.is_some() || self.in_flight == 1 {
             return (all == 0, all == 0);
         }
-        let has_room = if self.pace.wants_alone(at) {
-            self.flights.is_empty()
-        } else {
-            others.len() < self.pace.together()
-        };
+        let room = if self.pace.wants_alone(at) { 1 } else { self.pace.together() };
+        let has_room = others.len() < room;
         (alarms.len() < self.in_flight, has_room)
     }
 
@@ -316,7 +314,9 @@ impl<U: Uplink> Sender<U> {
                 self.refused(&parcel, &reason).await?;
             }
             _ => {
-                self.pace.sent(self.flights.trip(&flight, wire));
+                if !flight.is_beside {
+                    self.pace.sent(self.flights.trip(&flight, wire));
+                }
                 if let Some(limit) = self.limits.get_mut(parcel.lane as usize)
                     && parcel.bytes() <= *limit
                 {
@@ -329,7 +329,7 @@ impl<U: Uplink> Sender<U> {
     }
 
     /// Counts what was on the wire.
-    async fn spend(&mut self, lane: Lane, wire: u64) -> Result<(), StoreError> {
+    pub(super) async fn spend(&mut self, lane: Lane, wire: u64) -> Result<(), StoreError> {
         add(&self.counts.wire, wire);
         self.allowance.charge(lane, wire, now());
         if self.allowance.is_limited() && wire > 0 {
@@ -442,71 +442,8 @@ impl<U: Uplink> Sender<U> {
         flushed
     }
 
-    /// Answers for what was refused.
-    pub(super) async fn answer(&mut self, inquiry: Inquiry) -> Result<(), StoreError> {
-        let Inquiry { ask, answer } = inquiry;
-        let mut outcome = quarantine::Outcome::default();
-        match ask {
-            Ask::List(limit) => {
-                let refused = self.with_outbox(move |outbox| outbox.refused(limit)).await?;
-                outcome.held = refused.into_iter().map(held).collect();
-            }
-            Ask::Retry(numbers) => {
-                for number in numbers {
-                    match self.retry(number).await? {
-                        Ok(()) => outcome.done.push(number),
-                        Err(why) => drop(outcome.failed.insert(number, why)),
-                    }
-                }
-            }
-            Ask::Drop(numbers) => {
-                for number in numbers {
-                    match self.let_go(number).await? {
-                        Ok(()) => outcome.done.push(number),
-                        Err(why) => drop(outcome.failed.insert(number, why)),
-                    }
-                }
-            }
-        }
-        // Who asked may be gone.
-        let _ = answer.send(outcome);
-        Ok(())
-    }
-
-    /// Sends a refused record once more; it stays refused in the books.
-    async fn retry(&mut self, number: u64) -> Result<Result<(), String>, StoreError> {
-        let parcel = match self.with_outbox(move |outbox| outbox.retry(number)).await? {
-            Ok(parcel) => parcel,
-            Err(why) => return Ok(Err(why.to_owned())),
-        };
-        let parcel = Arc::new(parcel);
-        let sending = self.uplink.send(Arc::clone(&parcel), self.pace.level());
-        let Outcome { error, wire, .. } = sending.await;
-        self.pace.spent(wire, monotonic());
-        self.spend(parcel.lane, wire).await?;
-        if let Some(error) = error {
-            return Ok(Err(error.to_string()));
-        }
-        tracing::info!(
-            target = self.uplink.target(),
-            parcel = parcel.id,
-            "a refused record was taken"
-        );
-        self.let_go(number).await
-    }
-
-    /// Takes a refused record off the list, or says why it stays.
-    async fn let_go(&mut self, number: u64) -> Result<Result<(), String>, StoreError> {
-        match self.with_outbox(move |outbox| outbox.let_go(number)).await {
-            Ok(true) => Ok(Ok(())),
-            Ok(false) => Ok(Err(NOT_THERE.into())),
-            Err(full @ StoreError::Full { .. }) => Ok(Err(full.to_string())),
-            Err(error) => Err(error),
-        }
-    }
-
     // The outbox waits for the disk, so it is used where waiting is allowed.
-    async fn with_outbox<T: Send + 'static>(
+    pub(super) async fn with_outbox<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Outbox) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -535,13 +472,6 @@ impl<U: Uplink> Sender<U> {
         self.outbox = Some(outbox);
         result
     }
-}
-
-fn held(one: Quarantined) -> Held {
-    let Quarantined { number, why, topic, payload, bytes } = one;
-    let is_whole = payload.len() as u64 == bytes;
-    let record = is_whole.then(|| serde_json::from_slice(&payload).ok()).flatten();
-    Held { number, why, key: topic, bytes, record }
 }
 
 /// A lane's parcel whose fate is not known goes before any other of the lane: its records must not go out under another

@@ -68,7 +68,7 @@ fresh = 1.5
 budget = { day = "2GB", month = "1GB", raw = { day = "1B" } }
 
 [uplink.targets."a/b"]
-http = { url = "ftp://collector/x", timeout = "0s", headers = { "X Site" = "north", authorization = "Basic abc" } }
+http = { url = "ftp://collector/x", timeout = "0s", in_flight = 0, headers = { "X Site" = "north", authorization = "Basic abc" } }
 
 [feed]
 listen = "9000"
