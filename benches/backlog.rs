@@ -1,6 +1,6 @@
 //! A backlog on a real disk: what it costs to keep, to open after a kill, and to send off. Not criterion: each phase
 //! is a process of its own, so that its memory can be told. `cargo bench --bench backlog -- 10MB 1GB` (bytes as stored)
-//! prints a line a size; the folder is `FOREBAY_BENCH_DIR`, or cargo's target folder.
+//! prints a line a size, `-- 7days` one for a week of churn and outages; the folder is `FOREBAY_BENCH_DIR`, or cargo's target folder.
 #![allow(clippy::print_stdout, reason = "its result is what it prints")]
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 
@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use forebay::frame::{Asset, Input, Quality};
-use forebay::record::{Checkpoint, Lane, Outgoing, Record, ScoreRecord, Step};
-use forebay::store::{Durability, Receipts, Store, StoreOptions};
-use forebay::time::{Tick, Timestamp, monotonic};
+use forebay::record::{
+    Checkpoint, Lane, Outgoing, RawReading, RawRecord, Record, ScoreRecord, Step,
+};
+use forebay::store::{Durability, Receipts, Retention, Store, StoreOptions};
+use forebay::time::{Span, Tick, Timestamp, monotonic};
 
 /// Readings and score records of a tick of a second.
 const READINGS: usize = 8_000;
@@ -25,6 +27,7 @@ fn options(path: &Path) -> StoreOptions {
         node: "edge-1".into(),
         targets: vec!["far".into()],
         lane_limits: [1 << 40; 4],
+        retention: [Retention::default(); 4],
         free_floor: 0,
         durability: Durability::Interval(Duration::from_secs(1)),
         now: Timestamp(0),
@@ -123,6 +126,108 @@ fn fill(path: &Path, bytes: u64) {
     std::process::exit(0);
 }
 
+/// A simulated week: readings and windows of a hundred assets, two far sides with outages of many lengths, lanes that are
+/// too small for the longest; then the process ends where it is.
+fn churn(path: &Path, days: u64) {
+    const TICK: u64 = 20;
+    let mut store = Store::open(&weekly(path)).unwrap();
+    let started = monotonic();
+    store.ledger.finish_recovery().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut until = [(0, true); 2];
+    let (mut lines, mut outages, mut losses) = (0, 0, 0);
+    for seq in 1..=days * 86_400 / TICK {
+        let now = Timestamp(1_800_000_000_000_000 + (seq * TICK) as i64 * 1_000_000);
+        let mut records: Vec<_> = (0..100).map(|n| record(seq, n, now, &mut random)).collect();
+        records.extend((0..100).map(|n| readings(n, now, &mut random)));
+        let step = Step { tick: Tick { seq, now }, input: vec![], records };
+        let committed = store.ledger.commit(&step, &mut Receipts::new()).unwrap().0;
+        for (outbox, (end, is_up)) in store.outboxes.iter_mut().zip(&mut until) {
+            if *end <= seq * TICK {
+                // From a minute to a day, each length as likely as its double.
+                *is_up = !*is_up;
+                outages += u64::from(!*is_up);
+                let seconds = 60.0 * 1440_f64.powf(random.f64());
+                *end = seq * TICK + seconds as u64;
+            }
+            let mut left = 4 << 20;
+            while *is_up
+                && left > 0
+                && let Some(parcel) = outbox.next(committed, 256 << 10).unwrap()
+            {
+                left -= parcel.bytes().min(left);
+                lines += parcel.bytes();
+                let is_loss = |line: &[u8]| line.starts_with(br#"{"type":"loss""#);
+                losses += parcel.records().filter(|(_, line)| is_loss(line)).count();
+                outbox.settle(parcel.acked()).unwrap();
+            }
+        }
+        if seq % 3 == 0 {
+            let checkpoint = Checkpoint { tick: step.tick, state: vec![7; 20_000] };
+            store.ledger.checkpoint(&checkpoint).unwrap();
+        }
+    }
+    let stats = store.ledger.stats();
+    let (queued, live) = (stats.sum(|lane| lane.queued), stats.sum(|lane| lane.queued_bytes));
+    let files = on_disk(&path.join("lanes")) as f64;
+    print!(
+        "{days} days in {:.0} s, {outages} outages, {losses} notices of loss | {queued} of {} records wait in {} | disk/live {:.2} | sent {} of lines | written {}: {:.2} for each byte of records and journal | memory {} MB, peak {} MB",
+        started.elapsed().as_secs_f64(),
+        stats.sum(|lane| lane.made),
+        ByteSize::b(live),
+        files / live.max(1) as f64,
+        ByteSize::b(lines as u64),
+        ByteSize::b(own("io", "write_bytes:")),
+        own("io", "write_bytes:") as f64
+            / (stats.written.records + stats.written.journal).max(1) as f64,
+        resident_mb(),
+        peak_mb(),
+    );
+    std::process::exit(0);
+}
+
+/// Small enough for a day of outage to be too much.
+fn weekly(path: &Path) -> StoreOptions {
+    let thin = Some(Span::seconds(60));
+    let lane = Retention { thin, ..Retention::default() };
+    StoreOptions {
+        targets: vec!["near".into(), "far".into()],
+        lane_limits: [32 << 20, 48 << 20, 16 << 20, 16 << 20],
+        retention: [Retention::default(), lane, lane, lane],
+        ..options(path)
+    }
+}
+
+/// Cleaned readings of an asset, a second each.
+fn readings(index: usize, now: Timestamp, random: &mut fastrand::Rng) -> Outgoing {
+    let mut list = || -> Vec<RawReading> {
+        let at = |n: i64| Timestamp(now.0 + n * 1_000_000);
+        (0..20).map(|n| RawReading(at(n), (random.f64() * 1000.0).round() / 10.0)).collect()
+    };
+    let signals = ["flow", "pressure"].map(|name| (name.to_owned(), list()));
+    let record = Record::Raw(RawRecord {
+        id: format!("edge-1/pumps/pump-{index:04}/raw/{}", now.0),
+        node: "edge-1".into(),
+        pipeline: "pumps".into(),
+        asset: format!("pump-{index:04}"),
+        tags: BTreeMap::new(),
+        signals: BTreeMap::from(signals),
+    });
+    Outgoing { lane: Lane::Raw, record }
+}
+
+/// Opens what a week left.
+fn reopen(path: &Path) {
+    let started = monotonic();
+    let store = Store::open(&weekly(path)).unwrap();
+    println!(
+        " | open in {:.2} s with {} MB, {} waiting",
+        started.elapsed().as_secs_f64(),
+        peak_mb(),
+        store.ledger.stats().sum(|lane| lane.queued),
+    );
+}
+
 /// Opens what was left, and sends it off.
 fn drain(path: &Path) {
     let idle = resident_mb();
@@ -170,15 +275,28 @@ fn main() -> ExitCode {
         drain(Path::new(path));
         return ExitCode::SUCCESS;
     }
+    if let ["week", path, days] = words.as_slice() {
+        churn(Path::new(path), days.parse().unwrap());
+        return ExitCode::SUCCESS;
+    }
+    if let ["reopen", path] = words.as_slice() {
+        reopen(Path::new(path));
+        return ExitCode::SUCCESS;
+    }
     let sizes = if words.is_empty() { vec!["10MB"] } else { words };
     let place = std::env::var_os("FOREBAY_BENCH_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     for size in sizes {
         let folder = tempfile::tempdir_in(&place).unwrap();
         let path = folder.path().to_string_lossy().into_owned();
-        let bytes = size.parse::<ByteSize>().unwrap().as_u64().to_string();
         let own = std::env::current_exe().unwrap();
-        for words in [vec!["fill", &path, &bytes], vec!["drain", &path]] {
+        let days = size.strip_suffix("days").map(str::to_owned);
+        let bytes = size.parse::<ByteSize>().map_or(0, |size| size.as_u64()).to_string();
+        let parts = match &days {
+            Some(days) => [vec!["week", &path, days], vec!["reopen", &path]],
+            None => [vec!["fill", &path, &bytes], vec!["drain", &path]],
+        };
+        for words in parts {
             if !Command::new(&own).args(words).status().unwrap().success() {
                 return ExitCode::FAILURE;
             }

@@ -9,7 +9,7 @@ use std::path::Path;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::frame::{Asset, Input, Quality};
 use forebay::record::{Checkpoint, Lane, Outgoing, Record, ScoreRecord, Step};
-use forebay::store::{Committed, Durability, Receipts, Store, StoreOptions};
+use forebay::store::{Committed, Durability, Receipts, Retention, Store, StoreOptions};
 use forebay::time::{Tick, Timestamp};
 
 const SIGNALS: u16 = 8;
@@ -82,6 +82,7 @@ fn open(path: &Path) -> (Store, Committed) {
         path: path.to_path_buf(),
         node: "edge-1".into(),
         lane_limits: [32 << 20, 64 << 20, 64 << 20, 64 << 20],
+        retention: [Retention::default(); 4],
         targets: vec!["far".into()],
         free_floor: 0,
         durability: Durability::Tick,

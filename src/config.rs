@@ -6,6 +6,7 @@
 pub mod address;
 pub mod load;
 mod models;
+mod retention;
 mod rules;
 pub mod space;
 mod uplink;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::Span;
 
 pub use models::{ModelsConfig, OnnxConfig};
+pub use retention::{KeepConfig, RetentionConfig};
 pub use uplink::{
     BudgetConfig, HttpConfig, LaneBudgetConfig, MqttEncoding, TargetConfig, UplinkConfig,
     UplinkMqttConfig,
@@ -192,6 +194,15 @@ pub struct StoreConfig {
     /// Space that is left free on the disk.
     #[schemars(with = "String", extend("format" = "byte-size"))]
     pub free_floor: ByteSize,
+    /// Of alarms nothing is dropped or thinned: only the defaults are taken.
+    #[serde(skip_serializing_if = "RetentionConfig::is_usual")]
+    pub alarm: RetentionConfig,
+    /// What goes of scored windows, and when.
+    pub score: RetentionConfig,
+    /// What goes of features, and when.
+    pub feature: RetentionConfig,
+    /// What goes of raw readings, and when.
+    pub raw: RetentionConfig,
 }
 
 /// When the journal is synced.
@@ -219,6 +230,10 @@ impl Default for StoreConfig {
             feature_limit: ByteSize::mib(128),
             raw_limit: ByteSize::mib(256),
             free_floor: ByteSize::mib(128),
+            alarm: RetentionConfig::default(),
+            score: RetentionConfig::default(),
+            feature: RetentionConfig::default(),
+            raw: RetentionConfig::default(),
         }
     }
 }

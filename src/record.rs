@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// A class of records with its own limits and its own place in the order of sending. Smaller goes first.
 #[derive(
@@ -52,6 +52,8 @@ pub enum Record {
     Alarm(AlarmRecord),
     /// Cleaned readings of one asset.
     Raw(RawRecord),
+    /// What became of cleaned readings of one asset when their lane was full.
+    Aggregate(AggregateRecord),
     /// Something that a limit or a policy had to drop.
     Loss(LossRecord),
 }
@@ -227,6 +229,48 @@ pub struct RawRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RawReading(pub Timestamp, pub f64);
 
+/// What is kept of an asset's cleaned readings when their lane was full: each signal by intervals of event time.
+///
+/// The raw records that it takes the place of are counted in a loss record with reason `thinned`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AggregateRecord {
+    /// Unique: made of what it is about and the place that it has on its lane.
+    pub id: String,
+    /// The node.
+    pub node: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The asset.
+    pub asset: String,
+    /// What else the topic said of the asset.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// How long each interval is; it starts at a multiple of that, counted from 1970.
+    pub every: Span,
+    /// Signal name to its intervals, oldest first; those without readings are left out. One interval may come in several
+    /// records, each with other readings of it.
+    pub signals: BTreeMap<String, Vec<Aggregate>>,
+}
+
+/// The readings of one signal in one interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Aggregate {
+    /// First instant of the interval.
+    pub start: Timestamp,
+    /// How many readings.
+    pub count: u64,
+    /// The lowest value.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+    /// The mean of the values.
+    pub mean: f64,
+    /// The value of the last reading.
+    pub last: f64,
+    /// When that was.
+    pub last_at: Timestamp,
+}
+
 /// Records or readings that are gone, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LossRecord {
@@ -242,10 +286,30 @@ pub struct LossRecord {
     pub first_tick: u64,
     /// Last lost key's tick.
     pub last_tick: u64,
-    /// Why (`lane limit`, `store limit`, `damaged`).
+    /// Why: `thinned` (something is kept of it), `lane limit`, `store limit`, `max age`, `damaged`.
     pub reason: String,
+    /// The earliest event time among what is lost; absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// The latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Timestamp>,
+    /// The assets that lost something: the first 20 by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assets: Vec<String>,
+    /// How many more assets did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_assets: u64,
+    /// How many of the records could not be read when they went: time and assets are without them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unread: u64,
     /// When it was noticed.
     pub at: Timestamp,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Record {
@@ -255,6 +319,7 @@ impl Record {
             Record::Score(r) => &r.id,
             Record::Alarm(r) => &r.id,
             Record::Raw(r) => &r.id,
+            Record::Aggregate(r) => &r.id,
             Record::Loss(r) => &r.id,
         }
     }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -187,18 +189,79 @@ pub struct Tick {
 pub fn now() -> Timestamp {
     let since =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(since.as_micros() as i64)
+    let right = Timestamp(since.as_micros() as i64);
+    SKEW.get().map_or(right, |(began, skew)| right.plus(skew.after(began.elapsed())))
 }
 
 /// The clock that never jumps, for measuring and waiting.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
-pub fn monotonic() -> std::time::Instant {
-    std::time::Instant::now()
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// How wrong this process's wall clock is on purpose, and since when. Only a campaign sets it.
+static SKEW: OnceLock<(Instant, Skew)> = OnceLock::new();
+
+/// A wall clock that is wrong and jumps once: written in milliseconds, `FIRST,THEN,AFTER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// How far it is ahead of the right time; behind it where negative.
+    pub first: Span,
+    /// How far after the jump.
+    pub then: Span,
+    /// When it jumps, counted from [`Skew::begin`].
+    pub jump: Duration,
+}
+
+impl Skew {
+    /// From now on [`now`] is wrong in this process, whatever another call says later.
+    pub fn begin(self) {
+        // A second one changes nothing.
+        let _ = SKEW.set((monotonic(), self));
+    }
+
+    fn after(self, elapsed: Duration) -> Span {
+        if elapsed < self.jump { self.first } else { self.then }
+    }
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, then) = (self.first.0 / 1000, self.then.0 / 1000);
+        write!(f, "{first},{then},{}", self.jump.as_millis())
+    }
+}
+
+impl FromStr for Skew {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let why = "write three numbers of milliseconds: \"-3600000,60000,500\"";
+        let parts: Option<Vec<i64>> = text.split(',').map(|part| part.parse().ok()).collect();
+        match parts.as_deref() {
+            Some(&[first, then, jump]) if jump >= 0 => Ok(Skew {
+                first: Span(first.saturating_mul(1000)),
+                then: Span(then.saturating_mul(1000)),
+                jump: Duration::from_millis(jump as u64),
+            }),
+            _ => Err(why),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_skew_reads_back_what_it_writes_and_jumps_once() {
+        let skew: Skew = "-3600000,250,800".parse().unwrap();
+        assert_eq!(skew.to_string(), "-3600000,250,800");
+        assert_eq!(skew.after(Duration::from_millis(799)), Span::seconds(-3600));
+        assert_eq!(skew.after(Duration::from_millis(800)), Span::millis(250));
+        for wrong in ["", "1,2", "1,2,-3", "1,2,3,4", "1h,2,3"] {
+            assert!(wrong.parse::<Skew>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_and_spans_read_back_what_they_write() {

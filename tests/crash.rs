@@ -13,7 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use forebay::record::{Lane, LossRecord, Record};
-use forebay::store::{Receipts, Store, StoreOptions};
+use forebay::store::{Receipts, Retention, Store, StoreOptions};
+use forebay::time::Span;
 
 use store_kit::{Wish, check_books, input, options, recover, step, tick, waiting};
 
@@ -35,7 +36,13 @@ fn wishes(seq: u64) -> Vec<Wish> {
 }
 
 fn limited(folder: &Path) -> StoreOptions {
-    options(folder, LIMITS)
+    let mut options = options(folder, LIMITS);
+    // Every way in which records may go.
+    let thin = Some(Span::seconds(1));
+    options.retention[1] = Retention { keep_oldest: true, thin, ..Retention::default() };
+    options.retention[2].max_age = Some(Span::seconds(20));
+    options.retention[3].thin = thin;
+    options
 }
 
 fn say(line: &str) {
@@ -192,4 +199,6 @@ fn a_killed_node_loses_nothing_it_acknowledged() {
         known.check(folder.path());
     }
     assert!(known.committed > 50 && !known.losses.is_empty(), "the children got to work");
+    let thinned = known.losses.values().filter(|loss| loss.reason == "thinned").count();
+    assert!(thinned > 0, "{:?}", known.losses);
 }

@@ -67,6 +67,7 @@ fn commands_that_are_only_named_are_these() {
         "forebay receive --out received --broker mqtts://cloud.example --topic \"forebay/#\"",
         "forebay store verify --store forebay-data",
         "forebay store export --store forebay-data --lane score --out scores.parquet",
+        "forebay store quarantine --store forebay-data",
     ]
     .map(String::from);
     assert_eq!(shell.lines().map(str::to_owned).collect::<Vec<_>>(), expected);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use forebay::cli::results::{Results, ResultsFormat};
+use forebay::cli::results::{Results, ResultsFormat, read_parquet};
 use forebay::ingest::replay::{Recording, RecordingOptions};
 use forebay::record::{
     AlarmRecord, AlarmState, Contribution, Lane, LossRecord, RawReading, RawRecord, Record,
@@ -73,6 +73,11 @@ fn records() -> Vec<Record> {
         first_tick: 1,
         last_tick: 9,
         reason: "lane limit".into(),
+        from: None,
+        to: None,
+        assets: Vec::new(),
+        more_assets: 0,
+        unread: 0,
         at: Timestamp(7),
     });
     vec![alarm, score(0, "b.mean"), raw, score(10, "c.mean"), loss]
@@ -154,7 +159,26 @@ fn parquet_holds_the_same_and_can_be_read_back() {
         assert_eq!(*ts, Timestamp((i as i64 + 60) * 1_000_000 + 1));
         assert_eq!(*value, 0.1 + i as f64);
     }
-    write(&folder_again(), "empty.parquet", &[]);
+    let read = read_parquet(&path).unwrap();
+    assert_eq!(read.len(), many.len());
+    for (read, written) in read.iter().zip(&many) {
+        assert_eq!(without_nulls(read), without_nulls(written));
+    }
+    fs::write(&path, write(&folder_again(), "empty.parquet", &[])).unwrap();
+    assert_eq!(read_parquet(&path).unwrap(), []);
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(read_parquet(&path).is_err());
+}
+
+/// A table knows no difference between a number that is null and one that is not there.
+fn without_nulls(record: &Record) -> serde_json::Value {
+    let mut value = serde_json::to_value(record).unwrap();
+    for object in ["features", "scores"] {
+        if let Some(object) = value.get_mut(object).and_then(serde_json::Value::as_object_mut) {
+            object.retain(|_, value| !value.is_null());
+        }
+    }
+    value
 }
 
 fn folder_again() -> TempDir {

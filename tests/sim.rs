@@ -39,7 +39,7 @@ fn lives(first: u64, end: u64) -> Told {
 fn whatever_happens_every_reading_comes_out_once_or_is_named_lost() {
     let (first, end) = match number("FOREBAY_TEST_SIM_SEED") {
         Some(one) => (one, one + 1),
-        None => (0, number("FOREBAY_TEST_SIM_SEEDS").unwrap_or(150)),
+        None => (0, number("FOREBAY_TEST_SIM_SEEDS").unwrap_or(300)),
     };
     let (began, all) = (monotonic(), lives(first, end));
     println!("{} seeds in {:?}: {all:?}", end - first, began.elapsed());
@@ -52,6 +52,7 @@ fn whatever_happens_every_reading_comes_out_once_or_is_named_lost() {
             "{all:?}"
         );
         assert!(all.redelivered > 100 && all.repeats > 100 && all.lost > 0, "{all:?}");
+        assert!(all.thinned > 0, "{all:?}");
     }
 }
 

@@ -10,8 +10,8 @@ use forebay::record::{Lane, Record};
 use forebay::store::{Store, StoreError, export, inspect};
 
 use store_kit::{
-    MIXED, NO_LIMITS, check_books, commit, files, filled, filled_on, flip, ids, losses, opened,
-    options, quarantine,
+    MIXED, NO_LIMITS, check_books, checkpoint, commit, files, filled, filled_on, flip, ids, losses,
+    opened, options, quarantine,
 };
 
 /// Damages a store's index, opens it, and checks that no record is lost with it.
@@ -40,6 +40,29 @@ fn an_index_that_sled_lost_without_a_word_costs_repeats_only() {
         let len = fs::read(index.join("db")).unwrap().len();
         fs::write(index.join("db"), vec![0xA5; len]).unwrap();
     });
+}
+
+#[test]
+fn an_index_that_is_lost_calls_nothing_damaged_that_had_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), NO_LIMITS);
+    filled(&options, 1, &[1]);
+    let (mut store, mut committed) = opened(&options);
+    while let Some(parcel) = store.outboxes[0].next(committed, 3_000).unwrap() {
+        store.outboxes[0].settle(parcel.acked()).unwrap();
+    }
+    // Everything has left since the checkpoint, and its segments with it.
+    for lane in Lane::ALL {
+        assert_eq!(files(&folder.path().join("lanes").join(lane.name())).len(), 0, "{lane:?}");
+    }
+    drop(store);
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let (mut store, _) = opened(&options);
+    assert!(store.recovered.notes.is_empty(), "{:?}", store.recovered.notes);
+    committed = commit(&mut store, 2, &MIXED);
+    assert_eq!(losses(&store, committed), []);
+    assert_eq!(ids(&store, committed).concat().len(), MIXED.len());
+    check_books(&store, committed);
 }
 
 #[test]
@@ -94,6 +117,44 @@ fn a_flipped_byte_anywhere_never_stops_the_node_and_is_said() {
         let said = there.iter().any(|id| id.contains("loss"));
         assert_eq!(said, lost > 0, "and said");
         assert_eq!(stats.sum(|lane| lane.queued), 0);
+    }
+}
+
+#[test]
+fn damage_across_the_last_checkpoint_costs_what_is_before_it_alone() {
+    for lane in ["score", "raw"] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path(), NO_LIMITS);
+        let (mut store, _) = opened(&options);
+        let length =
+            || fs::metadata(&files(&folder.path().join("lanes").join(lane))[0]).unwrap().len();
+        let mut lengths = vec![0];
+        for seq in 1..=30 {
+            commit(&mut store, seq, &MIXED);
+            lengths.push(length() as usize);
+            if seq == 20 {
+                store.ledger.checkpoint(&checkpoint(seq)).unwrap();
+            }
+        }
+        drop(store);
+        // Of ticks 20 and 21 nothing is left; those that follow can be read.
+        let segment = &files(&folder.path().join("lanes").join(lane))[0];
+        let mut bytes = fs::read(segment).unwrap();
+        bytes[lengths[19]..lengths[21]].fill(0xA5);
+        fs::write(segment, bytes).unwrap();
+        let (mut store, _) = opened(&options);
+        let there = drained(&mut store, 31);
+        let of = |seq: u64| {
+            (0..MIXED.len()).filter(|index| there.contains(&format!("{seq}-{index}"))).count()
+        };
+        for seq in (1..=30).filter(|seq| *seq != 20) {
+            assert_eq!(of(seq), MIXED.len(), "{lane}: tick {seq}");
+        }
+        assert_eq!(
+            of(20) as u64,
+            MIXED.len() as u64 - store.ledger.stats().sum(|lane| lane.evicted)
+        );
+        assert!(of(20) < MIXED.len());
     }
 }
 
@@ -159,5 +220,5 @@ fn a_store_can_be_looked_into_and_is_not_changed() {
     let (store, _) = opened(&options);
     assert!(matches!(inspect(folder.path()), Err(StoreError::Locked { .. })));
     drop(store);
-    assert!(matches!(inspect(&folder.path().join("lanes")), Err(StoreError::Unusable { .. })));
+    assert!(matches!(inspect(&folder.path().join("lanes")), Err(StoreError::Absent { .. })));
 }

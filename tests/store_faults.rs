@@ -7,7 +7,10 @@ use std::fs;
 use std::sync::Arc;
 
 use forebay::record::Lane;
-use forebay::store::{Committed, Kv, MemKv, Receipt, Receipts, Store, StoreError};
+use forebay::store::{
+    Committed, Kv, MemKv, Receipt, Receipts, Retention, Store, StoreError, drop_rejected, rejected,
+};
+use forebay::time::Span;
 
 use store_kit::{
     MIXED, NO_LIMITS, check_books, checkpoint, commit, files, filled, flip, ids, input, losses,
@@ -311,6 +314,14 @@ fn rejected_messages_are_kept_and_bounded() {
     let oldest = kept.last().unwrap();
     assert_eq!((oldest.topic.as_str(), oldest.bytes), ("t/8/1", 10_000));
     assert_eq!(oldest.payload.len(), 4096);
+    // With the node stopped they can be seen, and dropped.
+    assert!(matches!(rejected(folder.path(), 3), Err(StoreError::Locked { .. })));
+    drop(store);
+    assert_eq!(rejected(folder.path(), 100).unwrap(), kept);
+    let number = oldest.number;
+    assert_eq!(drop_rejected(folder.path(), &[number, number + 10_000]).unwrap(), [number]);
+    let left = rejected(folder.path(), 100).unwrap();
+    assert_eq!(left, kept[..kept.len() - 1]);
 }
 
 #[test]
@@ -332,8 +343,18 @@ fn a_changed_pipeline_is_noticed_and_nothing_is_doubled() {
 
 #[test]
 fn evicting_and_settling_at_once_leaves_the_books_right() {
+    at_once(Retention::default());
+}
+
+#[test]
+fn thinning_and_settling_at_once_leaves_the_books_right() {
+    at_once(Retention { thin: Some(Span::seconds(1)), ..Retention::default() });
+}
+
+fn at_once(retention: Retention) {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), [64 << 10, 8 << 10, 8 << 10, 8 << 10]);
+    let mut options = options(folder.path(), [64 << 10, 8 << 10, 8 << 10, 8 << 10]);
+    options.retention = [retention; 4];
     let Store { mut ledger, mut outboxes, recovered: _ } = Store::open(&options).unwrap();
     let mut outbox = outboxes.pop().unwrap();
     let (upto, commits) = std::sync::mpsc::sync_channel::<Committed>(4);

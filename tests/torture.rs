@@ -1,9 +1,18 @@
 //! `forebay torture` from end to end, for some seconds: the ledger closes, and what it says adds up. Long campaigns are
-//! run by hand and, a little longer, by CI.
+//! run by hand and, a little longer, by CI. And what its node's wrong clock has shown.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::process::Command;
+mod edge;
+mod node_kit;
 
+use std::process::Command;
+use std::time::Duration;
+
+use edge::until;
+use forebay::config::MqttVersion;
+use forebay::time::{Skew, Span, Timestamp, now};
+use node_kit::brokers::Local;
+use node_kit::{Node, Site, broker};
 use serde_json::Value;
 
 fn torture(arguments: &[&str]) -> (Option<i32>, Value, String) {
@@ -32,6 +41,8 @@ fn a_short_campaign_closes_and_its_numbers_add_up() {
     assert_eq!(report["broker"], "in-process");
     assert!(report["recovery_max_s"].as_f64().unwrap() > 0.0, "{report:#}");
     assert!(report["not_done"].to_string().contains("the broker was not restarted"), "{report:#}");
+    assert_eq!(n("receiver_kills"), 1);
+    assert!(n("clock_jumps") >= 3, "{report:#}");
 }
 
 #[test]
@@ -43,4 +54,23 @@ fn what_cannot_be_done_in_time_is_told_and_is_a_failure() {
     assert!(report["not_done"].to_string().contains("of 500 kills"), "{report:#}");
     assert_eq!(report["unaccounted"], 0, "{report:#}");
     assert!(said.contains("stay in"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_set_back_by_an_hour_stops_no_checkpoint() {
+    let hour = Span::seconds(3600);
+    let skew = Skew { first: Span::ZERO, then: Span(-hour.0), jump: Duration::from_secs(5) };
+    let (local, site) = (Local::rumqttd(), Site::new());
+    site.config(&broker(&local.url(MqttVersion::V5), MqttVersion::V5), "");
+    let before = now();
+    let mut node = Node::start_skewed(&site, skew);
+    node.ready(200).await;
+    let clock = || -> Option<Timestamp> {
+        node.json("/api/v1/status")["now"].as_str().and_then(|now| now.parse().ok())
+    };
+    until("the clock is set back", || clock().is_some_and(|now| now < before)).await;
+    let bytes = || node.metric("forebay_store_written_bytes_total{purpose=\"checkpoints\"}");
+    let written = bytes();
+    until("another checkpoint is made", || bytes() > written).await;
+    node.stop().await.fine();
 }

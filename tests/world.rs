@@ -77,6 +77,11 @@ fn loss(id: &str, count: u64) -> Record {
         first_tick: 1,
         last_tick: 2,
         reason: "lane limit".into(),
+        from: None,
+        to: None,
+        assets: Vec::new(),
+        more_assets: 0,
+        unread: 0,
         at: Timestamp(0),
     })
 }

@@ -10,7 +10,7 @@ use super::model::ModelArgs;
 use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
 use super::store::StoreArgs;
-use crate::time::Span;
+use crate::time::{Skew, Span};
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -145,6 +145,9 @@ pub struct RunArgs {
     /// The node's config.
     #[arg(long, short, env = "FOREBAY_CONFIG", default_value = "config.toml", value_name = "FILE")]
     pub config: PathBuf,
+    /// The wall clock is wrong on purpose: how a campaign of `torture` starts its node.
+    #[arg(long, hide = true, value_name = "MS,MS,MS", allow_hyphen_values = true)]
+    pub skewed_clock: Option<Skew>,
 }
 
 /// `forebay replay`.
@@ -397,16 +400,16 @@ pub enum TortureBroker {
 /// `forebay torture`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "The node is `forebay run` with a config, a store and a broker of its own; nothing that runs on this machine is touched. Faults and their moments come from the seed; how far the node has come by then does not.\n\n\
+    after_help = "The node is `forebay run` with a config, a store and a broker of its own, the far sides are `forebay receive`; nothing that runs on this machine is touched. Faults and their moments come from the seed; how far the node has come by then does not.\n\n\
 Run by root, with mkfs.ext4, mount and loop devices, the store lies on a small disk of its own, which is filled now and then and, with --power-cuts, \
 cut off from its power: `python3` calls the ioctl that ext4 has for this. Otherwise power cuts are simulated, and the result says so. \
-Clocks are skewed where readings come from: event times jump; this machine's clock is left alone.\n\nExample:\n  forebay torture --kills 100 --cuts 100 --seed 7"
+Clocks are skewed where readings come from: event times jump. So does the node's own clock, by up to six hours; this machine's is left alone.\n\nExample:\n  forebay torture --kills 100 --cuts 100 --seed 7"
 )]
 pub struct TortureArgs {
     /// Where random numbers start. Absent: one is drawn, and told.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// How often the node is killed (SIGKILL). With every ten the broker is restarted once.
+    /// How often the node is killed (SIGKILL). With every ten the broker is restarted and a receiver killed once.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub kills: u64,
     /// How often a link is disturbed: reset, cut, delayed, throttled, or open on one side only.

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+pub use super::table::read_parquet;
 use super::table::{CsvTable, Layout, ParquetTable};
 use crate::record::Record;
 

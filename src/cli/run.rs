@@ -11,6 +11,10 @@ use crate::pipeline::load::load_all;
 
 /// Runs the node of a config until SIGINT or SIGTERM.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
+    if let Some(skew) = args.skewed_clock {
+        skew.begin();
+        tracing::warn!(%skew, "this node's clock is wrong on purpose");
+    }
     let loaded = load_all(&args.config)?;
     for flat in render::flat(&loaded.warnings) {
         tracing::warn!(

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::results::{Results, ResultsFormat};
 use super::{Outcome, print};
 use crate::record::{Lane, Record};
-use crate::store::{self, Part, StoreError};
+use crate::store::{self, Part, Quarantined, StoreError};
 
 /// `forebay store`.
 #[derive(Clone, Debug, Args)]
@@ -44,6 +45,18 @@ pub enum StoreAction {
         #[arg(long, value_enum, value_name = "FORMAT")]
         format: Option<ResultsFormat>,
     },
+    /// Show messages that were rejected, newest first, or drop some of them
+    Quarantine {
+        /// Print one JSON array to standard output.
+        #[arg(long)]
+        json: bool,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// Drop those with these numbers instead.
+        #[arg(long, value_name = "NUMBER", value_delimiter = ',', conflicts_with_all = ["json", "limit"])]
+        drop: Vec<u64>,
+    },
 }
 
 fn lane(text: &str) -> Result<Lane, String> {
@@ -51,7 +64,7 @@ fn lane(text: &str) -> Result<Lane, String> {
     named.ok_or_else(|| "a lane is one of alarm, score, feature, raw".to_owned())
 }
 
-/// Verifies or exports.
+/// Verifies, exports, or shows what was rejected.
 pub(super) fn store(args: &StoreArgs) -> anyhow::Result<Outcome> {
     match &args.action {
         StoreAction::Verify { json } => {
@@ -84,7 +97,65 @@ pub(super) fn store(args: &StoreArgs) -> anyhow::Result<Outcome> {
             part.damage.iter().for_each(|damage| tracing::warn!("{damage}"));
             Ok(verdict([&part].into_iter()))
         }
+        StoreAction::Quarantine { drop, .. } if !drop.is_empty() => {
+            let dropped = store::drop_rejected(&args.store, drop)?;
+            let absent: Vec<u64> =
+                drop.iter().filter(|number| !dropped.contains(number)).copied().collect();
+            print(&format!("{} dropped\n", dropped.len()))?;
+            if absent.is_empty() {
+                return Ok(Outcome::Fine);
+            }
+            tracing::warn!("there is no rejected message {absent:?}");
+            Ok(Outcome::Problem)
+        }
+        StoreAction::Quarantine { json, limit, .. } => {
+            let all = store::rejected(&args.store, *limit)?;
+            let all: Vec<Rejected> = all.into_iter().map(Rejected::of).collect();
+            if *json {
+                print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
+            } else {
+                print(&rejected(&all))?;
+            }
+            Ok(Outcome::Fine)
+        }
     }
+}
+
+/// A rejected message as it is shown.
+#[derive(Debug, Serialize)]
+struct Rejected {
+    number: u64,
+    why: String,
+    topic: String,
+    /// Its size; more than is kept of it where it is long.
+    bytes: u64,
+    /// What is kept of it, what is no text replaced.
+    payload: String,
+}
+
+impl Rejected {
+    fn of(one: Quarantined) -> Rejected {
+        let payload = String::from_utf8_lossy(&one.payload).into_owned();
+        let Quarantined { number, why, topic, bytes, .. } = one;
+        Rejected { number, why, topic, bytes, payload }
+    }
+}
+
+/// Characters of a payload in the table.
+const SHOWN: usize = 100;
+
+fn rejected(all: &[Rejected]) -> String {
+    if all.is_empty() {
+        return "no message was rejected\n".to_owned();
+    }
+    let mut text = String::new();
+    for Rejected { number, why, topic, bytes, payload } in all {
+        // What comes from outside must not steer the terminal.
+        let head: String = payload.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+        let (why, topic) = (why.escape_debug(), topic.escape_debug());
+        let _ = writeln!(text, "{number:>6}  {topic}  {bytes} bytes: {why}\n        {head}");
+    }
+    text
 }
 
 fn verdict<'a>(mut parts: impl Iterator<Item = &'a Part>) -> Outcome {

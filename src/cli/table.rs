@@ -2,27 +2,31 @@
 //!
 //! Used by [`super::results`]. Columns are the fields of the records' JSON: those of an object have its name before
 //! theirs (`features.flow.mean`, `scores.anomaly`, `tags.site`); a list stays JSON text. A raw record is a row a
-//! reading, with `signal`, `at` and `value`. A record has nothing in the columns that are not its type's.
+//! reading, with `signal`, `at` and `value`; an aggregate a row an interval, with `signal`, `at`, `count`, `min` and so on.
+//! A record has nothing in the columns that are not its type's. [`read_parquet`] makes records of it again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 
 use polars::prelude::{
     Column, DataFrame, DataType, IntoColumn, NamedFrom, PolarsError, Schema, Series, TimeUnit,
     TimeZone,
 };
+use polars_io::SerReader;
 use polars_io::parquet::write::BatchedWriter;
-use polars_io::prelude::ParquetWriter;
-use serde_json::Value;
+use polars_io::prelude::{ParallelStrategy, ParquetReader, ParquetWriter};
+use serde_json::{Map, Value};
 
-use crate::record::Record;
+use crate::record::{Aggregate, RawReading, Record};
 use crate::time::Timestamp;
 
 /// Rows of a row group.
 const GROUP_ROWS: usize = 32 << 10;
 
 /// Groups of columns in their order, with the type of each in Parquet.
-const GROUPS: [(&str, Kind); 27] = [
+const GROUPS: [(&str, Kind); 38] = [
     ("type", Kind::Text),
     ("id", Kind::Text),
     ("node", Kind::Text),
@@ -50,7 +54,26 @@ const GROUPS: [(&str, Kind); 27] = [
     ("first_tick", Kind::Integer),
     ("last_tick", Kind::Integer),
     ("reason", Kind::Text),
+    ("from", Kind::Time),
+    ("to", Kind::Time),
+    ("assets", Kind::Text),
+    ("more_assets", Kind::Integer),
+    ("unread", Kind::Integer),
+    ("every", Kind::Text),
+    ("min", Kind::Number),
+    ("max", Kind::Number),
+    ("mean", Kind::Number),
+    ("last", Kind::Number),
+    ("last_at", Kind::Time),
 ];
+
+/// Groups that are objects in a record.
+const OBJECTS: [&str; 3] = ["tags", "features", "scores"];
+/// Fields that are lists in a record, and JSON text here.
+const LISTS: [&str; 3] = ["models", "contributions", "assets"];
+/// Columns that differ between the rows of a record.
+const OF_A_ROW: [&str; 9] =
+    ["signal", "at", "value", "count", "min", "max", "mean", "last", "last_at"];
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,18 +123,45 @@ fn rows(record: &Record) -> Vec<Vec<(String, Value)>> {
             value => row.push((name, value)),
         }
     }
-    let Record::Raw(raw) = record else { return vec![row] };
-    let readings = raw.signals.iter().flat_map(|(signal, readings)| {
-        readings.iter().map(move |reading| (signal.as_str(), reading))
-    });
-    let with_reading = |(signal, reading): (&str, &crate::record::RawReading)| {
+    let with = |signal: &str, fields: Vec<(&str, Value)>| {
         let mut row = row.clone();
         row.push(("signal".into(), signal.into()));
-        row.push(("at".into(), reading.0.to_string().into()));
-        row.push(("value".into(), reading.1.into()));
+        row.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
         row
     };
-    readings.map(with_reading).collect()
+    match record {
+        Record::Raw(raw) => {
+            let readings = raw.signals.iter().flat_map(|(signal, readings)| {
+                readings.iter().map(move |reading| (signal, reading))
+            });
+            let with_reading = |(signal, reading): (&String, &RawReading)| {
+                with(
+                    signal,
+                    vec![("at", reading.0.to_string().into()), ("value", reading.1.into())],
+                )
+            };
+            readings.map(with_reading).collect()
+        }
+        Record::Aggregate(aggregate) => {
+            let intervals = aggregate.signals.iter().flat_map(|(signal, intervals)| {
+                intervals.iter().map(move |interval| (signal, interval))
+            });
+            let with_interval = |(signal, one): (&String, &Aggregate)| {
+                let fields = vec![
+                    ("at", one.start.to_string().into()),
+                    ("count", one.count.into()),
+                    ("min", one.min.into()),
+                    ("max", one.max.into()),
+                    ("mean", one.mean.into()),
+                    ("last", one.last.into()),
+                    ("last_at", one.last_at.to_string().into()),
+                ];
+                with(signal, fields)
+            };
+            intervals.map(with_interval).collect()
+        }
+        _ => vec![row],
+    }
 }
 
 /// Which column a field goes to.
@@ -222,6 +272,49 @@ impl Cells {
     }
 }
 
+/// Reading back.
+impl Cells {
+    fn from_column(column: &Column) -> Result<Cells, PolarsError> {
+        let series = column.as_materialized_series();
+        Ok(match series.dtype() {
+            DataType::String => {
+                Cells::Text(series.str()?.iter().map(|text| text.map(str::to_owned)).collect())
+            }
+            DataType::Datetime(..) => {
+                let micros = series.cast(&DataType::Int64)?;
+                Cells::Time(micros.i64()?.iter().collect())
+            }
+            kind if kind.is_integer() => Cells::Integer(series.i64()?.iter().collect()),
+            _ => Cells::Number(series.f64()?.iter().collect()),
+        })
+    }
+
+    fn value(&self, row: usize) -> Option<Value> {
+        match self {
+            Cells::Text(cells) => cells.get(row)?.clone().map(Value::from),
+            Cells::Number(cells) => cells.get(row)?.map(Value::from),
+            Cells::Integer(cells) => cells.get(row)?.map(Value::from),
+            Cells::Time(cells) => cells.get(row)?.map(|at| Timestamp(at).to_string().into()),
+        }
+    }
+
+    fn text(&self, row: usize) -> Option<&str> {
+        if let Cells::Text(cells) = self { cells.get(row)?.as_deref() } else { None }
+    }
+
+    fn time(&self, row: usize) -> Option<Timestamp> {
+        if let Cells::Time(cells) = self { (*cells.get(row)?).map(Timestamp) } else { None }
+    }
+
+    fn integer(&self, row: usize) -> Option<i64> {
+        if let Cells::Integer(cells) = self { *cells.get(row)? } else { None }
+    }
+
+    fn number(&self, row: usize) -> Option<f64> {
+        if let Cells::Number(cells) = self { *cells.get(row)? } else { None }
+    }
+}
+
 fn put<T>(cells: &mut [T], value: T) {
     if let Some(last) = cells.last_mut() {
         *last = value;
@@ -282,4 +375,86 @@ impl<W: Write> ParquetTable<W> {
         }
         self.writer.finish().map(|_| ()).map_err(io::Error::other)
     }
+}
+
+/// The records of a table that [`ParquetTable`] wrote, in their order. Numbers that were null are not there at all.
+pub fn read_parquet(path: &Path) -> io::Result<Vec<Record>> {
+    let reader = ParquetReader::new(File::open(path)?).read_parallel(ParallelStrategy::None);
+    let frame = reader.finish().map_err(io::Error::other)?;
+    let named = |column: &Column| Ok((column.name().to_string(), Cells::from_column(column)?));
+    let columns: Result<HashMap<_, _>, PolarsError> = frame.columns().iter().map(named).collect();
+    let columns = columns.map_err(io::Error::other)?;
+    let mut records: Vec<Record> = Vec::new();
+    for row in 0..frame.height() {
+        let text = |name: &str| columns.get(name).and_then(|cells| cells.text(row));
+        let signal = text("signal");
+        if signal.is_none() || records.last().map(Record::id) != text("id") {
+            let fields = Value::Object(fields(&columns, row, signal.is_some()));
+            records.push(serde_json::from_value(fields)?);
+        }
+        if let (Some(signal), Some(record)) = (signal, records.last_mut()) {
+            let added = add_row(record, signal, &columns, row);
+            added.ok_or_else(|| io::Error::other(format!("row {row} lacks a value")))?;
+        }
+    }
+    Ok(records)
+}
+
+/// Adds a row's reading or interval to the record that it belongs to.
+fn add_row(
+    record: &mut Record,
+    signal: &str,
+    columns: &HashMap<String, Cells>,
+    row: usize,
+) -> Option<()> {
+    let time = |name: &str| columns.get(name).and_then(|cells| cells.time(row));
+    let number = |name: &str| columns.get(name).and_then(|cells| cells.number(row));
+    match record {
+        Record::Raw(raw) => {
+            let reading = RawReading(time("at")?, number("value")?);
+            raw.signals.entry(signal.to_owned()).or_default().push(reading);
+        }
+        Record::Aggregate(aggregate) => {
+            let count = columns.get("count").and_then(|cells| cells.integer(row))?;
+            let interval = Aggregate {
+                start: time("at")?,
+                count: u64::try_from(count).ok()?,
+                min: number("min")?,
+                max: number("max")?,
+                mean: number("mean")?,
+                last: number("last")?,
+                last_at: time("last_at")?,
+            };
+            aggregate.signals.entry(signal.to_owned()).or_default().push(interval);
+        }
+        _ => {}
+    }
+    Some(())
+}
+
+/// A row as the fields of a record; where a record has several, without what differs between them.
+fn fields(columns: &HashMap<String, Cells>, row: usize, is_one_of: bool) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let needed: &[&str] = if is_one_of { &["signals"] } else { &OBJECTS };
+    for name in needed {
+        fields.insert((*name).to_owned(), Value::Object(Map::new()));
+    }
+    for (name, cells) in columns {
+        let Some(value) = cells.value(row) else { continue };
+        match name.split_once('.') {
+            Some((group, name)) if OBJECTS.contains(&group) => {
+                let object = fields.entry(group).or_insert_with(|| Value::Object(Map::new()));
+                if let Value::Object(object) = object {
+                    object.insert(name.to_owned(), value);
+                }
+            }
+            _ if is_one_of && OF_A_ROW.contains(&name.as_str()) => {}
+            _ => {
+                let list = value.as_str().filter(|_| LISTS.contains(&name.as_str()));
+                let list = list.and_then(|text| serde_json::from_str(text).ok());
+                fields.insert(name.clone(), list.unwrap_or(value));
+            }
+        }
+    }
+    fields
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::args::{TortureArgs, TortureBroker};
+use super::results::read_parquet;
 use super::run::on_edges;
 use super::screen::look;
 use super::{Outcome, Screen, print};
@@ -33,6 +34,7 @@ pub(super) fn torture(args: &TortureArgs, screen: &Screen) -> anyhow::Result<Out
         folder: folder.clone(),
         within: args.within.to_std(),
         program: std::env::current_exe().context("this program cannot be found again")?,
+        read_table: |path| read_parquet(path).map_err(|error| error.to_string()),
         onnxruntime: args.onnxruntime.clone(),
     };
     let made = on_edges(campaign(&options, screen));
@@ -119,7 +121,7 @@ async fn draw(line: ProgressBar, mut shown: watch::Receiver<Progress>, asked: [u
             String::new()
         };
         line.set_message(format!(
-            "{}: {}/{kills} kills, {}/{cuts} cuts{power}; {} readings acknowledged, {} delivered",
+            "{}: {}/{kills} kills, {}/{cuts} cuts{power}; {} readings acknowledged, {} records delivered",
             p.doing, p.kills, p.cuts, p.acknowledged, p.delivered
         ));
         line.tick();

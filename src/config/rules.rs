@@ -1,5 +1,6 @@
 //! What must hold in a config beyond its types: addresses, secrets, space, limits. Called by `load`.
 
+mod retention;
 mod uplink;
 
 use std::path::Path;
@@ -279,6 +280,7 @@ impl Rules<'_> {
             Span::millis(10),
             Span::seconds(60),
         );
+        self.retention(spot, store);
         let lanes = [
             ("alarm_limit", store.alarm_limit),
             ("score_limit", store.score_limit),

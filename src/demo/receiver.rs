@@ -1,4 +1,5 @@
-//! The far side, simulated: takes the uplink's parcels over HTTP and knows each record once.
+//! The far side, simulated: takes the uplink's parcels over HTTP and knows each record once. Beside `receive` it is there
+//! because it can refuse what it is sent, and keeps nothing on disk.
 //!
 //! `cli/demo` and tests start it. It speaks what `uplink/http` sends: POST of NDJSON, zstd or plain, with an
 //! idempotency key. It promises to answer 200 only once a parcel's records are counted, and to count a record that
@@ -63,7 +64,6 @@ enum Letter {
     Alarms(oneshot::Sender<Vec<AlarmRecord>>),
     Keep(usize),
     Records(oneshot::Sender<Vec<Record>>),
-    Take(oneshot::Sender<Vec<Record>>),
 }
 
 struct Parcel {
@@ -141,15 +141,6 @@ impl Receiver {
     pub async fn records(&self) -> Vec<Record> {
         let (tx, rx) = oneshot::channel();
         if self.desk.send(Letter::Records(tx)).await.is_err() {
-            return Vec::new();
-        }
-        rx.await.unwrap_or_default()
-    }
-
-    /// The records kept so far, which are kept no longer: for those who watch a long run.
-    pub async fn take(&self) -> Vec<Record> {
-        let (tx, rx) = oneshot::channel();
-        if self.desk.send(Letter::Take(tx)).await.is_err() {
             return Vec::new();
         }
         rx.await.unwrap_or_default()
@@ -253,9 +244,6 @@ impl Desk {
                 Letter::Records(reply) => {
                     let _ = reply.send(self.kept.clone());
                 }
-                Letter::Take(reply) => {
-                    let _ = reply.send(std::mem::take(&mut self.kept));
-                }
             }
         }
     }
@@ -293,7 +281,7 @@ impl Desk {
             Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
             Record::Score(score) if score.scores.is_empty() => Lane::Feature,
             Record::Score(_) => Lane::Score,
-            Record::Raw(_) => Lane::Raw,
+            Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
         };
         self.counts.by_lane[lane as usize] += 1;
         if self.kept.len() < self.kept_max {
@@ -307,7 +295,7 @@ impl Desk {
                 self.alarms.push_back(alarm);
             }
             Record::Loss(loss) => self.counts.lost += loss.count,
-            Record::Score(_) | Record::Raw(_) => {}
+            Record::Score(_) | Record::Raw(_) | Record::Aggregate(_) => {}
         }
     }
 }

@@ -71,12 +71,13 @@ impl LiveEvent {
         })
     }
 
-    /// `score`, `alarm`, `loss` or `raw`: the event's name in the stream.
+    /// `score`, `alarm`, `loss`, `raw` or `aggregate`: the event's name in the stream.
     pub fn kind(&self) -> &'static str {
         match &self.record {
             Record::Score(_) => "score",
             Record::Alarm(_) => "alarm",
             Record::Raw(_) => "raw",
+            Record::Aggregate(_) => "aggregate",
             Record::Loss(_) => "loss",
         }
     }
@@ -87,6 +88,7 @@ impl LiveEvent {
             Record::Score(r) => Some((&r.pipeline, &r.asset)),
             Record::Alarm(r) => Some((&r.pipeline, &r.asset)),
             Record::Raw(r) => Some((&r.pipeline, &r.asset)),
+            Record::Aggregate(r) => Some((&r.pipeline, &r.asset)),
             Record::Loss(_) => None,
         }
     }
@@ -246,6 +248,11 @@ mod tests {
             first_tick: n,
             last_tick: n,
             reason: "lane limit".into(),
+            from: None,
+            to: None,
+            assets: Vec::new(),
+            more_assets: 0,
+            unread: 0,
             at: Timestamp(n as i64),
         })
     }

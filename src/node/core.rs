@@ -28,7 +28,7 @@ use crate::time::{Span, Timestamp, monotonic, now};
 /// The loop comes round at least this often, so that its status is fresh and a checkpoint is not forgotten.
 const ROUND: Span = Span::millis(500);
 /// The status of a busy loop is told this often.
-const TELL: Span = Span::millis(250);
+const TELL: Duration = Duration::from_millis(250);
 
 /// How long a full disk is left alone between two tries.
 const FULL_WAIT: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ pub(super) struct Core {
     pub(super) hub: HubHandle,
     pub(super) metrics: Arc<Metrics>,
     pub(super) status: watch::Sender<CoreView>,
-    pub(super) checkpoint_every: Span,
+    pub(super) checkpoint_every: Duration,
     pub(super) rejected_kept: usize,
     pub(super) message_max: usize,
     pub(super) messages: Messages,
@@ -97,19 +97,20 @@ impl Core {
         // Dashboards start empty; what is on since before the start is not shown as over.
         let standing = self.engine.standing().into_iter().map(|s| Record::Alarm(s.record));
         self.hub.publish(standing.collect());
-        let mut checkpointed = now();
-        let mut told = Timestamp::MIN;
+        // By the clock that never jumps: a wall clock set back by an hour must not keep the journal growing for one.
+        let mut checkpointed = monotonic();
+        let mut told: Option<Instant> = None;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
             self.tick(batch)?;
-            let at = now();
-            if at.since(checkpointed) >= self.checkpoint_every {
+            let at = monotonic();
+            if at - checkpointed >= self.checkpoint_every {
                 self.checkpoint()?;
                 checkpointed = at;
             }
             self.ledger.sync_due()?;
-            if at.since(told) >= TELL {
+            if told.is_none_or(|told| at - told >= TELL) {
                 self.tell();
-                told = at;
+                told = Some(at);
             }
         }
         self.checkpoint()?;

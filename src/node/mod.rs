@@ -200,7 +200,7 @@ impl Node {
             hub: hub_handle,
             metrics: Arc::clone(&metrics),
             status: core_status,
-            checkpoint_every: config.store.checkpoint_every,
+            checkpoint_every: config.store.checkpoint_every.to_std(),
             rejected_kept: config.limits.rejected_kept,
             message_max: message_max(config),
             messages: Messages::default(),

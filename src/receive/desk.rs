@@ -80,7 +80,7 @@ fn lane_of(record: &Record) -> Lane {
         Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
         Record::Score(score) if score.scores.is_empty() => Lane::Feature,
         Record::Score(_) => Lane::Score,
-        Record::Raw(_) => Lane::Raw,
+        Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
     }
 }
 

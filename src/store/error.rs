@@ -27,6 +27,12 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is none where one was to be looked into.
+    #[error("there is no store in `{path}`: name the folder of one with `--store`")]
+    Absent {
+        /// The folder.
+        path: PathBuf,
+    },
     /// No space is left.
     #[error(
         "no space left on the disk of `{path}`: free some, or lower the limits under `[store]`"

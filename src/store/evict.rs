@@ -1,11 +1,23 @@
 //! What has to go when a lane, the store or the disk is full.
 //!
-//! `ledger` calls [`needs`] in every commit, before it writes anything, and `lanes` evicts whole segments. Lanes drop
-//! their own oldest records first; only when the store as a whole is over its limits, or the disk is down to the space
+//! `room` calls [`needs`] in every commit, before it writes anything, and `leave` evicts whole segments. Lanes drop
+//! their own records first, from the end that their [`Retention`] says; only when the store as a whole is over its limits, or the disk is down to the space
 //! that must stay free, do the lower lanes go. Alarms never go. More goes than has to, so that a long outage gives one
 //! notice of loss a sixteenth of a lane and not one a tick.
 
 use crate::record::Lane;
+use crate::time::Span;
+
+/// What a lane gives up when it is full, and before. Of alarms nothing goes, whatever it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Whether the oldest records stay and new ones go, instead of the other way round.
+    pub keep_oldest: bool,
+    /// Records committed longer ago go, although there is room.
+    pub max_age: Option<Span>,
+    /// The intervals in which records are thinned before any is evicted. `None`: they are not.
+    pub thin: Option<Span>,
+}
 
 /// Lanes in the order in which they are dropped for others.
 const LOWEST_FIRST: [Lane; 3] = [Lane::Raw, Lane::Feature, Lane::Score];

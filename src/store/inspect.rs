@@ -1,10 +1,12 @@
-//! Looking at a store whose node is stopped, without changing it: is all of it good, and what is in it.
+//! Looking at a store whose node is stopped: is all of it good, and what is in it.
 //!
-//! `cli` calls [`inspect`] for `forebay store verify` and [`export`] for `forebay store export`. The store's lock is
-//! held meanwhile, so that no node starts on it. Nothing is repaired here: the next start does that, and says so.
+//! `cli` calls [`inspect`] for `forebay store verify`, [`export`] for `forebay store export`, [`rejected`] and
+//! [`drop_rejected`] for `forebay store quarantine`. The store's lock is held meanwhile, so that no node starts on it.
+//! Only the last changes anything. Nothing is repaired here: the next start does that, and says so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -12,9 +14,11 @@ use crate::record::Lane;
 
 use super::checkpoint;
 use super::error::StoreError;
+use super::kv::{Kv, Opened, SledKv};
 use super::lanes::Segment;
 use super::log;
 use super::open;
+use super::quarantine::{Quarantined, REJECTED, Shelf};
 use super::scan::{Found, Scan};
 use super::survey_journal;
 
@@ -64,6 +68,54 @@ pub fn export(
     Ok(part)
 }
 
+/// The newest messages that were rejected, newest first.
+///
+/// # Errors
+/// As [`inspect`], and an index that cannot be read.
+pub fn rejected(path: &Path, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
+    let _lock = open::lock_existing(path)?;
+    match shelf(path)? {
+        Some((_, shelf)) => shelf.newest(limit),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Drops rejected messages for good, by their numbers; gives those that were there.
+///
+/// # Errors
+/// As [`rejected`].
+pub fn drop_rejected(path: &Path, numbers: &[u64]) -> Result<Vec<u64>, StoreError> {
+    let _lock = open::lock_existing(path)?;
+    let Some((kv, mut shelf)) = shelf(path)? else { return Ok(Vec::new()) };
+    let mut dropped = Vec::new();
+    for number in numbers {
+        if shelf.remove(*number)? {
+            dropped.push(*number);
+        }
+    }
+    kv.flush()?;
+    Ok(dropped)
+}
+
+/// An index and its shelf of rejected messages.
+type Rejected = (Arc<dyn Kv>, Shelf);
+
+/// Those of a store; `None`: it has no index yet.
+fn shelf(path: &Path) -> Result<Option<Rejected>, StoreError> {
+    let index = path.join("index");
+    if !index.is_dir() {
+        return Ok(None);
+    }
+    let kv: Arc<dyn Kv> = match SledKv::open(&index)? {
+        Opened::Good(kv) => Arc::new(kv),
+        Opened::Damaged(reason) => {
+            return Err(StoreError::Damaged { what: "the index".into(), reason });
+        }
+    };
+    let shelf = Shelf::open(Arc::clone(&kv), REJECTED, 0)?;
+    Ok(Some((kv, shelf)))
+}
+
 fn walk(
     store: &Path,
     lane: Lane,
@@ -72,11 +124,11 @@ fn walk(
 ) -> Result<(), StoreError> {
     let folder = log::folder(store, lane);
     for path in files(&folder, "records")? {
-        let Some((first, tick)) = log::parse_name(&path) else { continue };
+        let Some(name) = log::parse_name(&path) else { continue };
         let len = fs::metadata(&path).map_err(StoreError::on("read", &path))?.len();
         part.files += 1;
         part.bytes += len;
-        let segment = Segment { path, first, end: first, tick, len, is_open: false };
+        let segment = Segment::closed(path, name, name.first, len);
         records(&segment, part, &mut take)?;
     }
     Ok(())

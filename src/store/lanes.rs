@@ -2,20 +2,23 @@
 //!
 //! The ledger adds segments and evicts them, outboxes settle records; both under one lock, so that a record that is
 //! evicted while it is on its way is counted once. A segment is deleted when every target has all of it, after that
-//! was made durable. Not held here: files that are being written (`log`) and read (`scan`).
+//! was made durable. What goes for other reasons, and what is thinned, stands in `leave`. Not held here: files that are
+//! being written (`log`) and read (`scan`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::record::{Lane, Step};
+use crate::record::Lane;
+use crate::time::Timestamp;
 
 use super::error::StoreError;
-use super::evict::Need;
 use super::kv::Kv;
-use super::marks::{self, Evicted, LOSS_ORDINAL, Loss};
+use super::log::Name;
+use super::marks;
 use super::meter::{Gone, Meter};
+use super::parcel::Acked;
 use super::settled::Settled;
 
 /// A file of records.
@@ -31,6 +34,29 @@ pub(super) struct Segment {
     pub(super) len: u64,
     /// Whether the ledger still appends to it.
     pub(super) is_open: bool,
+    /// How often its records were thinned.
+    pub(super) level: u8,
+    /// When its first and its last record were committed; `None`: nobody has looked yet.
+    pub(super) times: Option<(Timestamp, Timestamp)>,
+    /// What was handed out up to here is not what its numbers stand for.
+    pub(super) renewed: u64,
+}
+
+impl Segment {
+    /// One that is there and closed, of which nobody knows more than this.
+    pub(super) fn closed(path: PathBuf, name: Name, end: u64, len: u64) -> Segment {
+        let Name { first, tick, level } = name;
+        let (times, renewed) = (None, 0);
+        Segment { path, first, end, tick, len, is_open: false, level, times, renewed }
+    }
+
+    pub(super) fn covers(&self, range: &(u64, u64)) -> bool {
+        range.0 <= self.first && self.end - 1 <= range.1
+    }
+
+    pub(super) fn file_name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
 }
 
 /// Numbers of a lane that cannot be read any more; both ends included.
@@ -43,21 +69,26 @@ pub(super) struct Gap {
     pub(super) ticks: (u64, u64),
 }
 
+/// One lane.
 #[derive(Default)]
-struct State {
-    segments: VecDeque<Segment>,
+pub(super) struct State {
+    pub(super) segments: VecDeque<Segment>,
     /// By target.
-    settled: Vec<Settled>,
+    pub(super) settled: Vec<Settled>,
+    /// How often segments took the place of others.
+    pub(super) renewals: u64,
 }
 
 /// The shared books. See the module.
 pub(super) struct Lanes {
-    kv: Arc<dyn Kv>,
-    meter: Meter,
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) meter: Meter,
     targets: Vec<String>,
     state: Mutex<[State; 4]>,
     /// Damage that a reader met, until the ledger has said it.
     met: Mutex<Vec<Gap>>,
+    /// Lanes and targets of which more is settled than a full disk let be written.
+    unwritten: Mutex<BTreeSet<(Lane, usize)>>,
 }
 
 /// Where a reader finds the next record.
@@ -75,11 +106,16 @@ impl Lanes {
         targets: Vec<String>,
         found: [(Vec<Segment>, Vec<Settled>); 4],
     ) -> Lanes {
-        let state = found.map(|(segments, settled)| State { segments: segments.into(), settled });
-        Lanes { kv, meter, targets, state: Mutex::new(state), met: Mutex::default() }
+        let state = found.map(|(segments, settled)| State {
+            segments: segments.into(),
+            settled,
+            renewals: 0,
+        });
+        let (state, met, unwritten) = (Mutex::new(state), Mutex::default(), Mutex::default());
+        Lanes { kv, meter, targets, state, met, unwritten }
     }
 
-    fn lock(&self) -> MutexGuard<'_, [State; 4]> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, [State; 4]> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,11 +135,12 @@ impl Lanes {
     }
 
     /// The open segment grew by so many bytes, up to number `end` (excluded), of which the last are records.
-    pub(super) fn grew(&self, lane: Lane, bytes: u64, end: u64, records: u64) {
+    pub(super) fn grew(&self, lane: Lane, bytes: u64, end: u64, records: u64, now: Timestamp) {
         let state = &mut self.lock()[lane as usize];
         if let Some(last) = state.segments.back_mut() {
             last.len += bytes;
             last.end = end;
+            last.times = Some((last.times.map_or(now, |(first, _)| first), now));
         }
         self.meter.made(lane, records, bytes);
         // After a start a target may have records already that were made again.
@@ -141,9 +178,15 @@ impl Lanes {
         state.settled.iter().map(Settled::upto).min().unwrap_or(0)
     }
 
-    /// Which numbers `target` has of a lane.
-    pub(super) fn settled(&self, target: usize, lane: Lane) -> Settled {
-        self.lock()[lane as usize].settled.get(target).cloned().unwrap_or_default()
+    /// Which numbers `target` has of a lane, and how often segments of it took the place of others so far.
+    pub(super) fn settled(&self, target: usize, lane: Lane) -> (Settled, u64) {
+        let state = &self.lock()[lane as usize];
+        (state.settled.get(target).cloned().unwrap_or_default(), state.renewals)
+    }
+
+    /// Whether a segment is there as the reader knows it.
+    pub(super) fn is_current(&self, lane: Lane, segment: &Segment) -> bool {
+        self.lock()[lane as usize].segments.iter().any(|one| one.path == segment.path)
     }
 
     /// The number of the lane's last record on the disk.
@@ -152,61 +195,89 @@ impl Lanes {
     }
 
     /// A target has these numbers, or will never take them. Not durable before the next flush; on a full disk not written
-    /// either, but known all the same.
-    pub(super) fn settle(
-        &self,
-        target: usize,
-        lane: Lane,
-        ranges: &[(u64, u64)],
-        how: Gone,
-    ) -> Result<(), StoreError> {
+    /// either, but known all the same. Numbers that have another record since they were handed out stay open.
+    pub(super) fn settle(&self, target: usize, acked: &Acked, how: Gone) -> Result<(), StoreError> {
+        let lane = acked.lane;
         let mut lanes = self.lock();
         let state = &mut lanes[lane as usize];
         let Some(settled) = state.settled.get_mut(target) else { return Ok(()) };
-        let new = ranges.iter().map(|(from, to)| settled.insert(*from, *to)).sum();
+        let renewed = state.segments.iter().filter(|segment| segment.renewed > acked.renewals);
+        let renewed: Vec<(u64, u64)> = renewed.map(|one| (one.first, one.end - 1)).collect();
+        let ranges = acked.ranges.iter().flat_map(|range| without(*range, &renewed));
+        let new = ranges.map(|(from, to)| settled.insert(from, to)).sum();
         self.meter.gone(target, lane, how, new);
         self.put(target, lane, settled)
     }
 
-    /// Writes down once more what a target has: a full disk may have kept it off.
-    pub(super) fn write_down(&self, target: usize) -> Result<(), StoreError> {
-        let lanes = self.lock();
-        for (lane, state) in Lane::ALL.into_iter().zip(lanes.iter()) {
-            if let Some(settled) = state.settled.get(target) {
+    /// Numbers that a reader found no record under, where there is a block: they went earlier, and that was forgotten.
+    pub(super) fn absent(
+        &self,
+        target: usize,
+        lane: Lane,
+        numbers: &[u64],
+    ) -> Result<(), StoreError> {
+        let mut lanes = self.lock();
+        let Some(settled) = lanes[lane as usize].settled.get_mut(target) else { return Ok(()) };
+        let new = numbers.iter().map(|number| settled.insert(*number, *number)).sum();
+        self.meter.gone(target, lane, Gone::Evicted, new);
+        self.put(target, lane, settled)
+    }
+
+    /// Everything settled before is durable, also what a full disk kept from being written.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        self.write_down(&self.lock())?;
+        self.kv.flush()
+    }
+
+    /// Writes what a full disk kept from being written.
+    pub(super) fn write_down(&self, lanes: &[State; 4]) -> Result<(), StoreError> {
+        let unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (lane, target) in unwritten {
+            if let Some(settled) = lanes[lane as usize].settled.get(target) {
                 self.put(target, lane, settled)?;
             }
         }
         Ok(())
     }
 
-    fn put(&self, target: usize, lane: Lane, settled: &Settled) -> Result<(), StoreError> {
+    pub(super) fn put(
+        &self,
+        target: usize,
+        lane: Lane,
+        settled: &Settled,
+    ) -> Result<(), StoreError> {
         let name = self.targets.get(target).map_or("", String::as_str);
-        let bytes = marks::put_settled(&*self.kv, name, lane, settled)?;
-        self.meter.wrote_index(bytes);
+        let put = marks::put_settled(&*self.kv, name, lane, settled);
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        match &put {
+            Ok(_) => unwritten.remove(&(lane, target)),
+            Err(_) => unwritten.insert((lane, target)),
+        };
+        self.meter.wrote_index(put?);
         Ok(())
     }
 
     /// Deletes the closed segments that every target has; says whether there were any. Then everything settled
     /// before is durable.
     pub(super) fn drop_settled(&self, lane: Lane) -> Result<bool, StoreError> {
-        let done = |state: &State, segment: &Segment| {
-            let has = |settled: &Settled| settled.open_in(segment.first, segment.end - 1) == 0;
-            !segment.is_open && state.settled.iter().all(has)
-        };
-        let has_some = {
+        let done: Vec<PathBuf> = {
             let state = &self.lock()[lane as usize];
-            state.segments.iter().any(|segment| done(state, segment))
+            let has = |one: &Segment| {
+                state.settled.iter().all(|settled| settled.open_in(one.first, one.end - 1) == 0)
+            };
+            let done = state.segments.iter().filter(|one| !one.is_open && has(one));
+            done.map(|one| one.path.clone()).collect()
         };
-        if !has_some {
+        if done.is_empty() {
             return Ok(false);
         }
-        // What is settled is never unsettled, so this covers all that is found done below.
-        self.kv.flush()?;
+        // Those alone: what is found done later may not be durable.
+        self.flush()?;
         let mut gone = Vec::new();
         {
             let state = &mut self.lock()[lane as usize];
             let kept = std::mem::take(&mut state.segments);
-            let (drop, keep) = kept.into_iter().partition(|segment| done(state, segment));
+            let (drop, keep) = kept.into_iter().partition(|one| done.contains(&one.path));
             state.segments = keep;
             gone.extend::<VecDeque<Segment>>(drop);
         }
@@ -214,7 +285,7 @@ impl Lanes {
         Ok(true)
     }
 
-    fn delete(&self, lane: Lane, segments: &[Segment]) -> Result<(), StoreError> {
+    pub(super) fn delete(&self, lane: Lane, segments: &[Segment]) -> Result<(), StoreError> {
         for segment in segments {
             match fs::remove_file(&segment.path) {
                 Ok(()) => {}
@@ -224,75 +295,6 @@ impl Lanes {
             self.meter.freed(lane, segment.len);
         }
         Ok(())
-    }
-
-    /// Marks a lane's oldest closed segments as evicted until `bytes` are free: nothing is gone before
-    /// [`Lanes::carry_out`]. `before` is the mark of the same tick that this one goes on from; number `number` on the
-    /// alarm lane is for its notice. `None`: there is nothing to evict that anybody waits for.
-    pub(super) fn mark(
-        &self,
-        need: Need,
-        number: u64,
-        step: &Step,
-        before: Option<&Evicted>,
-    ) -> Result<Option<Evicted>, StoreError> {
-        let Need { lane, bytes, reason } = need;
-        let mut lanes = self.lock();
-        let state = &mut lanes[lane as usize];
-        let mut freed = 0;
-        let closed = state.segments.iter().take_while(|segment| {
-            let more = !segment.is_open && freed < bytes;
-            freed += segment.len;
-            more
-        });
-        let gone: Vec<Segment> = closed.cloned().collect();
-        let (Some(first), Some(last)) = (gone.first(), gone.last()) else { return Ok(None) };
-        let (from, to) = (first.first, last.end - 1);
-        let open = |settled: &Settled| settled.open_in(from, to);
-        let count = state.settled.iter().map(open).max().unwrap_or(0);
-        let next = state.segments.get(gone.len());
-        let loss = Loss {
-            said_at: step.tick.seq,
-            ordinal: LOSS_ORDINAL + lane as u32,
-            number,
-            lane,
-            count: count + before.map_or(0, |mark| mark.loss.count),
-            first_tick: before.map_or(first.tick, |mark| mark.loss.first_tick),
-            last_tick: next.map_or(step.tick.seq, |next| next.tick),
-            reason: reason.to_owned(),
-            at: step.tick.now,
-        };
-        let mark = Evicted { lane, upto: to, loss };
-        if count == 0 {
-            // Everybody has it: it goes without a word, once that is durable.
-            self.kv.flush()?;
-            state.segments.drain(..gone.len());
-            drop(lanes);
-            self.delete(lane, &gone)?;
-            return Ok(None);
-        }
-        // Under the lock: an outbox must not make the eviction durable before its mark is.
-        self.meter.wrote_index(marks::put_evicted(&*self.kv, &mark)?);
-        Ok(Some(mark))
-    }
-
-    /// Does what a mark says, once that is durable. Doing it again does no harm.
-    pub(super) fn carry_out(&self, mark: &Evicted) -> Result<(), StoreError> {
-        let lane = mark.lane;
-        self.kv.flush()?;
-        let mut gone = Vec::new();
-        {
-            let state = &mut self.lock()[lane as usize];
-            while let Some(segment) = state.segments.pop_front_if(|s| s.end <= mark.upto + 1) {
-                gone.push(segment);
-            }
-            for (target, settled) in state.settled.iter_mut().enumerate() {
-                let new = settled.insert(1, mark.upto);
-                self.meter.gone(target, lane, Gone::Evicted, new);
-                self.put(target, lane, settled)?;
-            }
-        }
-        self.delete(lane, &gone)
     }
 
     /// A reader could not read these numbers. They are passed over, and settled once the ledger has said so.
@@ -337,8 +339,31 @@ impl Lanes {
         Ok(())
     }
 
+    /// The open segment's first commit.
+    pub(super) fn open_since(&self, lane: Lane) -> Option<Timestamp> {
+        let lanes = self.lock();
+        let open = lanes[lane as usize].segments.back().filter(|last| last.is_open)?;
+        open.times.map(|(first, _)| first)
+    }
+
     /// All segments of a lane, oldest first.
     pub(super) fn segments(&self, lane: Lane) -> Vec<Segment> {
         self.lock()[lane as usize].segments.iter().cloned().collect()
     }
+}
+
+/// What of a range is in none of the others, which are in order.
+fn without(range: (u64, u64), others: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let (mut from, to) = range;
+    let mut parts = Vec::new();
+    for (first, last) in others.iter().filter(|other| other.1 >= range.0 && other.0 <= to) {
+        if from < *first {
+            parts.push((from, first - 1));
+        }
+        from = from.max(last + 1);
+    }
+    if from <= to {
+        parts.push((from, to));
+    }
+    parts
 }

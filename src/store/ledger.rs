@@ -3,7 +3,7 @@
 //! The engine loop owns it. [`Ledger::commit`] writes the tick's input to the journal and syncs it, appends its records
 //! to their lanes, and only then are the receipts released and may the uplink read so far. The records are not synced:
 //! they follow from the journal, and the next checkpoint syncs them before it lets the journal go. At a start
-//! [`Ledger::reconcile`] appends what a crash kept off the disk. Evictions happen in here and nowhere else. On a full
+//! [`Ledger::reconcile`] appends what a crash kept off the disk. What has to go for it, goes first (`room`). On a full
 //! disk a commit fails and may be tried again; after any other error nothing more is accepted: what is on the disk is
 //! only known after a new start.
 
@@ -18,17 +18,19 @@ use crate::time::{Tick, Timestamp, monotonic};
 use super::block::Line;
 use super::checkpoint::{Checkpoints, LaneBooks};
 use super::error::StoreError;
-use super::evict::{self, Need};
+use super::evict::Retention;
 use super::journal::{Journal, Made};
-use super::kv::{Kv, free_space};
+use super::kv::Kv;
 use super::lanes::{Gap, Lanes};
 use super::log::Log;
-use super::marks::{Evicted, LOSS_ORDINAL, Loss};
+use super::lost::Lost;
+use super::marks::{LOSS_ORDINAL, Loss, Mark};
 use super::meter::{Meter, StoreStats};
 use super::open::StoreOptions;
-use super::quarantine::{Quarantined, Shelf};
+use super::quarantine::{Quarantined, REJECTED, Shelf};
 use super::receipt::{Receipts, Released};
 use super::recovery::Recovery;
+use super::room::NOTICES_MAX;
 
 /// Rejected messages kept a tick: a flood of them must not become a flood of writes.
 const QUARANTINED_A_TICK: u32 = 16;
@@ -36,10 +38,7 @@ const QUARANTINED_A_TICK: u32 = 16;
 const QUARANTINED_BYTES: usize = 4096;
 
 /// Ordinals of notices of damage start here, above those of evictions.
-const DAMAGE_ORDINAL: u32 = LOSS_ORDINAL + 16;
-
-/// Space on the disk that is never written to, at most: what sled needs to go on while nothing else can be stored.
-const RESERVE_MAX: u64 = 16 << 20;
+const DAMAGE_ORDINAL: u32 = LOSS_ORDINAL + NOTICES_MAX;
 
 /// When what was acknowledged is durable against a power cut. A crash of the process alone loses nothing either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,23 +72,23 @@ pub struct Resumed {
 }
 
 /// The records of a step on one lane: ordinals and lines.
-type Lines = Vec<(u32, Vec<u8>)>;
+pub(super) type Lines = Vec<(u32, Vec<u8>)>;
 
 /// Writes ticks. See the module.
 pub struct Ledger {
     pub(super) kv: Arc<dyn Kv>,
     pub(super) journal: Journal,
-    lanes: Arc<Lanes>,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) logs: [Log; 4],
     checkpoints: Checkpoints,
-    meter: Meter,
+    pub(super) meter: Meter,
     rejected: Shelf,
     pub(super) settings: Settings,
     synced: Instant,
     /// The tick whose input is in the journal and whose records are not all on their lanes: the disk was full.
     unfinished: Option<(u64, [Made; 4])>,
-    /// Notices of evictions that are not on the alarm lane yet.
-    notices: Vec<Evicted>,
+    /// What went for this tick, as long as its notice is not on the alarm lane.
+    pub(super) notices: Vec<Mark>,
     pub(super) recovery: Recovery,
     rejected_this_tick: u32,
     poisoned: bool,
@@ -99,10 +98,11 @@ pub struct Ledger {
 
 /// What of the options the ledger needs.
 pub(super) struct Settings {
-    path: PathBuf,
-    node: String,
-    lane_limits: [u64; 4],
-    free_floor: u64,
+    pub(super) path: PathBuf,
+    pub(super) node: String,
+    pub(super) lane_limits: [u64; 4],
+    pub(super) retention: [Retention; 4],
+    pub(super) free_floor: u64,
     durability: Durability,
     pub(super) now: Timestamp,
 }
@@ -125,11 +125,12 @@ impl Ledger {
         lock: Arc<File>,
     ) -> Result<Ledger, StoreError> {
         Ok(Ledger {
-            rejected: Shelf::open(Arc::clone(&parts.kv), "q", QUARANTINED_BYTES)?,
+            rejected: Shelf::open(Arc::clone(&parts.kv), REJECTED, QUARANTINED_BYTES)?,
             settings: Settings {
                 path: options.path.clone(),
                 node: options.node.clone(),
                 lane_limits: options.lane_limits,
+                retention: options.retention,
                 free_floor: options.free_floor,
                 durability: options.durability,
                 now: options.now,
@@ -200,67 +201,6 @@ impl Ledger {
         self.say_damage(step.tick, &met, None)
     }
 
-    /// Evicts what has to go for the tick. The notices' numbers follow those of the tick's own alarms.
-    fn make_room(
-        &mut self,
-        step: &Step,
-        lines: &[Lines; 4],
-        made: [Made; 4],
-    ) -> Result<(), StoreError> {
-        let incoming =
-            lines.each_ref().map(|lines| lines.iter().map(|(_, l)| l.len() as u64).sum());
-        // What a try that failed has marked is evicted first.
-        self.notices.iter().try_for_each(|mark| self.lanes.carry_out(mark))?;
-        let free = free_space(&self.settings.path)?;
-        if incoming.iter().any(|bytes: &u64| *bytes > 0) {
-            let queued = self.meter.read().lanes.map(|lane| lane.queued_bytes);
-            let full = free < self.settings.free_floor;
-            let mut needs = evict::needs(queued, incoming, self.settings.lane_limits, full);
-            needs.sort_by_key(|need| need.lane);
-            for need in needs {
-                self.evict(need, step, made)?;
-            }
-        }
-        if free < RESERVE_MAX.min(self.settings.free_floor / 4) {
-            let path = self.settings.path.clone();
-            return Err(StoreError::Full { path });
-        }
-        Ok(())
-    }
-
-    /// Evicts from a lane. A tick says it in one notice, however often it was tried.
-    fn evict(&mut self, need: Need, step: &Step, made: [Made; 4]) -> Result<(), StoreError> {
-        let lane = need.lane;
-        let [alarms, ..] = made;
-        let after = alarms.first + u64::from(alarms.count);
-        let after = after.max(self.logs[Lane::Alarm as usize].last() + 1);
-        let known = self.notices.iter().position(|mark| mark.lane == lane);
-        let before = known.and_then(|at| self.notices.get(at)).cloned();
-        let next = after + self.notices.len() as u64;
-        let number = before.as_ref().map_or(next, |mark| mark.loss.number);
-        // The mark of the lane's last eviction is about to go: its notice must be durable by itself.
-        self.logs[Lane::Alarm as usize].sync()?;
-        self.logs[lane as usize].close();
-        let Some(mark) = self.lanes.mark(need, number, step, before.as_ref())? else {
-            return Ok(());
-        };
-        match known.and_then(|at| self.notices.get_mut(at)) {
-            Some(known) => known.clone_from(&mark),
-            None => self.notices.push(mark.clone()),
-        }
-        self.lanes.carry_out(&mark)
-    }
-
-    /// Puts the notices of evictions on the alarm lane.
-    fn say_evictions(&mut self) -> Result<(), StoreError> {
-        while let Some(mark) = self.notices.first() {
-            let loss = mark.loss.clone();
-            self.say(&loss)?;
-            self.notices.remove(0);
-        }
-        Ok(())
-    }
-
     /// Puts a notice of loss on the alarm lane, under its number.
     pub(super) fn say(&mut self, loss: &Loss) -> Result<(), StoreError> {
         let tick = Tick { seq: loss.said_at, now: loss.at };
@@ -299,6 +239,7 @@ impl Ledger {
                 last_tick: *last_tick,
                 reason: "damaged".to_owned(),
                 at: tick.now,
+                lost: Lost { unread: *count, ..Lost::default() },
             };
             self.say(&loss)?;
         }
@@ -319,7 +260,7 @@ impl Ledger {
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         self.guarded(|ledger| {
             ledger.logs.iter_mut().try_for_each(Log::sync)?;
-            ledger.kv.flush()?;
+            ledger.lanes.flush()?;
             let books =
                 |log: &Log| LaneBooks { floor: ledger.lanes.floor(log.lane()), last: log.last() };
             let books = ledger.logs.each_ref().map(books);

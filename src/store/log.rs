@@ -1,10 +1,11 @@
 //! A lane's records as they are written: segment files that only grow, and are deleted whole.
 //!
-//! The ledger keeps one [`Log`] a lane. A segment is a file named after the first number and tick in it: `FBRECS`,
-//! version u16, then blocks (`block`). Appending does not sync: records are made again from the journal after a power
+//! The ledger keeps one [`Log`] a lane. A segment is a file named after the first number and tick in it, and how often it
+//! was thinned: `FBRECS`, version u16, then blocks (`block`). Appending does not sync: records are made again from the journal after a power
 //! cut, so they need to be durable only when a checkpoint lets go of the journal ([`Log::sync`]). A write that failed
 //! leaves nothing behind: the next one goes to the same place.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ const VERSION: u16 = 1;
 /// Bytes before the first block of a segment.
 pub(super) const START: usize = 8;
 /// A segment that has grown past this is followed by a new one.
-const SEGMENT_BYTES: u64 = 8 << 20;
+const SEGMENT_BYTES: u64 = 4 << 20;
 /// However small a lane's limit is: a segment is what an eviction takes.
 const SEGMENT_MIN: u64 = 1 << 10;
 
@@ -38,13 +39,46 @@ pub(super) fn check_start(path: &Path, start: &[u8]) -> Result<(), StoreError> {
     Err(StoreError::Version { path: path.to_path_buf(), found, expected: VERSION })
 }
 
-/// The first number and tick that a segment's name says.
-pub(super) fn parse_name(path: &Path) -> Option<(u64, u64)> {
+/// What the name of a segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    /// The first number that it covers.
+    pub(super) first: u64,
+    /// The tick of its first record.
+    pub(super) tick: u64,
+    /// How often its records were thinned.
+    pub(super) level: u8,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}-{:020}", self.first, self.tick)?;
+        if self.level > 0 {
+            write!(f, "-{}", self.level)?;
+        }
+        f.write_str(".records")
+    }
+}
+
+/// Reads the name of a segment; `None`: it is none.
+pub(super) fn parse_name(path: &Path) -> Option<Name> {
     if path.extension()? != "records" {
         return None;
     }
-    let (first, tick) = path.file_stem()?.to_str()?.split_once('-')?;
-    Some((first.parse().ok()?, tick.parse().ok()?))
+    let mut parts = path.file_stem()?.to_str()?.splitn(3, '-');
+    let (first, tick) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let level = match parts.next() {
+        Some(level) => level.parse().ok()?,
+        None => 0,
+    };
+    Some(Name { first, tick, level })
+}
+
+/// What a segment starts with.
+pub(super) fn start() -> Vec<u8> {
+    let mut start = MAGIC.to_vec();
+    start.extend_from_slice(&VERSION.to_le_bytes());
+    start
 }
 
 /// The folder of a lane.
@@ -98,6 +132,11 @@ impl Log {
         self.lane
     }
 
+    /// How large a segment gets.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     /// The number of the lane's last record.
     pub(super) fn last(&self) -> u64 {
         self.last
@@ -128,7 +167,7 @@ impl Log {
         self.buffer = buffer;
         written?;
         self.last = upto;
-        self.lanes.grew(self.lane, bytes, upto + 1, lines.len() as u64);
+        self.lanes.grew(self.lane, bytes, upto + 1, lines.len() as u64, tick.now);
         Ok(())
     }
 
@@ -146,21 +185,20 @@ impl Log {
 
     fn new_segment(&mut self, tick: u64) -> Result<Arc<File>, StoreError> {
         let first = self.last + 1;
-        let path = self.folder.join(format!("{first:020}-{tick:020}.records"));
-        let mut start = MAGIC.to_vec();
-        start.extend_from_slice(&VERSION.to_le_bytes());
+        let name = Name { first, tick, level: 0 };
+        let path = self.folder.join(name.to_string());
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .open(&path)
             .map_err(StoreError::on("create", &path))?;
-        file.write_all_at(&start, 0).map_err(StoreError::on("write", &path))?;
+        file.write_all_at(&start(), 0).map_err(StoreError::on("write", &path))?;
         let file = Arc::new(file);
         self.unsynced.push((Arc::clone(&file), path.clone(), 0));
         self.is_folder_unsynced = true;
         let len = START as u64;
-        let segment = Segment { path, first, end: first, tick, len, is_open: true };
+        let segment = Segment { is_open: true, ..Segment::closed(path, name, first, len) };
         self.lanes.open_segment(self.lane, segment);
         self.file = Some(Arc::clone(&file));
         Ok(file)

@@ -1,8 +1,12 @@
-//! What changes in place, in sled: how far each target has each lane, and what was evicted last.
+//! What changes in place, in sled: how far each target has each lane, and what went from a lane last.
 //!
 //! `lanes` writes both, `Store::open` reads them. A damaged value is none: targets get records again, which they know
-//! by their ids. The mark of an eviction carries the notice of loss that belongs to it, and is durable before anything
-//! is deleted: a power cut cannot keep the eviction and lose the notice.
+//! by their ids. The mark of what goes carries the notice of loss that belongs to it, and is durable before anything is
+//! deleted or takes the place of anything: a power cut cannot keep the loss and lose the notice. A mark takes the place of
+//! the lane's last one for the same reason only when what that one says is durable in the targets' numbers.
+
+use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +14,15 @@ use crate::record::{Lane, LossRecord, Outgoing, Record};
 use crate::time::Timestamp;
 
 use super::error::StoreError;
+use super::journal::sync_folder;
 use super::kv::Kv;
+use super::lost::Lost;
 use super::settled::Settled;
 
 /// Ordinals from here on are notices of loss: no tick makes so many records.
 pub(super) const LOSS_ORDINAL: u32 = 0xFFFF_FF00;
 
-/// What an eviction, or damage, took from a lane.
+/// What an eviction, thinning or damage took from a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Loss {
     /// The tick whose commit says it.
@@ -30,6 +36,7 @@ pub(super) struct Loss {
     pub(super) last_tick: u64,
     pub(super) reason: String,
     pub(super) at: Timestamp,
+    pub(super) lost: Lost,
 }
 
 impl Loss {
@@ -45,19 +52,141 @@ impl Loss {
             first_tick: self.first_tick,
             last_tick: self.last_tick,
             reason: self.reason.clone(),
+            from: self.lost.span.map(|(from, _)| from),
+            to: self.lost.span.map(|(_, to)| to),
+            assets: self.lost.assets.iter().cloned().collect(),
+            more_assets: self.lost.more_assets,
+            unread: self.lost.unread,
             at: self.at,
         });
         Outgoing { lane: Lane::Alarm, record }
     }
 }
 
-/// Up to which number a lane was evicted, and what was said about it last. The oldest go first, so whatever is not
-/// higher has left, one way or the other: a mark covers those that it took the place of.
+/// Why records go. Each has a mark of its own on each lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub(super) enum Why {
+    /// A lane, the store or the disk is full.
+    Full = 0,
+    /// They are too old.
+    Age = 1,
+    /// Something else takes their place.
+    Thinned = 2,
+}
+
+impl Why {
+    const ALL: [Why; 3] = [Why::Full, Why::Age, Why::Thinned];
+}
+
+/// What went from a lane last for some reason, and what was said about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Evicted {
+pub(super) struct Mark {
     pub(super) lane: Lane,
-    pub(super) upto: u64,
+    pub(super) why: Why,
+    /// Numbers that no target waits for any more, both ends included.
+    pub(super) gone: Vec<(u64, u64)>,
+    /// The segment that takes the place of others.
+    pub(super) thinned: Option<Swap>,
     pub(super) loss: Loss,
+}
+
+/// A segment that takes the place of others; all are names of files in the lane's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Swap {
+    /// The new one, under the name that it was written, and the one that it gets.
+    pub(super) written: String,
+    pub(super) named: String,
+    /// The old ones.
+    pub(super) old: Vec<String>,
+    /// Numbers that have a new record.
+    pub(super) made: Vec<(u64, u64)>,
+}
+
+impl Swap {
+    /// Puts the new segment in its place. Doing it again does no harm: numbers never come again, so neither do names.
+    pub(super) fn put_in_place(&self, folder: &Path) -> Result<(), StoreError> {
+        let (from, to) = (folder.join(&self.written), folder.join(&self.named));
+        if !from.exists() {
+            return Ok(());
+        }
+        fs::rename(&from, &to).map_err(StoreError::on("write", &to))?;
+        sync_folder(folder).map_err(StoreError::on("sync", folder))
+    }
+
+    /// Deletes the old ones for good: two segments of the same numbers are nothing that a start could tell apart.
+    pub(super) fn clear(&self, folder: &Path) -> Result<(), StoreError> {
+        let mut was_there = false;
+        for name in &self.old {
+            let path = folder.join(name);
+            match fs::remove_file(&path) {
+                Ok(()) => was_there = true,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("delete", &path, error)),
+            }
+        }
+        if !was_there {
+            return Ok(());
+        }
+        sync_folder(folder).map_err(StoreError::on("sync", folder))
+    }
+}
+
+/// Writes a mark; gives the bytes.
+pub(super) fn put_mark(kv: &dyn Kv, mark: &Mark) -> Result<u64, StoreError> {
+    put(kv, &[b'g', mark.lane as u8, mark.why as u8], mark)
+}
+
+/// What went from a lane last, for each reason.
+pub(super) fn marks(kv: &dyn Kv, lane: Lane) -> Result<Vec<Mark>, StoreError> {
+    let mut marks: Vec<Mark> = Vec::new();
+    for why in Why::ALL {
+        let bytes = kv.get(&[b'g', lane as u8, why as u8])?;
+        marks.extend(bytes.and_then(|bytes| unseal(&bytes)));
+    }
+    let old: Option<OldMark> = kv.get(&[b'e', lane as u8])?.and_then(|bytes| unseal(&bytes));
+    marks.extend(old.map(OldMark::into_mark));
+    Ok(marks)
+}
+
+/// A mark as stores up to version 0.1 of Forebay have it: one a lane, for the oldest records.
+#[derive(Serialize, Deserialize)]
+struct OldMark {
+    lane: Lane,
+    upto: u64,
+    loss: OldLoss,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OldLoss {
+    said_at: u64,
+    ordinal: u32,
+    number: u64,
+    lane: Lane,
+    count: u64,
+    first_tick: u64,
+    last_tick: u64,
+    reason: String,
+    at: Timestamp,
+}
+
+impl OldMark {
+    fn into_mark(self) -> Mark {
+        let OldMark { lane, upto, loss } = self;
+        let loss = Loss {
+            said_at: loss.said_at,
+            ordinal: loss.ordinal,
+            number: loss.number,
+            lane: loss.lane,
+            count: loss.count,
+            first_tick: loss.first_tick,
+            last_tick: loss.last_tick,
+            reason: loss.reason,
+            at: loss.at,
+            lost: Lost::default(),
+        };
+        Mark { lane, why: Why::Full, gone: vec![(1, upto)], thinned: None, loss }
+    }
 }
 
 /// Writes which numbers of a lane a target has; gives the bytes.
@@ -93,16 +222,6 @@ pub(super) fn forget(kv: &dyn Kv, target: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes what was evicted; gives the bytes.
-pub(super) fn put_evicted(kv: &dyn Kv, mark: &Evicted) -> Result<u64, StoreError> {
-    put(kv, &[b'e', mark.lane as u8], mark)
-}
-
-/// What was evicted last.
-pub(super) fn evicted(kv: &dyn Kv, lane: Lane) -> Result<Option<Evicted>, StoreError> {
-    Ok(kv.get(&[b'e', lane as u8])?.and_then(|bytes| unseal(&bytes)))
-}
-
 pub(super) fn put<T: Serialize>(kv: &dyn Kv, key: &[u8], mark: &T) -> Result<u64, StoreError> {
     let bytes = seal(mark).map_err(|e| StoreError::Encode {
         what: "a mark",
@@ -128,4 +247,36 @@ pub(super) fn unseal<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Option<T> {
         return None;
     }
     postcard::from_bytes(rest).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::mem::MemKv;
+
+    /// The value as the version before wrote it, byte by byte: fields in order, no names.
+    #[test]
+    fn a_mark_of_the_older_format_is_read() {
+        let kv = MemKv::new();
+        let old = OldMark {
+            lane: Lane::Raw,
+            upto: 7,
+            loss: OldLoss {
+                said_at: 9,
+                ordinal: LOSS_ORDINAL + 3,
+                number: 4,
+                lane: Lane::Raw,
+                count: 5,
+                first_tick: 1,
+                last_tick: 6,
+                reason: "lane limit".into(),
+                at: Timestamp(3),
+            },
+        };
+        put(&kv, &[b'e', Lane::Raw as u8], &old).unwrap();
+        let marks = marks(&kv, Lane::Raw).unwrap();
+        assert_eq!(marks.len(), 1);
+        assert_eq!((marks[0].gone.as_slice(), marks[0].loss.count), ([(1, 7)].as_slice(), 5));
+        assert!(super::marks(&kv, Lane::Score).unwrap().is_empty());
+    }
 }

@@ -18,13 +18,13 @@ pub struct LaneStats {
     pub queued_bytes: u64,
     /// Waiting already when the store was opened.
     pub found: u64,
-    /// Put since then, loss records among them.
+    /// Put since then, loss records among them, and what others were thinned to.
     pub made: u64,
     /// Acknowledged by the far side.
     pub delivered: u64,
     /// Refused by the far side and set aside.
     pub refused: u64,
-    /// Dropped because of a limit, or damaged; a loss record says so.
+    /// Dropped because of a limit, thinned or damaged; a loss record says so.
     pub evicted: u64,
 }
 
@@ -101,6 +101,8 @@ struct TargetLane {
     delivered: AtomicU64,
     refused: AtomicU64,
     evicted: AtomicU64,
+    /// Made of others that were thinned.
+    made: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +157,7 @@ impl Meter {
     fn read_target(&self, target: &TargetCounters) -> [LaneStats; 4] {
         Lane::ALL.map(|lane| {
             let (all, own) = (self.lane(lane), target.lane(lane));
-            let (found, made) = (count(&own.found), count(&all.made));
+            let (found, made) = (count(&own.found), count(&all.made) + count(&own.made));
             let (delivered, refused, evicted) =
                 (count(&own.delivered), count(&own.refused), count(&own.evicted));
             LaneStats {
@@ -209,6 +211,17 @@ impl Meter {
             Gone::Evicted => &lane.evicted,
         };
         add(counter, records);
+    }
+
+    /// Records that were made of others which a target had not got.
+    pub(super) fn made_of_others(&self, target: usize, lane: Lane, records: u64) {
+        let Some(target) = self.0.targets.get(target) else { return };
+        add(&target.lane(lane).made, records);
+    }
+
+    /// Bytes of records that were written once more.
+    pub(super) fn rewrote(&self, bytes: u64) {
+        add(&self.0.records, bytes);
     }
 
     /// Bytes that the journal takes up.

@@ -9,11 +9,12 @@
 //! PATH/journal/      journal.rs     one entry a tick: time and input
 //! PATH/checkpoint/   checkpoint.rs  the engine's state, two generations
 //! PATH/lanes/NAME/   log.rs         the records of a lane, in segments that only grow
-//! PATH/index/        kv.rs (sled)   how far each target has each lane, marks of evictions, what is quarantined
+//! PATH/index/        kv.rs (sled)   how far each target has each lane, marks of what went, what is quarantined
 //! PATH/reserve        kv.rs          space that the index may take when the disk is full
 //! PATH/quarantine-T/                what was damaged at time T, for a person
 //! ```
 
+mod aggregate;
 mod block;
 mod checkpoint;
 mod columns;
@@ -23,8 +24,10 @@ mod inspect;
 mod journal;
 mod kv;
 mod lanes;
+mod leave;
 mod ledger;
 mod log;
+mod lost;
 mod marks;
 mod mem;
 mod meter;
@@ -34,14 +37,17 @@ mod parcel;
 mod quarantine;
 mod receipt;
 mod recovery;
+mod room;
 mod scan;
 mod settled;
 mod survey;
 mod survey_journal;
+mod thin;
 
 pub use block::Key;
 pub use error::StoreError;
-pub use inspect::{Part, export, inspect};
+pub use evict::Retention;
+pub use inspect::{Part, drop_rejected, export, inspect, rejected};
 pub use kv::{Kv, Pair, SledKv};
 pub use ledger::{Committed, Durability, Ledger, Resumed};
 pub use mem::{MemKv, tear};

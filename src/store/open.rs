@@ -9,12 +9,13 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{DurabilityConfig, StoreConfig};
+use crate::config::{DurabilityConfig, KeepConfig, StoreConfig};
 use crate::record::{Checkpoint, Lane};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 use super::checkpoint::{Checkpoints, LaneBooks, Loaded};
 use super::error::StoreError;
+use super::evict::Retention;
 use super::journal::{Journal, Made};
 use super::kv::{Kv, Opened, SledKv};
 use super::lanes::{Gap, Lanes, Segment};
@@ -42,6 +43,8 @@ pub struct StoreOptions {
     pub targets: Vec<String>,
     /// Most bytes that each lane takes up on the disk.
     pub lane_limits: [u64; 4],
+    /// What each lane gives up when it is full, and before.
+    pub retention: [Retention; 4],
     /// Bytes of the disk that stay free: below that, new records take the place of old ones.
     pub free_floor: u64,
     /// When what was acknowledged is durable.
@@ -60,6 +63,11 @@ impl StoreOptions {
             node: node.to_owned(),
             targets: vec!["uplink".to_owned()],
             lane_limits: limits.map(|limit| limit.as_u64()),
+            retention: config.retention().map(|lane| Retention {
+                keep_oldest: lane.keep == KeepConfig::Oldest,
+                max_age: lane.max_age,
+                thin: Some(lane.thin).filter(|thin| *thin > Span::ZERO),
+            }),
             free_floor: config.free_floor.as_u64(),
             durability: match config.durability {
                 DurabilityConfig::Tick => Durability::Tick,
@@ -226,12 +234,11 @@ fn targets(
         let slowest = names.iter().filter_map(of).map(|settled| settled.upto()).min();
         let mut start = Settled::default();
         start.insert(1, slowest.unwrap_or(books.floor));
-        // An index that is lost takes along how far the targets were. What was deleted since the checkpoint had left;
-        // what is there is sent again.
-        if slowest.is_none()
-            && let Some(first) = survey::first_number(&options.path, lane)?
-        {
-            start.insert(1, first - 1);
+        // An index that is lost takes along how far the targets were. What was durable and is deleted had left, all of
+        // it where nothing is there; what is there is sent again.
+        if slowest.is_none() {
+            let first = survey::first_number(&options.path, lane)?.unwrap_or(u64::MAX);
+            start.insert(1, (first - 1).min(books.last));
         }
         for name in &names {
             let settled = of(name);
@@ -242,10 +249,16 @@ fn targets(
             }
             all.push(settled.unwrap_or_else(|| start.clone()));
         }
-        if let Some(mark) = marks::evicted(kv, lane)? {
-            // Durable with the end of the recovery, before the next eviction takes the mark's place.
+        let marks = marks::marks(kv, lane)?;
+        let swap = marks.iter().find_map(|mark| mark.thinned.as_ref());
+        survey::finish_thinning(&options.path, lane, swap)?;
+        let gone: Vec<(u64, u64)> = marks.iter().flat_map(|mark| mark.gone.clone()).collect();
+        if !gone.is_empty() {
+            // Durable with the end of the recovery, before the next loss takes a mark's place.
             for (name, settled) in names.iter().zip(all) {
-                settled.insert(1, mark.upto);
+                for (from, to) in &gone {
+                    settled.insert(*from, *to);
+                }
                 marks::put_settled(kv, name, lane, settled)?;
             }
         }
@@ -290,7 +303,7 @@ fn recovery(
     let mut recovery = Recovery::default();
     recovery.promised = promised(surveyed, after);
     for lane in Lane::ALL {
-        if let Some(mark) = marks::evicted(kv, lane)? {
+        for mark in marks::marks(kv, lane)? {
             recovery.used = recovery.used.max(mark.loss.said_at);
             recovery.notices.insert(mark.loss.number, mark.loss);
         }
@@ -375,8 +388,7 @@ pub(super) fn lock_existing(path: &Path) -> Result<Arc<File>, StoreError> {
     if path.join("journal").is_dir() {
         return lock(path);
     }
-    let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no store in it");
-    Err(StoreError::Unusable { path: path.to_path_buf(), source })
+    Err(StoreError::Absent { path: path.to_path_buf() })
 }
 
 /// Makes the folder and takes the lock.

@@ -60,6 +60,7 @@ pub struct Outbox {
 #[derive(Clone, Copy, Debug)]
 struct Position {
     segment: u64,
+    level: u8,
     at: u64,
     number: u64,
 }
@@ -128,7 +129,7 @@ impl Outbox {
         from: u64,
     ) -> Result<Option<Parcel>, StoreError> {
         let slot = usize::from(from > 0);
-        let mut settled = self.lanes.settled(self.target, lane);
+        let (mut settled, renewals) = self.lanes.settled(self.target, lane);
         for away in self.on_the_way.iter().filter(|away| away.lane == lane) {
             for (from, to) in &away.ranges {
                 settled.insert(*from, *to);
@@ -151,7 +152,9 @@ impl Outbox {
                 self.lanes.place(self.target, lane, pick.number)
         {
             pick.number = number;
-            let known = known.take().filter(|p| p.segment == segment.first && p.number <= number);
+            let known = known.take().filter(|p| {
+                p.segment == segment.first && p.level == segment.level && p.number <= number
+            });
             if !self.read(&mut pick, &segment, known)? {
                 break;
             }
@@ -159,7 +162,7 @@ impl Outbox {
         if pick.position.is_some() {
             self.positions.borrow_mut()[lane as usize][slot] = pick.position;
         }
-        Ok((!pick.waiting.is_empty()).then(|| Parcel::new(lane, pick.waiting)))
+        Ok((!pick.waiting.is_empty()).then(|| Parcel::new(lane, pick.waiting, renewals)))
     }
 
     /// Reads a segment from `known` on; says whether the next one may have more.
@@ -175,7 +178,11 @@ impl Outbox {
         let lane = pick.lane;
         let gap = |from: u64, to: u64, ticks: (u64, u64)| Gap { lane, from, to, ticks };
         let Some(mut scan) = Scan::open(&segment.path, start, segment.len)? else {
-            // Deleted meanwhile, or by somebody else: then all of it is missed, and said.
+            if !self.lanes.is_current(lane, segment) {
+                // Evicted or thinned meanwhile: the next look sees what took its place.
+                return Ok(true);
+            }
+            // Deleted by somebody else: then all of it is missed, and said.
             self.met(&gap(segment.first, segment.end - 1, (segment.tick, segment.tick)));
             pick.number = segment.end;
             return Ok(true);
@@ -191,9 +198,17 @@ impl Outbox {
             }
             expected = block.head.end();
             tick_before = block.head.tick.seq;
-            let position = Position { segment: segment.first, at, number: block.head.first };
-            if expected > pick.number && !pick.take(&block, position) {
+            if expected <= pick.number {
+                continue;
+            }
+            let (level, number) = (segment.level, block.head.first);
+            let position = Position { segment: segment.first, level, at, number };
+            if !pick.take(&block, position) {
                 self.met(&gap(block.head.first, expected - 1, (tick_before, tick_before)));
+            }
+            let absent = pick.absent(&block);
+            if !absent.is_empty() {
+                self.lanes.absent(self.target, lane, &absent)?;
             }
             if pick.is_full {
                 return Ok(false);
@@ -253,7 +268,7 @@ impl Outbox {
         if acked.is_empty() {
             return Ok(());
         }
-        let settled = self.lanes.settle(self.target, acked.lane, &acked.ranges, how);
+        let settled = self.lanes.settle(self.target, acked, how);
         self.unless_full(settled)?;
         if self.is_behind {
             return Ok(());
@@ -271,8 +286,7 @@ impl Outbox {
     /// Makes what was settled durable: at the end of a drain, so that it is not sent again. On a full disk it stays
     /// undone: see [`Outbox::is_behind`].
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        let written = if self.is_behind { self.lanes.write_down(self.target) } else { Ok(()) };
-        let flushed = written.and_then(|()| self.kv.flush());
+        let flushed = self.lanes.flush();
         if self.unless_full(flushed)?.is_some() {
             self.flushed = monotonic();
             if std::mem::take(&mut self.is_behind) {
@@ -336,7 +350,7 @@ impl Outbox {
             Lane::ALL.into_iter().find(|lane| one.topic.split('/').next() == Some(lane.name()));
         let Some(lane) = lane else { return Ok(Err("nobody knows its lane any more")) };
         let key = Key { lane, seq: 0, ordinal: 0 };
-        Ok(Ok(Parcel::new(lane, vec![Waiting { key, number: 0, line: one.payload }])))
+        Ok(Ok(Parcel::new(lane, vec![Waiting { key, number: 0, line: one.payload }], 0)))
     }
 
     /// Drops a refused record; says whether it was there.
@@ -358,6 +372,20 @@ impl Outbox {
 }
 
 impl Pick {
+    /// Numbers that a block covers, without a record and not settled.
+    fn absent(&self, block: &Block) -> Vec<u64> {
+        let head = &block.head;
+        let there: Vec<u64> =
+            head.entries.iter().map(|entry| head.first + u64::from(entry.offset)).collect();
+        let open = there.iter().filter(|number| !self.settled.contains(**number)).count();
+        if self.settled.open_in(head.first, head.end() - 1) == open as u64 {
+            return Vec::new();
+        }
+        let is_absent =
+            |number: &u64| !self.settled.contains(*number) && there.binary_search(number).is_err();
+        (head.first..head.end()).filter(is_absent).collect()
+    }
+
     /// Takes what of a block is wanted and fits; `false`: the block cannot be unpacked.
     fn take(&mut self, block: &Block, position: Position) -> bool {
         let head = &block.head;

@@ -28,10 +28,12 @@ pub struct Parcel {
     /// Idempotency key: made of the records, so the same records have the same id, and other records another.
     pub id: String,
     records: Vec<Waiting>,
+    /// How often segments of its lane had taken the place of others when it was read.
+    renewals: u64,
 }
 
 impl Parcel {
-    pub(super) fn new(lane: Lane, records: Vec<Waiting>) -> Parcel {
+    pub(super) fn new(lane: Lane, records: Vec<Waiting>, renewals: u64) -> Parcel {
         let mut digest = Sha256::new();
         for record in &records {
             digest.update((record.line.len() as u64).to_le_bytes());
@@ -40,7 +42,7 @@ impl Parcel {
         let digest = digest.finalize();
         let short = digest.iter().take(16).fold(0_u128, |all, byte| all << 8 | u128::from(*byte));
         let id = format!("{}-{short:032x}", lane.name());
-        Parcel { lane, id, records }
+        Parcel { lane, id, records, renewals }
     }
 
     /// How many records.
@@ -85,7 +87,7 @@ impl Parcel {
 
     /// The far side has all of it.
     pub fn acked(&self) -> Acked {
-        Acked::of(self.lane, self.records.iter().map(|record| record.number))
+        self.acked_of(self.records.iter().map(|record| record.number))
     }
 
     /// The far side has these records; keys that are not in the parcel are passed over. One call for many keys
@@ -93,7 +95,7 @@ impl Parcel {
     pub fn acked_keys(&self, keys: impl IntoIterator<Item = Key>) -> Acked {
         let keys: BTreeSet<Key> = keys.into_iter().collect();
         let has = self.records.iter().filter(|record| keys.contains(&record.key));
-        Acked::of(self.lane, has.map(|record| record.number))
+        self.acked_of(has.map(|record| record.number))
     }
 
     /// The far side will never take these records (a 4xx): they go to the quarantine and out of the way.
@@ -112,10 +114,11 @@ pub struct Acked {
     pub(super) lane: Lane,
     /// Their numbers: from, to.
     pub(super) ranges: Vec<(u64, u64)>,
+    pub(super) renewals: u64,
 }
 
-impl Acked {
-    fn of(lane: Lane, numbers: impl Iterator<Item = u64>) -> Acked {
+impl Parcel {
+    fn acked_of(&self, numbers: impl Iterator<Item = u64>) -> Acked {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for number in numbers {
             match ranges.last_mut() {
@@ -123,9 +126,11 @@ impl Acked {
                 _ => ranges.push((number, number)),
             }
         }
-        Acked { lane, ranges }
+        Acked { lane: self.lane, ranges, renewals: self.renewals }
     }
+}
 
+impl Acked {
     /// How many records.
     pub fn len(&self) -> usize {
         self.ranges.iter().map(|(from, to)| (to - from + 1) as usize).sum()

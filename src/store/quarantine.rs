@@ -11,6 +11,9 @@ use super::error::StoreError;
 use super::kv::Kv;
 use super::marks;
 
+/// The shelf of messages that a decoder rejected.
+pub(super) const REJECTED: &str = "q";
+
 /// Bytes kept of a topic or a reason.
 const TEXT_MAX: usize = 512;
 /// Largest value handed to sled: above 7 KB sled 0.34.7 makes files that it never syncs.

@@ -13,7 +13,8 @@ use super::checkpoint::LaneBooks;
 use super::error::StoreError;
 use super::journal::sync_folder;
 use super::lanes::{Gap, Segment};
-use super::log;
+use super::log::{self, Name};
+use super::marks::Swap;
 use super::scan::{Found, Scan};
 use super::settled::Settled;
 
@@ -38,7 +39,7 @@ pub(super) fn survey(
     settled: &[Settled],
 ) -> Result<Surveyed, StoreError> {
     let floor = settled.iter().map(Settled::upto).min().unwrap_or(0);
-    let is_missed = |from, to| settled.iter().any(|settled| settled.open_in(from, to) > 0);
+    let first_open = |from| settled.iter().map(|settled| settled.next_open(from)).min();
     let folder = log::folder(store, lane);
     fs::create_dir_all(&folder)
         .map_err(|source| StoreError::Unusable { path: folder.clone(), source })?;
@@ -46,21 +47,23 @@ pub(super) fn survey(
     drop_done(&mut names, floor)?;
     let mut found = Surveyed { last: floor, ..Surveyed::default() };
     let mut index = 0;
-    while let Some((first, tick, path)) = names.get(index).cloned() {
+    while let Some((name, path)) = names.get(index).cloned() {
+        let Name { first, tick, .. } = name;
         let end = found.segments.last().map_or(floor + 1, |before| before.end);
         // Segments that everybody has are deleted, also between others.
-        if first > end && is_missed(end, first - 1) {
-            if end > books.last {
+        if let Some(lacks) = first_open(end).filter(|lacks| *lacks < first) {
+            // Some of it, at least, was not durable: the replay makes that again, and all that is behind it.
+            if first > books.last + 1 {
                 break;
             }
             let ticks = (found.last_tick, tick);
-            found.missing(lane, (end, first - 1), books, ticks);
+            found.missing(lane, (lacks, first - 1), books, ticks);
         }
         index += 1;
-        let next = names.get(index).map(|(first, ..)| *first);
+        let next = names.get(index).map(|(next, _)| next.first);
         let len = fs::metadata(&path).map_err(StoreError::on("read", &path))?.len();
-        let end = next.unwrap_or(first);
-        let segment = Segment { path, first, end, tick, len, is_open: false };
+        let segment = Segment::closed(path, name, next.unwrap_or(first), len);
+        let end = segment.end;
         if next.is_some_and(|next| next <= books.last) {
             found.last = end - 1;
             found.last_tick = tick;
@@ -70,7 +73,7 @@ pub(super) fn survey(
         }
     }
     // Behind a tear nothing was synced: the replay makes it again.
-    for (.., path) in names.get(index..).unwrap_or_default() {
+    for (_, path) in names.get(index..).unwrap_or_default() {
         fs::remove_file(path).map_err(StoreError::on("delete", path))?;
     }
     if found.last <= floor {
@@ -96,28 +99,51 @@ pub(super) fn first_number(store: &Path, lane: Lane) -> Result<Option<u64>, Stor
     if !folder.is_dir() {
         return Ok(None);
     }
-    Ok(segment_names(&folder)?.first().map(|(first, ..)| *first))
+    Ok(segment_names(&folder)?.first().map(|(name, _)| name.first))
 }
 
-/// First number, first tick and path of each segment, in order.
-fn segment_names(folder: &Path) -> Result<Vec<(u64, u64, PathBuf)>, StoreError> {
+/// Name and path of each segment, in order.
+fn segment_names(folder: &Path) -> Result<Vec<(Name, PathBuf)>, StoreError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(StoreError::on("read", folder))? {
         let path = entry.map_err(StoreError::on("read", folder))?.path();
-        names.extend(log::parse_name(&path).map(|(first, tick)| (first, tick, path)));
+        names.extend(log::parse_name(&path).map(|name| (name, path)));
     }
     names.sort();
     Ok(names)
 }
 
 /// Deletes the segments that every target has, but for the newest, whose end is not known yet.
-fn drop_done(names: &mut Vec<(u64, u64, PathBuf)>, floor: u64) -> Result<(), StoreError> {
-    while let [(_, _, oldest), (next, ..), ..] = names.as_slice() {
-        if *next > floor + 1 {
+fn drop_done(names: &mut Vec<(Name, PathBuf)>, floor: u64) -> Result<(), StoreError> {
+    while let [(_, oldest), (next, _), ..] = names.as_slice() {
+        if next.first > floor + 1 {
             break;
         }
         fs::remove_file(oldest).map_err(StoreError::on("delete", oldest))?;
         names.remove(0);
+    }
+    Ok(())
+}
+
+/// Finishes what a mark says was thinned, and clears away what none speaks of.
+pub(super) fn finish_thinning(
+    store: &Path,
+    lane: Lane,
+    swap: Option<&Swap>,
+) -> Result<(), StoreError> {
+    let folder = log::folder(store, lane);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(swap) = swap {
+        swap.put_in_place(&folder)?;
+        swap.clear(&folder)?;
+    }
+    for entry in fs::read_dir(&folder).map_err(StoreError::on("read", &folder))? {
+        let path = entry.map_err(StoreError::on("read", &folder))?.path();
+        if path.extension().is_some_and(|ending| ending == "thinned") {
+            fs::remove_file(&path).map_err(StoreError::on("delete", &path))?;
+        }
     }
     Ok(())
 }
@@ -144,7 +170,7 @@ impl Surveyed {
                 Found::Block { at, block } => (at, block.head),
             };
             if head.first != expected || damaged.is_some() {
-                if expected > books.last {
+                if expected.max(head.first) > books.last + 1 {
                     torn = Some(damaged.unwrap_or(at));
                     break;
                 }

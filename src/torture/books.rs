@@ -1,7 +1,7 @@
 //! The books of a campaign: what has come to the far side, reading by reading and record by record, and at the end what
 //! became of everything that was acknowledged.
 //!
-//! `campaign` fills them while it runs and closes them against the undisturbed run. Every reading ends in exactly one
+//! `finish` fills them with what a receiver kept, and closes them against the undisturbed run. Every reading ends in exactly one
 //! of: delivered, set aside as in the undisturbed run, named in a loss record, unaccounted.
 
 use std::collections::BTreeMap;
@@ -20,12 +20,12 @@ pub(super) struct Books {
     numbers: Numbers,
     /// For each message, which of its readings have come.
     came: Vec<u8>,
-    /// Readings that came in two different records.
+    /// Readings that are in two different records, and records that are there twice.
     twice: u64,
     /// Readings whose value, or whose very existence, is not what was sent.
     strange: u64,
     records: BTreeMap<String, Record>,
-    losses: Vec<LossRecord>,
+    losses: BTreeMap<String, LossRecord>,
     /// By asset and event time: the tick of the record that brought it. Says where what is missing would have been.
     ticks: BTreeMap<(String, Timestamp), u64>,
     told: Vec<String>,
@@ -59,13 +59,13 @@ impl Books {
             twice: 0,
             strange: 0,
             records: BTreeMap::new(),
-            losses: Vec::new(),
+            losses: BTreeMap::new(),
             ticks: BTreeMap::new(),
             told: Vec::new(),
         }
     }
 
-    /// Takes a record that has come for the first time.
+    /// Takes a record that was kept.
     pub(super) fn take(&mut self, record: Record) {
         match record {
             Record::Raw(raw) => {
@@ -80,8 +80,25 @@ impl Books {
                     self.reading(number, signal, is_same, &raw.id);
                 }
             }
-            Record::Loss(loss) => self.losses.push(loss),
-            other => drop(self.records.insert(other.id().to_owned(), other)),
+            // What it takes the place of is named in a loss record.
+            Record::Aggregate(_) => {}
+            Record::Loss(loss) => {
+                let id = loss.id.clone();
+                let before = self.losses.insert(id.clone(), loss);
+                self.once(before.is_none(), &id);
+            }
+            other => {
+                let id = other.id().to_owned();
+                let before = self.records.insert(id.clone(), other);
+                self.once(before.is_none(), &id);
+            }
+        }
+    }
+
+    fn once(&mut self, is_new: bool, id: &str) {
+        if !is_new {
+            self.twice += 1;
+            self.tell(|| format!("{id} was kept twice"));
         }
     }
 
@@ -99,7 +116,7 @@ impl Books {
         let bit = 1 << signal;
         if self.came[number] & bit != 0 {
             self.twice += 1;
-            self.tell(|| format!("{id}: signal {signal} of message {number} has come before"));
+            self.tell(|| format!("{id}: signal {signal} of message {number} was there before"));
         }
         self.came[number] |= bit;
     }
@@ -110,19 +127,6 @@ impl Books {
         }
     }
 
-    /// Different readings that have come so far.
-    pub(super) fn delivered(&self) -> u64 {
-        self.came.iter().map(|mask| u64::from(mask.count_ones())).sum()
-    }
-
-    /// Whether everything that is expected of the first `count` messages has come.
-    pub(super) fn is_complete(&self, expected: &Expected, count: u64) -> bool {
-        let came = |n: usize| self.came.get(n).copied().unwrap_or_default();
-        let all = expected.used.iter().take(count as usize).enumerate();
-        let mut lacking = all.filter(|(n, mask)| *mask & !came(*n) != 0);
-        lacking.next().is_none() && expected.records.keys().all(|id| self.records.contains_key(id))
-    }
-
     /// Closes the books on the first `count` messages.
     pub(super) fn close(mut self, expected: &Expected, count: u64) -> Closed {
         let mut closed = Closed { twice: self.twice, strange: self.strange, ..Closed::default() };
@@ -130,7 +134,7 @@ impl Books {
             self.close_message(expected, number, &mut closed);
         }
         self.close_records(expected, &mut closed);
-        for loss in &self.losses {
+        for loss in self.losses.values() {
             let name = format!("{} lane, {}", loss.lane.name(), loss.reason);
             *closed.losses.entry(name).or_default() += loss.count;
         }
@@ -175,7 +179,7 @@ impl Books {
         let after = self.ticks.range(at..).next().filter(|(key, _)| same(key));
         let (first, last) =
             (before.map_or(0, |(_, tick)| *tick), after.map_or(u64::MAX, |(_, tick)| *tick));
-        self.losses.iter().any(|loss| {
+        self.losses.values().any(|loss| {
             loss.lane == Lane::Raw && loss.first_tick <= last && first <= loss.last_tick
         })
     }
@@ -199,7 +203,7 @@ impl Books {
             told.push(format!("{id} came, and an undisturbed run does not make it"));
         }
         for (lane, ids) in missing {
-            let lost = self.losses.iter().filter(|loss| loss.lane == lane);
+            let lost = self.losses.values().filter(|loss| loss.lane == lane);
             let named = lost.map(|loss| loss.count).sum::<u64>().min(ids.len() as u64);
             closed.records_in_loss_records += named;
             closed.records_unaccounted += ids.len() as u64 - named;
@@ -217,11 +221,12 @@ fn lane(record: &Record) -> Lane {
     match record {
         Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
         Record::Score(_) => Lane::Score,
-        Record::Raw(_) => Lane::Raw,
+        Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
     }
 }
 
-/// Whether two records say the same: numbers within 1e-9, everything else to the letter.
+/// Whether two records say the same: numbers within 1e-9, everything else to the letter. A table knows no difference
+/// between a number that is null and one that is not there.
 fn is_near(ours: &Record, theirs: &Record) -> bool {
     let value = |record: &Record| serde_json::to_value(record).unwrap_or_default();
     near(&value(ours), &value(theirs))
@@ -236,7 +241,9 @@ fn near(a: &serde_json::Value, b: &serde_json::Value) -> bool {
         },
         (Array(a), Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
         (Object(a), Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| near(v, w)))
+            let none = serde_json::Value::Null;
+            a.iter().all(|(k, v)| near(v, b.get(k).unwrap_or(&none)))
+                && b.iter().all(|(k, v)| v.is_null() || a.contains_key(k))
         }
         _ => a == b,
     }

@@ -1,8 +1,8 @@
-//! The course of a campaign: sets everything up, strikes, and sees to it that all is worked off at the end.
+//! The course of a campaign: sets everything up, lets `strikes` strike, and sees to it that all is worked off at the end.
 //!
-//! [`run`] is all there is to call. It restarts a node that ends by itself, as a supervisor would, and counts that.
+//! [`run`] is all there is to call. It restarts a node or a receiver that ends by itself, as a supervisor would, and
+//! counts that.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,71 +12,52 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::books::Books;
-use super::disk::{Disk, Image};
+use super::disk::Disk;
+use super::far::Receiver;
 use super::finish::finish;
-use super::node::{LOOK, Node, Recipe};
+use super::hub::Hub;
 use super::numbers::{Numbers, SIGNALS};
+use super::process::{LOOK, Process, Recipe, free_address};
 use super::publisher::{connect, publish};
-use super::site::{Around, IN_FLIGHT, Site};
+use super::site::{Around, Site};
 use super::weather::Links;
-use super::{BrokerKind, Options, Progress, Report, TortureError, simulated};
+use super::{Options, Progress, Report, TortureError};
 use crate::demo::DemoError;
-use crate::demo::broker::Broker;
 use crate::demo::link::{Link, LinkOptions};
-use crate::demo::mosquitto::Mosquitto;
-use crate::demo::receiver::Receiver;
-use crate::time::{monotonic, now};
+use crate::time::{Skew, Span, monotonic, now};
 
 /// How long a node may take to be ready with all links up.
-pub(super) const READY: Duration = Duration::from_mins(1);
-/// How long one is waited for while links fail: then it is struck as it is.
-const PATIENT: Duration = Duration::from_secs(3);
+const READY: Duration = Duration::from_mins(1);
 /// What a supervisor waits before it starts a node again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Kills between two restarts of the broker, and between two full disks.
-const SELDOM: u64 = 10;
-
-/// The broker.
-enum Hub {
-    Mosquitto(Mosquitto),
-    InProcess(Broker),
-}
-
-/// What is done to the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Kill,
-    RestartBroker,
-    FillDisk,
-    CutPower,
-}
+/// A node's clock is wrong by one second times two to the power of up to this: six hours.
+const SKEW_MAX: f64 = 14.4;
 
 /// A campaign under way.
 pub(super) struct Campaign<'a> {
     pub(super) options: &'a Options,
     pub(super) site: Site,
     pub(super) numbers: Numbers,
-    pub(super) receiver: Receiver,
+    pub(super) receivers: Vec<Receiver>,
     pub(super) links: Arc<Links>,
     pub(super) report: Report,
     pub(super) progress: &'a watch::Sender<Progress>,
-    recipe: Recipe,
-    hub: Hub,
-    disk: Disk,
-    node: Node,
+    pub(super) hub: Hub,
+    pub(super) disk: Disk,
+    pub(super) node: Process,
+    /// When the clock of the running node jumps.
+    jump: Duration,
     /// The mark of the broker's link when the node was started; `None` once its recovery has been noted.
-    started: Option<u64>,
+    pub(super) started: Option<u64>,
+    pub(super) random: Rng,
+    recipe: Recipe,
     recoveries: Vec<f64>,
-    random: Rng,
 }
 
-/// What runs beside it.
-pub(super) struct Beside {
-    pub(super) publisher: JoinHandle<Result<u64, DemoError>>,
-    pub(super) books: JoinHandle<Books>,
-    pub(super) stop_publisher: CancellationToken,
-    pub(super) stop_books: CancellationToken,
+/// What sends beside it.
+pub(super) struct Publisher {
+    pub(super) task: JoinHandle<Result<u64, DemoError>>,
+    pub(super) stop: CancellationToken,
 }
 
 /// Runs a campaign to its end, or until `stop`, and says what it came to.
@@ -90,7 +71,7 @@ pub async fn run(
     let _world = world.clone().drop_guard();
     let mut campaign = Campaign::start(options, progress, &world).await?;
     campaign.first_ready().await?;
-    let beside = campaign.beside(&world).await?;
+    let publisher = campaign.publisher(&world).await?;
     let due = began + options.within;
     let ending = stop.clone();
     let _clock = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -106,9 +87,18 @@ pub async fn run(
     }
     campaign.report.cuts = campaign.progress.borrow().cuts;
     campaign.missed();
-    let mut report = finish(campaign, beside).await?;
+    let mut report = finish(campaign, publisher).await?;
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// The far sides. A broker that keeps nothing for a subscriber that is away cannot lead to one.
+async fn receivers(options: &Options, hub: &Hub) -> Result<Vec<Receiver>, TortureError> {
+    let mut receivers = vec![Receiver::over_http(options)?];
+    if let Hub::Mosquitto(_) = hub {
+        receivers.push(Receiver::over_mqtt(options, hub.address()).await?);
+    }
+    Ok(receivers)
 }
 
 impl<'a> Campaign<'a> {
@@ -121,10 +111,13 @@ impl<'a> Campaign<'a> {
         let kind = options.broker;
         let hub = tokio::task::spawn_blocking(move || Hub::start(kind)).await;
         let hub = hub.map_err(|_| TortureError::Ended("the broker's start"))??;
-        let receiver = Receiver::start(world.clone()).await?;
-        receiver.keep(usize::MAX).await;
-        let broker = Link::start(LinkOptions::to(hub.address()), world.clone()).await?;
-        let uplink = Link::start(LinkOptions::to(receiver.addr()), world.clone()).await?;
+        let receivers = receivers(options, &hub).await?;
+        let link = async |target| Link::start(LinkOptions::to(target), world.clone()).await;
+        let broker = link(hub.address()).await?;
+        let mut uplinks = vec![link(receivers[0].address()).await?];
+        if receivers.len() > 1 {
+            uplinks.push(link(hub.address()).await?);
+        }
         let mut report = Report { seed: options.seed, broker: hub.name(), ..Report::default() };
         report.complete = true;
         let disk = Disk::image(&options.folder).unwrap_or_else(|why| {
@@ -140,7 +133,8 @@ impl<'a> Campaign<'a> {
         let (store, library) = (disk.store(), options.onnxruntime.as_deref());
         let around = Around {
             broker: broker.addr(),
-            far: uplink.addr(),
+            http: uplinks[0].addr(),
+            mqtt: uplinks.get(1).map(Link::addr),
             listen: address,
             store: &store,
             onnxruntime: library,
@@ -148,17 +142,17 @@ impl<'a> Campaign<'a> {
         site.configure(&around).map_err(io("the node's config"))?;
         let recipe = Recipe {
             program: options.program.clone(),
-            config: site.config(),
+            arguments: vec!["run".into(), "--config".into(), site.config().into_os_string()],
             log: site.log(),
             address,
         };
-        let links = Arc::new(Links::new(broker, uplink));
-        let node = recipe.start().map_err(io("the node"))?;
+        let links = Arc::new(Links::new(broker, uplinks));
+        let node = recipe.start(&[]).map_err(io("the node"))?;
         Ok(Campaign {
             options,
             site,
             numbers: Numbers::new(options.seed, now()),
-            receiver,
+            receivers,
             started: links.calm(),
             links,
             report,
@@ -167,6 +161,7 @@ impl<'a> Campaign<'a> {
             hub,
             disk,
             node,
+            jump: Duration::MAX,
             recoveries: Vec::new(),
             random: Rng::with_seed(options.seed),
         })
@@ -177,8 +172,8 @@ impl<'a> Campaign<'a> {
         let due = monotonic() + READY;
         while !self.node.is_ready().await {
             if monotonic() > due || self.node.has_ended() {
-                let log = self.recipe.log.clone();
-                return Err(TortureError::NotReady { within_s: READY.as_secs(), log });
+                let (within_s, log) = (READY.as_secs(), self.recipe.log.clone());
+                return Err(TortureError::NotReady { what: "node", within_s, log });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -186,40 +181,15 @@ impl<'a> Campaign<'a> {
         Ok(())
     }
 
-    /// Starts the publisher and whoever keeps the books.
-    async fn beside(&self, world: &CancellationToken) -> Result<Beside, TortureError> {
+    async fn publisher(&self, world: &CancellationToken) -> Result<Publisher, TortureError> {
         let sender = connect(&format!("mqtt://{}", self.hub.address())).await?;
-        let (acknowledged, seen) = watch::channel(0);
-        let (stop_publisher, stop_books) = (world.child_token(), world.child_token());
-        let sending = publish(
-            self.numbers.clone(),
-            sender,
-            self.options.rate,
-            acknowledged,
-            stop_publisher.clone(),
-        );
-        let (receiver, progress) = (self.receiver.clone(), self.progress.clone());
-        let (mut books, stop) = (Books::new(self.numbers.clone()), stop_books.clone());
-        let keeping = async move {
-            let a_round = Duration::from_millis(200);
-            while tokio::time::timeout(a_round, stop.cancelled()).await.is_err() {
-                for record in receiver.take().await {
-                    books.take(record);
-                }
-                let (acknowledged, delivered) = (*seen.borrow(), books.delivered());
-                progress.send_modify(|p| {
-                    p.acknowledged = acknowledged * SIGNALS as u64;
-                    p.delivered = delivered;
-                });
-            }
-            books
+        let (stop, progress) = (world.child_token(), self.progress.clone());
+        let acknowledged = move |count| {
+            progress.send_modify(|p| p.acknowledged = count * SIGNALS as u64);
         };
-        Ok(Beside {
-            publisher: tokio::spawn(sending),
-            books: tokio::spawn(keeping),
-            stop_publisher,
-            stop_books,
-        })
+        let (numbers, rate) = (self.numbers.clone(), self.options.rate);
+        let task = tokio::spawn(publish(numbers, sender, rate, acknowledged, stop.clone()));
+        Ok(Publisher { task, stop })
     }
 
     /// Disturbs the links beside everything else.
@@ -233,159 +203,46 @@ impl<'a> Campaign<'a> {
         })
     }
 
-    /// Everything that is done to the node, its broker and its disk, in an order that the seed decides.
-    async fn strike(&mut self, stop: &CancellationToken) -> Result<(), TortureError> {
-        self.progress.send_modify(|p| p.doing = "striking");
-        for action in self.plan() {
-            if stop.is_cancelled() {
-                return Ok(());
-            }
-            match action {
-                Action::Kill => self.kill().await?,
-                Action::RestartBroker => self.restart_broker().await?,
-                Action::FillDisk => self.fill_disk().await?,
-                Action::CutPower => self.cut_power().await?,
-            }
-            self.tell();
+    /// Says how far it is.
+    pub(super) async fn tell(&mut self) {
+        let mut delivered = u64::MAX;
+        for receiver in &mut self.receivers {
+            delivered = delivered.min(receiver.held().await.records);
         }
-        if matches!(self.disk, Disk::Folder(_)) {
-            self.simulate_power_cuts(stop).await?;
-        }
-        Ok(())
-    }
-
-    fn tell(&self) {
         let report = &self.report;
-        self.progress.send_modify(|p| (p.kills, p.power_cuts) = (report.kills, report.power_cuts));
+        self.progress.send_modify(|p| {
+            (p.kills, p.power_cuts, p.delivered) = (report.kills, report.power_cuts, delivered);
+        });
     }
 
-    /// Where no disk can be cut off its power, a simulated one is: whole lives of the device, until they had so many.
-    async fn simulate_power_cuts(&mut self, stop: &CancellationToken) -> Result<(), TortureError> {
-        let mut seed = self.options.seed;
-        while self.report.power_cuts < self.options.power_cuts && !stop.is_cancelled() {
-            self.report.power_cuts_on = "a simulated store";
-            let living = tokio::task::spawn_blocking(move || simulated::live(seed));
-            while !living.is_finished() {
-                self.live(LOOK).await?;
-            }
-            match living.await.map_err(|_| TortureError::Ended("the simulation"))? {
-                Ok(told) => self.report.power_cuts += told.power_cuts,
-                Err(why) => {
-                    self.report.wrong += 1;
-                    self.report.wrong_in_words.push(format!("simulated with seed {seed}: {why}"));
-                    return Ok(());
-                }
-            }
-            self.tell();
-            seed += 1;
-        }
-        Ok(())
-    }
-
-    fn plan(&mut self) -> Vec<Action> {
-        let options = self.options;
-        let mut actions = vec![Action::Kill; options.kills as usize];
-        let seldom = options.kills.div_ceil(SELDOM) as usize;
-        match &self.hub {
-            Hub::Mosquitto(_) => actions.extend(vec![Action::RestartBroker; seldom]),
-            Hub::InProcess(_) => self.report.not_done.push(
-                "the broker was not restarted: the one in this process keeps nothing".to_owned(),
-            ),
-        }
-        if matches!(self.disk, Disk::Image(_)) {
-            let fills = options.full_disks.map_or(seldom, |n| n as usize);
-            actions.extend(vec![Action::FillDisk; fills]);
-            actions.extend(vec![Action::CutPower; options.power_cuts as usize]);
-        }
-        self.random.shuffle(&mut actions);
-        actions
-    }
-
-    /// One in five is killed while it starts, the others while they work.
-    async fn kill(&mut self) -> Result<(), TortureError> {
-        self.let_work().await?;
-        self.node.kill();
-        self.report.kills += 1;
-        self.start_node()
-    }
-
-    async fn let_work(&mut self) -> Result<(), TortureError> {
-        if self.random.u8(..5) == 0 {
-            let a_moment = Duration::from_millis(self.random.u64(..400));
-            return self.live(a_moment).await;
-        }
-        let due = monotonic() + PATIENT;
-        while self.started.is_some() && monotonic() < due {
-            self.live(LOOK).await?;
-        }
-        let work = Duration::from_millis(self.random.u64(30..900));
-        self.live(work).await
-    }
-
-    async fn restart_broker(&mut self) -> Result<(), TortureError> {
-        self.let_work().await?;
-        let away = Duration::from_millis(self.random.u64(..1500));
-        if let Hub::Mosquitto(broker) = &mut self.hub {
-            // It ends and starts within moments; nothing else has to go on meanwhile.
-            broker.stop()?;
-        }
-        self.live(away).await?;
-        if let Hub::Mosquitto(broker) = &mut self.hub {
-            broker.go()?;
-        }
-        self.report.broker_restarts += 1;
-        Ok(())
-    }
-
-    /// Full to the last byte, or nearly: then the store has to make room.
-    async fn fill_disk(&mut self) -> Result<(), TortureError> {
-        self.let_work().await?;
-        let left = if self.random.bool() { 0 } else { 2 << 20 };
-        let lasts = Duration::from_millis(self.random.u64(200..2000));
-        let killed = self.random.bool();
-        let failed = |source| TortureError::Io { what: "the disk cannot be filled", source };
-        self.image()?.fill(left).map_err(failed)?;
-        self.live(lasts).await?;
-        if killed {
-            self.node.kill();
-            self.start_node()?;
-            self.live(lasts / 2).await?;
-        }
-        self.image()?.free().map_err(failed)?;
-        self.report.full_disks += 1;
-        Ok(())
-    }
-
-    async fn cut_power(&mut self) -> Result<(), TortureError> {
-        self.let_work().await?;
-        self.image()?.cut_power().map_err(TortureError::Disk)?;
-        // What it does without a disk must do no harm.
-        tokio::time::sleep(Duration::from_millis(self.random.u64(..200))).await;
-        self.node.kill();
-        self.image()?.power_up().map_err(TortureError::Disk)?;
-        self.report.power_cuts += 1;
-        self.report.power_cuts_on = "ext4 on a loop device";
-        self.start_node()
-    }
-
-    fn image(&self) -> Result<&Image, TortureError> {
-        match &self.disk {
-            Disk::Image(image) => Ok(image),
-            Disk::Folder(_) => Err(TortureError::Disk("it has none of its own".to_owned())),
-        }
-    }
-
-    fn start_node(&mut self) -> Result<(), TortureError> {
+    /// Starts the node, with another wrong clock than before.
+    pub(super) fn start_node(&mut self) -> Result<(), TortureError> {
+        self.report.clock_jumps += 1 + u64::from(self.node.since.elapsed() > self.jump);
+        let skew = self.skew();
+        self.jump = skew.jump;
         let failed = |source| TortureError::Io { what: "the node", source };
-        self.node = self.recipe.start().map_err(failed)?;
+        // One word, so that a minus is no flag.
+        self.node = self.recipe.start(&[format!("--skewed-clock={skew}")]).map_err(failed)?;
         self.started = self.links.calm();
         Ok(())
     }
 
-    /// Lets the node run for a while: notes when it has recovered, and starts it again where it has ended.
+    /// From a second to hours, ahead or behind; event times are days old, so that nothing is ever ahead of the clock.
+    fn skew(&mut self) -> Skew {
+        let mut wrong = || {
+            let size = 2_f64.powf(self.random.f64() * SKEW_MAX);
+            let ahead = if self.random.bool() { size } else { -size };
+            Span::millis((ahead * 1000.0) as i64)
+        };
+        let (first, then) = (wrong(), wrong());
+        Skew { first, then, jump: Duration::from_millis(self.random.u64(..1500)) }
+    }
+
+    /// Lets everything run for a while: notes when the node has recovered, and starts again what has ended.
     pub(super) async fn live(&mut self, time: Duration) -> Result<(), TortureError> {
         let due = monotonic() + time;
         loop {
+            self.receivers.iter_mut().try_for_each(Receiver::watch)?;
             if self.node.has_ended() {
                 self.report.node_exits += 1;
                 tokio::time::sleep(AGAIN).await;
@@ -419,51 +276,12 @@ impl<'a> Campaign<'a> {
         }
     }
 
-    /// The node, once nothing is done to it any more.
-    pub(super) fn node(&self) -> &Node {
-        &self.node
-    }
-
-    /// Takes it apart: the node, the report, and what must outlive the node.
-    pub(super) fn end(self) -> (Node, Report, Receiver, impl Sized) {
+    /// Takes it apart: the node, the receivers, the report, and what must outlive the node.
+    pub(super) fn end(self) -> (Process, Vec<Receiver>, Report, impl Sized) {
         let mut report = self.report;
         report.recovery_max_s = self.recoveries.iter().copied().fold(0.0, f64::max);
         report.recovery_mean_s =
             self.recoveries.iter().sum::<f64>() / self.recoveries.len().max(1) as f64;
-        (self.node, report, self.receiver, (self.links, self.hub, self.disk))
+        (self.node, self.receivers, report, (self.links, self.hub, self.disk))
     }
-}
-
-impl Hub {
-    fn start(kind: Option<BrokerKind>) -> Result<Hub, TortureError> {
-        if kind != Some(BrokerKind::InProcess)
-            && let Some(broker) = Mosquitto::start_lasting(IN_FLIGHT)?
-        {
-            return Ok(Hub::Mosquitto(broker));
-        }
-        if kind == Some(BrokerKind::Mosquitto) {
-            return Err(TortureError::NoMosquitto);
-        }
-        Ok(Hub::InProcess(Broker::start(None)?))
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Hub::Mosquitto(_) => "mosquitto",
-            Hub::InProcess(_) => "in-process",
-        }
-    }
-
-    /// Where it takes MQTT 5.
-    fn address(&self) -> SocketAddr {
-        let port = match self {
-            Hub::Mosquitto(broker) => broker.port(),
-            Hub::InProcess(broker) => broker.ports().1,
-        };
-        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-    }
-}
-
-fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

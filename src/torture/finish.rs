@@ -1,11 +1,13 @@
-//! The end of a campaign: the last readings are sent and worked off, the undisturbed run is made, the books are closed.
+//! The end of a campaign: the last readings are sent and worked off, the undisturbed run is made, the receivers' files
+//! are read, the books are closed.
 //!
 //! `campaign` calls [`finish`] once nothing is done to the node any more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::campaign::{Beside, Campaign};
+use super::books::Books;
+use super::campaign::{Campaign, Publisher};
 use super::numbers::SIGNALS;
 use super::publisher::TAIL;
 use super::site::NUMBERED;
@@ -19,23 +21,25 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const QUIET: Duration = Duration::from_secs(3);
 /// How often it is looked at.
 const ROUND: Duration = Duration::from_millis(200);
-/// How long it may take to stop.
+/// How long the node, or a receiver, may take to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Closes the books.
 pub(super) async fn finish(
     mut campaign: Campaign<'_>,
-    beside: Beside,
+    publisher: Publisher,
 ) -> Result<Report, TortureError> {
     campaign.progress.send_modify(|p| p.doing = "working off the rest");
-    for link in [&campaign.links.broker, &campaign.links.uplink] {
+    for link in campaign.links.all() {
         link.set_weather(Weather::default());
         link.set_up(true).await;
     }
-    beside.stop_publisher.cancel();
-    let count = beside.publisher.await.map_err(|_| TortureError::Ended("the publisher"))??;
-    beside.stop_books.cancel();
-    let mut books = beside.books.await.map_err(|_| TortureError::Ended("the bookkeeper"))?;
+    publisher.stop.cancel();
+    let sending = publisher.task;
+    while !sending.is_finished() {
+        campaign.live(ROUND).await?;
+    }
+    let count = sending.await.map_err(|_| TortureError::Ended("the publisher"))??;
     let (site, numbers) = (campaign.site.clone(), campaign.numbers.clone());
     let library = campaign.options.onnxruntime.clone();
     let computing = tokio::task::spawn_blocking(move || {
@@ -45,44 +49,60 @@ pub(super) async fn finish(
         campaign.live(ROUND).await?;
     }
     let expected = computing.await.map_err(|_| TortureError::Ended("the undisturbed run"))??;
-
-    let mut counted = Counted::default();
-    let mut moved = monotonic();
-    loop {
-        campaign.live(ROUND).await?;
-        let came = campaign.receiver.take().await;
-        let now = Counted::of(&campaign.node().metrics().await);
-        if !came.is_empty() || now != counted {
-            moved = monotonic();
-        }
-        for record in came {
-            books.take(record);
-        }
-        counted = now;
-        let (acknowledged, delivered) = (count * SIGNALS as u64, books.delivered());
-        campaign
-            .progress
-            .send_modify(|p| (p.acknowledged, p.delivered) = (acknowledged, delivered));
-        let has_ended = counted.waiting == 0 && counted.used == expected.account.used;
-        let still = moved.elapsed();
-        let is_complete = has_ended && (still > QUIET || books.is_complete(&expected, count));
-        if is_complete || still > PATIENCE {
-            break;
-        }
+    let counted = work_off(&mut campaign, &expected).await?;
+    let (options, numbers) = (campaign.options, campaign.numbers.clone());
+    let (node, mut receivers, mut report, _around) = campaign.end();
+    let mut stopped = node.stop(STOPS_WITHIN).await;
+    for receiver in &mut receivers {
+        stopped &= receiver.stop(STOPS_WITHIN).await;
     }
-    let (node, mut report, receiver, _around) = campaign.end();
-    if !node.stop(STOPS_WITHIN).await {
+    if !stopped {
         report.complete = false;
-        report.not_done.push("the node did not stop in good order".to_owned());
+        report.not_done.push("the node or a receiver did not stop in good order".to_owned());
     }
-    for record in receiver.take().await {
-        books.take(record);
-    }
-    report.duplicates_at_receiver = receiver.counts().repeats;
     report.acknowledged = count * SIGNALS as u64;
     report.processed = counted.processed(&expected, count);
-    report.close(books.close(&expected, count));
+    for receiver in &mut receivers {
+        let mut books = Books::new(numbers.clone());
+        receiver.read(options, &mut books)?;
+        let held = receiver.held().await;
+        report.close(receiver.name, held, receiver.exits, books.close(&expected, count));
+    }
+    report.sum_up();
     Ok(report)
+}
+
+/// Lets the node work off what it has, and the receivers take it.
+async fn work_off(
+    campaign: &mut Campaign<'_>,
+    expected: &Expected,
+) -> Result<Counted, TortureError> {
+    let (mut before, mut moved, mut renewed) = (None, monotonic(), false);
+    loop {
+        campaign.live(ROUND).await?;
+        campaign.tell().await;
+        let counted = Counted::of(&campaign.node.metrics().await);
+        let mut held = Vec::new();
+        for receiver in &mut campaign.receivers {
+            held.push(receiver.held().await.records);
+        }
+        let is_all = counted.waiting == 0 && counted.used == expected.account.used;
+        let now = Some((counted, held));
+        if now != before {
+            (before, moved) = (now, monotonic());
+        }
+        let still = moved.elapsed();
+        let is_over = still > PATIENCE || is_all && still > QUIET;
+        if is_over && renewed {
+            return Ok(counted);
+        }
+        if is_over {
+            for receiver in &mut campaign.receivers {
+                receiver.renew().await?;
+            }
+            (renewed, moved) = (true, monotonic());
+        }
+    }
 }
 
 /// What the node says of itself.

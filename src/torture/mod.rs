@@ -2,29 +2,37 @@
 //! through it, and at the end every one of them is accounted for.
 //!
 //! `cli/torture` calls [`run`]. Around a node that is `forebay run` as a child process stand a broker (Mosquitto, or one
-//! in this process), a publisher that numbers every reading, a far side behind a link that fails, and a disk of its own
-//! where this machine lets us make one. Faults and their moments come from a seed; how far the node has come when they
+//! in this process), a publisher that numbers every reading, far sides (`forebay receive`, child processes too) behind
+//! links that fail, and a disk of its own where this machine lets us make one. Faults and their moments come from a seed; how far the node has come when they
 //! strike does not, so the same seed finds the same trouble often, not always. It promises that what it could not do is
 //! said, and that nothing it started outlives it, unless it is itself killed with SIGKILL.
 
 mod books;
 mod campaign;
 mod disk;
+mod far;
 mod finish;
-mod node;
+mod hub;
 mod numbers;
+mod process;
 mod publisher;
 mod report;
 pub mod simulated;
 mod site;
+mod strikes;
 mod undisturbed;
 mod weather;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use campaign::run;
-pub use report::Report;
+pub use report::{AtTarget, Report};
+
+use crate::record::Record;
+
+/// Reads the records of a Parquet file that a receiver finished.
+pub type ReadTable = fn(&Path) -> Result<Vec<Record>, String>;
 
 /// What a campaign does.
 #[derive(Clone, Debug)]
@@ -47,8 +55,10 @@ pub struct Options {
     pub folder: PathBuf,
     /// After so long no more faults follow, and the ledger is made.
     pub within: Duration,
-    /// The program that is tortured.
+    /// The program that is tortured; the receivers are the same.
     pub program: PathBuf,
+    /// How what they kept is read.
+    pub read_table: ReadTable,
     /// The ONNX Runtime library to use.
     pub onnxruntime: Option<PathBuf>,
 }
@@ -75,7 +85,7 @@ pub struct Progress {
     pub power_cuts: u64,
     /// Readings acknowledged by the broker.
     pub acknowledged: u64,
-    /// Readings at the far side.
+    /// Records at the far side; where there are several, at the one that has fewest.
     pub delivered: u64,
 }
 
@@ -99,9 +109,11 @@ pub enum TortureError {
     /// Mosquitto was asked for.
     #[error("`mosquitto` is not installed: install it, or use --broker in-process")]
     NoMosquitto,
-    /// The node does not start at all.
-    #[error("the node is not ready within {within_s} s; its log is {}", log.display())]
+    /// The node, or a receiver, does not start at all.
+    #[error("the {what} is not ready within {within_s} s; its log is {}", log.display())]
     NotReady {
+        /// Which of them.
+        what: &'static str,
         /// How long was waited.
         within_s: u64,
         /// Where it says why.
@@ -110,6 +122,14 @@ pub enum TortureError {
     /// There is nothing to compare with.
     #[error("the readings cannot be computed without a disturbance: {0}")]
     Undisturbed(String),
+    /// A receiver's file is no table of records.
+    #[error("{}: what a receiver kept cannot be read: {reason}", path.display())]
+    Kept {
+        /// The file, or the folder.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The disk does not come back.
     #[error("the disk does not come back after a power cut: {0}")]
     Disk(String),

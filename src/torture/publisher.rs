@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::numbers::{ASSETS, Numbers, SIGNALS};
@@ -32,12 +31,12 @@ pub(super) async fn connect(url: &str) -> Result<Sender, DemoError> {
 }
 
 /// Sends at `rate` readings a second until `stop`, waits for the last acknowledgement, and then sends the tail. The
-/// number of messages before the tail; `acknowledged` has it live.
+/// number of messages before the tail; `acknowledged` is told how many are.
 pub(super) async fn publish(
     numbers: Numbers,
     mut sender: Sender,
     rate: u32,
-    acknowledged: watch::Sender<u64>,
+    acknowledged: impl Fn(u64),
     stop: CancellationToken,
 ) -> Result<u64, DemoError> {
     let a_message = Duration::from_secs_f64(SIGNALS as f64 / f64::from(rate.max(1)));
@@ -53,10 +52,10 @@ pub(super) async fn publish(
         }
         send(&numbers, &mut sender, number).await?;
         number += 1;
-        acknowledged.send_replace(sender.acked());
+        acknowledged(sender.acked());
     }
     sender.drain().await?;
-    acknowledged.send_replace(number);
+    acknowledged(number);
     for after in number..number + TAIL {
         send(&numbers, &mut sender, after).await?;
     }

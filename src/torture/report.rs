@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::books::Closed;
+use super::far::Held;
 
 /// What a campaign came to. Counts of readings where nothing else is said.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -28,19 +29,24 @@ pub struct Report {
     pub broker_restarts: u64,
     /// How often the disk was filled.
     pub full_disks: u64,
+    /// How often a receiver was killed.
+    pub receiver_kills: u64,
+    /// How often the node's clock jumped: at its starts, and once after some of them.
+    pub clock_jumps: u64,
     /// How often the node ended by itself and was started again, as a supervisor does.
     pub node_exits: u64,
     /// What the broker acknowledged to the publisher.
     pub acknowledged: u64,
     /// What the node's books say it took in, each once.
     pub processed: u64,
-    /// What the far side has, each once and with the value that was sent.
+    /// What every receiver kept, each once and with the value that was sent.
     pub delivered: u64,
     /// What was not to be used, in the undisturbed run either: the assets' clocks jump.
     pub set_aside: u64,
     /// What is not there and a loss record speaks of; scores and alarms count too.
     pub in_loss_records: u64,
-    /// Records that came to the far side again, with an id that it had.
+    /// Records that came to a receiver again, with an id that it had, as the receivers count them; what one counted
+    /// between its last answer and its own kill is not in it.
     pub duplicates_at_receiver: u64,
     /// What loss records call damaged. Nothing damages this disk, so there must be none.
     pub damaged: u64,
@@ -50,8 +56,10 @@ pub struct Report {
     pub wrong: u64,
     /// Scores and alarms that an undisturbed run makes.
     pub records_expected: u64,
-    /// Those that the far side has, each once and equal.
+    /// Those that every receiver kept, each once and equal.
     pub records_delivered: u64,
+    /// The same for each of the node's targets, by its name.
+    pub targets: BTreeMap<&'static str, AtTarget>,
     /// What loss records speak of, by lane and reason.
     pub losses: BTreeMap<String, u64>,
     /// The slowest start: from the process to a node that takes readings, links permitting.
@@ -68,20 +76,66 @@ pub struct Report {
     pub wrong_in_words: Vec<String>,
 }
 
+/// What a campaign came to at one of the node's targets, by what its receiver kept. See [`Report`].
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct AtTarget {
+    /// Readings kept.
+    pub delivered: u64,
+    /// Scores and alarms kept.
+    pub records_delivered: u64,
+    /// Readings, scores and alarms that a loss record there speaks of.
+    pub in_loss_records: u64,
+    /// Records that came again.
+    pub duplicates: u64,
+    /// Readings, scores and alarms that are not there, and no loss record speaks of them.
+    pub unaccounted: u64,
+    /// What is there twice, with another value, or should not be there.
+    pub wrong: u64,
+    /// How often the receiver ended by itself and was started again.
+    pub exits: u64,
+}
+
 impl Report {
-    /// Takes over the closed books.
-    pub(super) fn close(&mut self, closed: Closed) {
-        self.delivered = closed.delivered;
+    /// Takes over the closed books of a target.
+    pub(super) fn close(&mut self, name: &'static str, held: Held, exits: u64, closed: Closed) {
+        let target = AtTarget {
+            delivered: closed.delivered,
+            records_delivered: closed.records_delivered,
+            in_loss_records: closed.in_loss_records + closed.records_in_loss_records,
+            duplicates: held.repeats,
+            unaccounted: closed.unaccounted + closed.records_unaccounted,
+            wrong: closed.twice + closed.strange + closed.records_strange,
+            exits,
+        };
+        self.targets.insert(name, target);
         self.set_aside = closed.set_aside;
-        self.in_loss_records = closed.in_loss_records + closed.records_in_loss_records;
-        self.unaccounted = closed.unaccounted + closed.records_unaccounted;
-        self.wrong += closed.twice + closed.strange + closed.records_strange;
         self.records_expected = closed.records_expected;
-        self.records_delivered = closed.records_delivered;
         let damaged = closed.losses.iter().filter(|(name, _)| name.ends_with("damaged"));
-        self.damaged = damaged.map(|(_, count)| count).sum();
-        self.losses = closed.losses;
-        self.wrong_in_words.extend(closed.told);
+        self.damaged = self.damaged.max(damaged.map(|(_, count)| count).sum());
+        for (what, count) in closed.losses {
+            let known = self.losses.entry(what).or_default();
+            *known = count.max(*known);
+        }
+        let told = closed.told.into_iter().map(|what| format!("{name}: {what}"));
+        self.wrong_in_words.extend(told);
+    }
+
+    /// Sums the targets up: what any of them lacks is not delivered, what is wrong at one is wrong.
+    pub(super) fn sum_up(&mut self) {
+        let all = || self.targets.values();
+        let least = |of: fn(&AtTarget) -> u64| all().map(of).min().unwrap_or_default();
+        (self.delivered, self.records_delivered) =
+            (least(|at| at.delivered), least(|at| at.records_delivered));
+        self.in_loss_records = all().map(|at| at.in_loss_records).max().unwrap_or_default();
+        self.duplicates_at_receiver = all().map(|at| at.duplicates).sum();
+        self.unaccounted = all().map(|at| at.unaccounted).sum();
+        self.wrong += all().map(|at| at.wrong).sum::<u64>();
+        if self.processed != self.acknowledged {
+            let (ours, theirs) = (self.processed, self.acknowledged);
+            self.wrong_in_words.push(format!(
+                "the node's books have {ours} readings, and {theirs} were acknowledged"
+            ));
+        }
     }
 
     /// Whether everything is accounted for.
@@ -108,6 +162,8 @@ impl Report {
             ("cuts and other faults of links", self.cuts),
             ("power cuts", self.power_cuts),
             ("restarts of the broker", self.broker_restarts),
+            ("kills of a receiver", self.receiver_kills),
+            ("jumps of the node's clock", self.clock_jumps),
             ("full disks", self.full_disks),
             ("ends of the node by itself", self.node_exits),
         ];
@@ -145,6 +201,19 @@ impl Report {
         ];
         for (what, count) in both {
             writeln!(out, "  {count:>10}  {what}")?;
+        }
+        for (name, at) in &self.targets {
+            writeln!(
+                out,
+                "target {name}: {} readings and {} scores and alarms delivered, {} in loss records, {} came again, {} \
+                 wrong, {} unaccounted",
+                at.delivered,
+                at.records_delivered,
+                at.in_loss_records,
+                at.duplicates,
+                at.wrong,
+                at.unaccounted
+            )?;
         }
         for (what, count) in &self.losses {
             writeln!(out, "loss records of {what}: {count}")?;

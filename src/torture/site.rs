@@ -41,7 +41,9 @@ pub(super) struct Site {
 /// What the node is between.
 pub(super) struct Around<'a> {
     pub(super) broker: SocketAddr,
-    pub(super) far: SocketAddr,
+    /// The way to the receiver over HTTP, and to the broker of the one over MQTT.
+    pub(super) http: SocketAddr,
+    pub(super) mqtt: Option<SocketAddr>,
     pub(super) listen: SocketAddr,
     pub(super) store: &'a Path,
     pub(super) onnxruntime: Option<&'a Path>,
@@ -60,19 +62,26 @@ impl Site {
 
     /// Writes the config. Ticks and checkpoints come often, so that every kill finds something half done.
     pub(super) fn configure(&self, around: &Around<'_>) -> io::Result<()> {
-        let Around { broker, far, listen, store, onnxruntime } = around;
+        let Around { broker, http, mqtt, listen, store, onnxruntime } = around;
         let mut text = format!(
             "node = \"{NODE}\"\n\
              [mqtt]\nurl = \"mqtt://{broker}\"\nin_flight = {IN_FLIGHT}\nkeep_alive = \"5s\"\n\
              [store]\npath = {}\ntick = \"50ms\"\ncheckpoint_every = \"1s\"\nfree_floor = \"4MiB\"\n\
              alarm_limit = \"32MiB\"\nscore_limit = \"64MiB\"\nfeature_limit = \"16MiB\"\nraw_limit = \"128MiB\"\n\
              [uplink]\nparcel = \"16KiB\"\nretry_max = \"500ms\"\n\
-             [uplink.targets.cloud.http]\nurl = \"http://{far}/records\"\ntimeout = \"2s\"\n\
+             [uplink.targets.http.http]\nurl = \"http://{http}/records\"\ntimeout = \"2s\"\n\
              [feed]\nlisten = \"{listen}\"\nmqtt = false\nhistory = 10\n",
             quoted(store)
         );
+        // Writing to a String cannot fail.
+        if let Some(broker) = mqtt {
+            let client = "client_id = \"torture-uplink\"\nkeep_alive = \"5s\"";
+            let _ = write!(
+                text,
+                "[uplink.targets.mqtt.mqtt.broker]\nurl = \"mqtt://{broker}\"\n{client}\n"
+            );
+        }
         if let Some(library) = onnxruntime {
-            // Writing to a String cannot fail.
             let _ = writeln!(text, "[onnxruntime]\nlibrary = {}", quoted(library));
         }
         fs::write(self.config(), text)

@@ -1,4 +1,4 @@
-//! What goes wrong on the two links: resets, cuts, delays, throttles, and connections that are open on one side only.
+//! What goes wrong on the node's links: resets, cuts, delays, throttles, and connections that are open on one side only.
 //!
 //! `campaign` runs it as a task. Which faults, on which link and for how long, comes from the seed.
 
@@ -14,7 +14,8 @@ use crate::demo::link::{Link, Weather};
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) broker: Link,
-    pub(super) uplink: Link,
+    /// One a target.
+    pub(super) uplinks: Vec<Link>,
     /// Odd while something is wrong with the broker's link, or was changed since.
     disturbances: AtomicU64,
 }
@@ -57,8 +58,13 @@ impl Fault {
 }
 
 impl Links {
-    pub(super) fn new(broker: Link, uplink: Link) -> Links {
-        Links { broker, uplink, disturbances: AtomicU64::new(0) }
+    pub(super) fn new(broker: Link, uplinks: Vec<Link>) -> Links {
+        Links { broker, uplinks, disturbances: AtomicU64::new(0) }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Link> {
+        std::iter::once(&self.broker).chain(&self.uplinks)
     }
 
     /// A mark that stays the same as long as the broker's link is left alone; `None` while it is not.
@@ -75,12 +81,13 @@ impl Links {
         stop: CancellationToken,
     ) {
         for number in 1..=count {
-            let wait = Duration::from_millis(random.u64(50..1200));
+            let wait = Duration::from_millis(random.u64(50..700));
             if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
                 break;
             }
             let at_broker = random.bool();
-            let link = if at_broker { &self.broker } else { &self.uplink };
+            let uplink = &self.uplinks[random.usize(..self.uplinks.len())];
+            let link = if at_broker { &self.broker } else { uplink };
             self.disturbances.fetch_add(u64::from(at_broker), Ordering::Relaxed);
             self.strike(link, &mut random, &stop).await;
             self.disturbances.fetch_add(u64::from(at_broker), Ordering::Relaxed);
@@ -90,7 +97,7 @@ impl Links {
 
     async fn strike(&self, link: &Link, random: &mut Rng, stop: &CancellationToken) {
         let fault = Fault::ALL[random.usize(..Fault::ALL.len())];
-        let lasts = Duration::from_millis(random.u64(50..2500));
+        let lasts = Duration::from_millis(random.u64(50..1500));
         match fault {
             Fault::Reset => link.set_up(false).await,
             Fault::Cut => return link.cut().await,

@@ -92,6 +92,25 @@ message = "1GiB"
 }
 
 #[test]
+fn retention_that_makes_no_sense() {
+    let config = r#"
+node = "gateway-1"
+
+[store]
+alarm = { max_age = "24h", keep = "oldest", thin = "1m" }
+score = { keep = "old", max_age = "1s" }
+feature = { thin = "100ms" }
+
+[store.raw]
+max_age = "10m"
+thin = "1h"
+"#;
+    snapshot("config-retention", &node(&[("config.toml", config)]));
+    let bad = config.replace("\"old\"", "\"oldest\"");
+    snapshot("config-retention-rules", &node(&[("config.toml", bad.as_str())]));
+}
+
+#[test]
 fn settings_that_work_and_are_probably_not_meant() {
     let config = r#"
 node = "gateway-1"

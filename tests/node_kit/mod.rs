@@ -21,7 +21,7 @@ use forebay::demo::link::{Link, LinkOptions};
 use forebay::demo::receiver::Receiver;
 use forebay::demo::site::lay_out;
 use forebay::record::Record;
-use forebay::time::monotonic;
+use forebay::time::{Skew, monotonic};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -111,7 +111,16 @@ impl Node {
 
     /// As `start`, with environment variables.
     pub fn start_with(site: &Site, variables: &[(&str, &str)]) -> Node {
-        let mut command = forebay(&["run"], site.dir.path(), variables);
+        Node::spawn(forebay(&["run"], site.dir.path(), variables))
+    }
+
+    /// As `start`, with a wall clock that is wrong and jumps.
+    pub fn start_skewed(site: &Site, skew: Skew) -> Node {
+        let skew = format!("--skewed-clock={skew}");
+        Node::spawn(forebay(&["run", &skew], site.dir.path(), &[]))
+    }
+
+    fn spawn(mut command: Command) -> Node {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();

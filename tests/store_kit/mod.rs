@@ -7,8 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use forebay::frame::{Input, Quality};
-use forebay::record::{Checkpoint, Lane, LossRecord, Outgoing, RawRecord, Record, Step};
-use forebay::store::{Committed, Durability, Key, Receipts, Resumed, Store, StoreOptions};
+use forebay::record::{
+    Checkpoint, Lane, LossRecord, Outgoing, RawReading, RawRecord, Record, ScoreRecord, Step,
+};
+use forebay::store::{
+    Committed, Durability, Key, Receipts, Resumed, Retention, Store, StoreOptions,
+};
 use forebay::time::{Tick, Timestamp};
 
 /// One wished-for record: its lane, and bytes of text in it.
@@ -27,24 +31,46 @@ pub(crate) fn input(wishes: &[Wish]) -> Vec<Input> {
     vec![input]
 }
 
-/// The engine: one record a reading, made of nothing but the tick and the reading.
+/// The engine: one record a reading, made of nothing but the tick and the reading. Scored windows on lane 1, windows
+/// without scores on lane 2, raw readings on the others; always of one of three assets, and at the time of the tick.
 pub(crate) fn step(tick: Tick, input: Vec<Input>) -> Step {
     let mut records = Vec::new();
     for readings in input.iter().map(|input| &input.readings) {
         for (index, (lane, size)) in readings.signal.iter().zip(&readings.value).enumerate() {
             let id = format!("{}-{index}", tick.seq);
-            let record = Record::Raw(RawRecord {
-                asset: noise(&id, *size as usize),
-                id,
-                node: "n".into(),
-                pipeline: "p".into(),
-                tags: BTreeMap::new(),
-                signals: BTreeMap::new(),
-            });
+            let record = record(tick, index, usize::from(*lane), *size, id);
             records.push(Outgoing { lane: Lane::ALL[usize::from(*lane)], record });
         }
     }
     Step { tick, input, records }
+}
+
+fn record(tick: Tick, index: usize, lane: usize, size: f64, id: String) -> Record {
+    let (node, pipeline) = ("n".to_owned(), "p".to_owned());
+    let asset = format!("a{}", index % 3);
+    let tags = BTreeMap::from([("noise".to_owned(), noise(&id, size as usize))]);
+    if lane == 0 || lane == 3 {
+        let signals = BTreeMap::from([("s".to_owned(), vec![RawReading(tick.now, size)])]);
+        return Record::Raw(RawRecord { id, node, pipeline, asset, tags, signals });
+    }
+    let scores = BTreeMap::from([("risk".to_owned(), Some(size))]);
+    Record::Score(ScoreRecord {
+        id,
+        node,
+        pipeline,
+        asset,
+        tags,
+        window_start: tick.now,
+        window_end: tick.now,
+        features: BTreeMap::new(),
+        scores: if lane == 1 { scores } else { BTreeMap::new() },
+        threshold: None,
+        coverage: 1.0,
+        model: (lane == 1).then(|| "m".to_owned()),
+        model_version: (lane == 1).then(|| "1".to_owned()),
+        models: Vec::new(),
+        contributions: Vec::new(),
+    })
 }
 
 /// Text that does not compress well, the same for the same id.
@@ -66,6 +92,7 @@ pub(crate) fn options(path: &Path, lane_limits: [u64; 4]) -> StoreOptions {
         path: path.to_path_buf(),
         node: "n".into(),
         lane_limits,
+        retention: [Retention::default(); 4],
         targets: vec!["far".into()],
         free_floor: 0,
         durability: Durability::Tick,
@@ -95,7 +122,17 @@ pub(crate) fn recover(store: &mut Store) -> Resumed {
 
 /// All records of a lane that wait, in order of sending.
 pub(crate) fn waiting(store: &Store, lane: Lane, upto: Committed) -> Vec<(Key, Record)> {
-    let Some(parcel) = store.outboxes[0].peek(lane, upto, usize::MAX, 0).unwrap() else {
+    waiting_for(store, 0, lane, upto)
+}
+
+/// The same for one of several targets.
+pub(crate) fn waiting_for(
+    store: &Store,
+    target: usize,
+    lane: Lane,
+    upto: Committed,
+) -> Vec<(Key, Record)> {
+    let Some(parcel) = store.outboxes[target].peek(lane, upto, usize::MAX, 0).unwrap() else {
         return Vec::new();
     };
     parcel.records().map(|(key, line)| (key, serde_json::from_slice(line).unwrap())).collect()
@@ -109,20 +146,25 @@ pub(crate) fn ids(store: &Store, upto: Committed) -> Ids {
     })
 }
 
-/// The books close, and say what is there.
+/// The books close, and say what is there, for every target.
 pub(crate) fn check_books(store: &Store, upto: Committed) {
-    let stats = store.outboxes[0].stats();
-    for lane in Lane::ALL {
-        let books = stats.lane(lane);
-        let there = waiting(store, lane, upto);
-        assert_eq!(books.queued, there.len() as u64, "{lane:?} {books:?}");
-        assert!(books.queued == 0 || books.queued_bytes > 0, "{lane:?} {books:?}");
-        assert_eq!(
-            books.found + books.made,
-            books.queued + books.delivered + books.refused + books.evicted,
-            "{lane:?} {books:?}"
-        );
-        assert!(there.is_sorted_by(|a, b| a.0 < b.0), "{lane:?} is out of order");
+    for target in 0..store.outboxes.len() {
+        let name = store.outboxes[target].target();
+        for lane in Lane::ALL {
+            // Reading first: it may find what was forgotten.
+            let there = waiting_for(store, target, lane, upto);
+            let stats = store.outboxes[0].stats();
+            let books = stats.targets.iter().find(|(known, _)| known == name).unwrap().1;
+            let books = books[lane as usize];
+            assert_eq!(books.queued, there.len() as u64, "{name} {lane:?} {books:?}");
+            assert!(books.queued == 0 || books.queued_bytes > 0, "{lane:?} {books:?}");
+            assert_eq!(
+                books.found + books.made,
+                books.queued + books.delivered + books.refused + books.evicted,
+                "{name} {lane:?} {books:?}"
+            );
+            assert!(there.is_sorted_by(|a, b| a.0 < b.0), "{name} {lane:?} is out of order");
+        }
     }
 }
 

@@ -9,23 +9,30 @@ use super::broker::Broker;
 use super::far::Far;
 use super::{SimulatedError, ensure, plant};
 use crate::engine::{Engine, Pipeline};
-use crate::record::Step;
+use crate::record::{Lane, Step};
 use crate::store::{
-    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released, Store,
-    StoreError, StoreOptions,
+    Committed, Durability, Kv, Ledger, MemKv, Outbox, Parcel, Receipt, Receipts, Released,
+    Retention, Store, StoreError, StoreOptions,
 };
 use crate::time::Timestamp;
+
+/// The far sides: each has its own queue, and none knows of the other.
+pub(super) const TARGETS: [&str; 2] = ["far", "farther"];
 
 pub(super) struct Device {
     engine: Engine,
     ledger: Ledger,
-    outbox: Outbox,
     committed: Committed,
-    /// A parcel that may have arrived.
-    held: Option<Parcel>,
+    /// One a target, with the parcels that are on the way.
+    outboxes: Vec<(Outbox, Vec<Parcel>)>,
     /// A tick that is not durable yet.
     open: Option<(Step, Receipts)>,
+    /// In which tick windows and alarms were made, by id.
+    pub(super) made: Vec<(String, u64)>,
 }
+
+/// Parcels that may be on the way to a target at once.
+const ON_THE_WAY: usize = 3;
 
 /// What becomes of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +45,18 @@ pub(super) enum Send {
     AnsweredPartly,
 }
 
-pub(super) fn options(path: &Path, lane_limits: [u64; 4], now: Timestamp) -> StoreOptions {
+pub(super) fn options(
+    path: &Path,
+    lane_limits: [u64; 4],
+    retention: [Retention; 4],
+    now: Timestamp,
+) -> StoreOptions {
     StoreOptions {
         path: path.to_path_buf(),
         node: "simulated".into(),
-        targets: vec!["far".into()],
+        targets: TARGETS.map(str::to_owned).into(),
         lane_limits,
+        retention,
         free_floor: 0,
         durability: Durability::Tick,
         now,
@@ -54,7 +67,7 @@ impl Device {
     /// Recovery, the only start there is.
     pub(super) fn start(kv: &Arc<MemKv>, options: &StoreOptions) -> Result<Device, SimulatedError> {
         let kv = Arc::clone(kv) as Arc<dyn Kv>;
-        let Store { mut ledger, mut outboxes, mut recovered } = Store::open_on(kv, options)?;
+        let Store { mut ledger, outboxes, mut recovered } = Store::open_on(kv, options)?;
         let mut engine = plant::engine()?;
         if let Some(checkpoint) = &recovered.checkpoint {
             let notes = engine.restore(checkpoint);
@@ -67,9 +80,10 @@ impl Device {
         engine.resume_after(recovered.last_tick);
         let resumed = ledger.finish_recovery()?;
         ensure(resumed.changed == 0, || "a replay made other records".into())?;
-        let outbox = outboxes.pop();
-        let outbox = outbox.ok_or_else(|| SimulatedError::Broken("no outbox".into()))?;
-        Ok(Device { engine, ledger, outbox, committed: resumed.committed, held: None, open: None })
+        let outboxes: Vec<_> = outboxes.into_iter().map(|outbox| (outbox, Vec::new())).collect();
+        ensure(outboxes.len() == TARGETS.len(), || format!("{} outboxes", outboxes.len()))?;
+        let (committed, open, made) = (resumed.committed, None, Vec::new());
+        Ok(Device { engine, ledger, committed, outboxes, open, made })
     }
 
     /// Computes and commits a tick of these deliveries. Its receipts are not given back yet.
@@ -85,6 +99,8 @@ impl Device {
             receipts.push(Receipt { connection: broker.connection, token: *token });
         }
         let step = self.engine.step(plant::input(&messages), now);
+        let windows = step.records.iter().filter(|out| out.lane != Lane::Raw);
+        self.made.extend(windows.map(|out| (out.record.id().to_owned(), step.tick.seq)));
         self.open = Some((step, receipts));
         self.commit_again()
     }
@@ -133,35 +149,46 @@ impl Device {
         Ok(self.ledger.checkpoint(&checkpoint)?)
     }
 
-    /// Sends a parcel; `false`: nothing waits.
+    /// Sends another parcel to a target, and learns of one that is on the way; `false`: nothing waits. One whose answer is
+    /// lost is sent again as it is, or given up, and then its records are picked again.
     pub(super) fn send(
         &mut self,
+        target: usize,
         far: &mut Far,
         how: Send,
         budget: usize,
+        random: &mut Rng,
     ) -> Result<bool, SimulatedError> {
-        let Some(next) = self.outbox.next(self.committed, budget)? else { return Ok(false) };
-        let parcel = match self.held.take() {
-            Some(held) if held.lane == next.lane && held.first() == next.first() => held,
-            _ => next,
-        };
+        let (outbox, on_the_way) = &mut self.outboxes[target];
+        if on_the_way.len() < ON_THE_WAY
+            && let Some(next) = outbox.next(self.committed, budget)?
+        {
+            outbox.sets_out(&next);
+            on_the_way.push(next);
+        }
+        if on_the_way.is_empty() {
+            return Ok(false);
+        }
+        let parcel = on_the_way.swap_remove(random.usize(..on_the_way.len()));
         let keys: Vec<_> = parcel.records().map(|(key, _)| key).collect();
         let some = if how == Send::AnsweredPartly { keys.len() / 2 } else { keys.len() };
         if how != Send::NotArrived {
             parcel.records().take(some.max(1)).try_for_each(|(_, line)| far.take(line))?;
         }
-        match how {
-            Send::Answered => self.outbox.settle(parcel.acked())?,
-            Send::AnsweredPartly => {
-                self.outbox.settle(parcel.acked_keys(keys.into_iter().take(some)))?;
-            }
-            Send::NotArrived | Send::NotAnswered => self.held = Some(parcel),
+        let is_lost = matches!(how, Send::NotArrived | Send::NotAnswered);
+        if is_lost && random.bool() {
+            on_the_way.push(parcel);
+            return Ok(true);
+        }
+        outbox.is_back(&parcel);
+        if !is_lost {
+            outbox.settle(parcel.acked_keys(keys.into_iter().take(some)))?;
         }
         Ok(true)
     }
 
     pub(super) fn flush(&mut self) -> Result<(), SimulatedError> {
-        Ok(self.outbox.flush()?)
+        self.outboxes.iter_mut().try_for_each(|(outbox, _)| Ok(outbox.flush()?))
     }
 
     /// Files that are not durable to their end, and how much of each is.

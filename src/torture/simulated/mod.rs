@@ -2,7 +2,7 @@
 //! that redelivers and reorders and a far side that accepts and then times out.
 //!
 //! The clock is a number, the faults come from a seed, and the same seed does the same: `tests/sim.rs` lives thousands
-//! of lives, and a campaign with power cuts lives some where it may not cut a disk off its power. Each is some hundred
+//! of lives, and a campaign with power cuts lives some where it may not cut a disk off its power. Each is some dozen
 //! ticks long, with kills, power cuts and failing disks in it. At its end every reading that was published must have
 //! come out exactly once or be named in a loss record, and windows and alarms must be those of an undisturbed run.
 

@@ -15,6 +15,8 @@ use crate::time::{Span, Timestamp};
 
 const MACHINES: u64 = 3;
 const STEP: Span = Span::millis(500);
+/// The intervals in which full lanes are thinned.
+pub(super) const THIN: Span = Span::seconds(5);
 /// The event time of the first readings.
 const START: Timestamp = Timestamp(1_700_000_000_000_000);
 /// The clock of the first tick: so long after it that no reading is ever ahead of the clock.
@@ -110,6 +112,13 @@ pub(super) fn find(asset: &str, ts: Timestamp) -> Option<u64> {
     let machine: u64 = asset.strip_prefix('m')?.parse().ok()?;
     let since = ts.since(START).0;
     (since >= 0 && since % STEP.0 == 0).then_some(since as u64 / STEP.0 as u64 * MACHINES + machine)
+}
+
+/// The messages whose readings a machine took from `start` on and before `end`.
+pub(super) fn between(asset: &str, start: Timestamp, end: Timestamp) -> Vec<u64> {
+    let steps = end.since(start).0 / STEP.0;
+    let times = (0..=steps).map(|step| start.plus(Span(step * STEP.0)));
+    times.filter(|at| *at < end).filter_map(|at| find(asset, at)).collect()
 }
 
 /// The value of one of its readings.

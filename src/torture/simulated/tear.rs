@@ -38,12 +38,18 @@ impl Before {
                 shorten(&path, before)?;
                 let durable = unsynced.iter().find(|(unsynced, _)| *unsynced == path);
                 torn.extend(durable.map(|(_, durable)| (path, *durable)));
-            } else {
+            } else if !is_thinned(&path) {
                 fs::remove_file(&path)?;
             }
         }
         tear(&torn, &mut |n| random.usize(..n))
     }
+}
+
+/// Whether a file took the place of others: it was durable before they went, and before the journal's entry.
+fn is_thinned(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.is_some_and(|stem| stem.split('-').count() == 3)
 }
 
 fn shorten(path: &Path, length: u64) -> io::Result<()> {
