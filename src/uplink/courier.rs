@@ -5,7 +5,7 @@
 //! any error but a refusal of one publish the connection is dropped with all it knows, every letter is answered with what
 //! the broker has of it, and what is left goes out again over a fresh one. What is too large for the broker is refused
 //! whether the broker says so (MQTT 5) or just hangs up: see [`Suspicion`]. Another client with the same id is told, and
-//! given way to for a while: see [`Rival`].
+//! given way to for a while where the broker says that there is one: see [`Rival`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -243,7 +243,11 @@ impl Courier {
             return None;
         };
         let what = format!("{what}; give every target's `broker` a `client_id` of its own");
-        let after = Span(self.backoff.wait().as_micros() as i64);
+        // A broker that hangs up may be a bad link, too: nobody is given way to for that.
+        let after = match lost {
+            Lost::TakenOver => Span(self.backoff.wait().as_micros() as i64),
+            _ => Span::ZERO,
+        };
         Some(LinkError::Rival { what, after })
     }
 
