@@ -1,6 +1,7 @@
 //! A disk that is full to the last byte, with what the index keeps for itself: nothing ends, and all goes on.
 //!
-//! The disk is a small one in memory; where this user may not mount one, the tests say so and pass.
+//! The disk is an image of the old kind that gives no blocks ahead, so that the index can be left without any; where this
+//! user may not mount one, the tests say so and pass.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -28,15 +29,19 @@ use tokio_util::sync::CancellationToken;
 /// A disk of 64 MB.
 struct Disk {
     dir: tempfile::TempDir,
+    _image: tempfile::NamedTempFile,
 }
 
 impl Disk {
     fn mount() -> Option<Disk> {
-        let dir = tempfile::tempdir().unwrap();
+        let (image, dir) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
+        image.as_file().set_len(64 << 20).unwrap();
+        let mut make = Command::new("mkfs.ext4");
+        make.args(["-q", "-F", "-m", "0", "-O", "^extent,^64bit"]).arg(image.path());
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=64m", "none"]).arg(dir.path());
-        if mount.output().is_ok_and(|output| output.status.success()) {
-            return Some(Disk { dir });
+        mount.args(["-o", "loop"]).args([image.path(), dir.path()]);
+        if [make, mount].iter_mut().all(|c| c.output().is_ok_and(|o| o.status.success())) {
+            return Some(Disk { dir, _image: image });
         }
         eprintln!("no disk can be mounted here: nothing was tested");
         None

@@ -40,7 +40,7 @@ pub trait Kv: Send + Sync {
 /// Space kept for the index alone.
 const RESERVE_BYTES: u64 = 4 << 20;
 
-/// With less of the disk left, sled is not asked to write: it writes up to half of this at once.
+/// With less of the disk left, sled is not asked to write unless it has blocks of its own: see [`make_way`].
 const LEFT_MIN: u64 = 1 << 20;
 
 /// Cache that sled is asked to keep; values below 7 KB hold it near that.
@@ -97,12 +97,16 @@ impl SledKv {
 
 /// sled that meets a full disk takes no more until it is opened again, which it cannot be, and a kill then may cost the
 /// index. So it has some space of its own: a file that goes when the disk is full, and is made again when there is
-/// space. Where others have taken that, too, it is left alone: [`StoreError::Full`].
+/// space. What goes becomes blocks behind the end of sled's file before sled is asked to write, so that nobody takes them
+/// in between; where others have taken that, too, it is left alone: [`StoreError::Full`].
 fn make_way(index: &Path) -> Result<(), StoreError> {
     let reserve = index.with_file_name("reserve");
     let folder = index.parent().unwrap_or(index);
     let free = free_space(folder)?;
     let is_there = reserve.exists();
+    if free < 8 * RESERVE_BYTES && has_blocks(index)? {
+        return Ok(());
+    }
     if is_there && free < RESERVE_BYTES / 2 {
         std::fs::remove_file(&reserve).map_err(StoreError::on("delete", &reserve))?;
     }
@@ -111,10 +115,23 @@ fn make_way(index: &Path) -> Result<(), StoreError> {
             .and_then(|file| file.write_all_at(&vec![0xA5; RESERVE_BYTES as usize], 0))
             .map_err(StoreError::on("write", &reserve))?;
     }
+    if free < 8 * RESERVE_BYTES && has_blocks(index)? {
+        return Ok(());
+    }
     if free < LEFT_MIN && free_space(folder)? < LEFT_MIN {
         return Err(StoreError::Full { path: index.to_path_buf() });
     }
     Ok(())
+}
+
+/// Whether sled's file has blocks of the disk behind its end, as much as sled writes at once.
+fn has_blocks(index: &Path) -> Result<bool, StoreError> {
+    let data = index.join("db");
+    let Ok(file) = File::options().write(true).open(&data) else { return Ok(false) };
+    let len = file.metadata().map_err(StoreError::on("look at", &data))?.len();
+    let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+    // A disk without room, or without this, says so; which of them does not matter.
+    Ok(rustix::fs::fallocate(&file, flags, len, RESERVE_BYTES / 2).is_ok())
 }
 
 /// Bytes of the disk of `path` that may still be written.
