@@ -136,12 +136,15 @@ fn churn(path: &Path, days: u64) {
     let mut random = fastrand::Rng::with_seed(1);
     let mut until = [(0, true); 2];
     let (mut lines, mut outages, mut losses) = (0, 0, 0);
+    let mut longest = Duration::ZERO;
     for seq in 1..=days * 86_400 / TICK {
         let now = Timestamp(1_800_000_000_000_000 + (seq * TICK) as i64 * 1_000_000);
         let mut records: Vec<_> = (0..100).map(|n| record(seq, n, now, &mut random)).collect();
         records.extend((0..100).map(|n| readings(n, now, &mut random)));
         let step = Step { tick: Tick { seq, now }, input: vec![], records };
+        let begun = monotonic();
         let committed = store.ledger.commit(&step, &mut Receipts::new()).unwrap().0;
+        longest = longest.max(begun.elapsed());
         for (outbox, (end, is_up)) in store.outboxes.iter_mut().zip(&mut until) {
             if *end <= seq * TICK {
                 // From a minute to a day, each length as likely as its double.
@@ -171,7 +174,7 @@ fn churn(path: &Path, days: u64) {
     let (queued, live) = (stats.sum(|lane| lane.queued), stats.sum(|lane| lane.queued_bytes));
     let files = on_disk(&path.join("lanes")) as f64;
     print!(
-        "{days} days in {:.0} s, {outages} outages, {losses} notices of loss | {queued} of {} records wait in {} | disk/live {:.2} | sent {} of lines | written {}: {:.2} for each byte of records and journal | memory {} MB, peak {} MB",
+        "{days} days in {:.0} s, {outages} outages, {losses} notices of loss | {queued} of {} records wait in {} | disk/live {:.2} | sent {} of lines | written {}: {:.2} for each byte of records and journal | longest commit {:.2} s | memory {} MB, peak {} MB",
         started.elapsed().as_secs_f64(),
         stats.sum(|lane| lane.made),
         ByteSize::b(live),
@@ -180,6 +183,7 @@ fn churn(path: &Path, days: u64) {
         ByteSize::b(own("io", "write_bytes:")),
         own("io", "write_bytes:") as f64
             / (stats.written.records + stats.written.journal).max(1) as f64,
+        longest.as_secs_f64(),
         resident_mb(),
         peak_mb(),
     );
