@@ -94,7 +94,7 @@ pub enum Command {
     Model(ModelArgs),
     /// Look at this machine: runtime, store, broker, uplink, clock
     Doctor(DoctorArgs),
-    /// Look into the store of a node that is stopped: check all of it, or take records out
+    /// Look into the store of a node that is stopped: check all of it, take records out, see what was rejected
     Store(StoreArgs),
     /// Print the JSON Schema of a kind of file, for editors and for those who read records
     Schema(SchemaArgs),

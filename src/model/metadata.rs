@@ -68,7 +68,7 @@ pub struct Metadata {
     pub name: Option<String>,
     /// Its version in records. Absent: the digest of its file.
     pub version: Option<String>,
-    /// Its place in the order in which models of this name were given out: a lower one does not replace a higher one.
+    /// Its place in the order in which models of this name were given out, for people: nothing is refused for it.
     pub serial: Option<u64>,
     /// Names of its input columns, in order (a JSON array).
     pub features: Option<Vec<String>>,

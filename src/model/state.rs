@@ -8,8 +8,8 @@ use super::element::Element;
 use super::fit::{Mismatch, mismatch};
 use super::onnx::{Port, Signature};
 
-/// Largest state of one asset, in numbers.
-const MAX_SIZE: usize = 1 << 20;
+/// Largest state of one asset, in numbers: all assets' states are in memory, and in every checkpoint.
+const MAX_SIZE: usize = 1 << 14;
 
 /// An input that is fed with what an output gave before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +142,24 @@ mod tests {
         assert_eq!(middle.pack(&memories, 1), [1.0, 2.0, 5.0, 6.0, 3.0, 4.0, 7.0, 8.0]);
         let last = state(&[4, 1], 1);
         assert_eq!(last.pack(&memories, 1), [1.0, 5.0, 2.0, 6.0, 3.0, 7.0, 4.0, 8.0]);
+    }
+
+    #[test]
+    fn a_state_has_a_limit_and_one_axis_for_assets() {
+        let port = |name: &str, dims: &[Option<usize>]| Port {
+            name: name.into(),
+            element: Some(Element::Float32),
+            dims: dims.to_vec(),
+            labels: Vec::new(),
+        };
+        let told = |dims: &[Option<usize>]| {
+            let (inputs, outputs) = (vec![port("h", dims)], vec![port("after", dims)]);
+            let signature = Signature { inputs, outputs, states: Vec::new() };
+            State::find(&signature, "h", "after").map_err(|mismatch| mismatch.to_string())
+        };
+        assert_eq!(told(&[None, Some(MAX_SIZE)]).unwrap().size(), MAX_SIZE);
+        assert!(told(&[None, Some(MAX_SIZE + 1)]).unwrap_err().contains("at most 16384 numbers"));
+        assert!(told(&[None, None]).unwrap_err().contains("one dimension that varies"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) fn check(look: &mut Look<'_>) {
         match look.parts.stages.get(index).and_then(|s| s.spec.as_ref()) {
             Some(StageSpec::Score(score)) => {
                 output(look, index, score, &features, &outputs);
+                batch(look, index, score.batch);
                 outputs.entry(score.output.clone()).or_insert(index);
             }
             Some(StageSpec::Alarm(alarm)) => {
@@ -42,6 +43,14 @@ fn features(look: &Look<'_>) -> Vec<String> {
     }
 }
 
+fn batch(look: &mut Look<'_>, index: usize, windows: u16) {
+    if !(1..=4096).contains(&windows) {
+        let spot = look.stage(index, "score").key("batch");
+        let problem = Problem::error(spot, "`batch` cannot be so many windows");
+        look.tell(problem.found(windows.to_string()).expected("1 to 4096"));
+    }
+}
+
 fn output(
     look: &mut Look<'_>,
     index: usize,
@@ -49,13 +58,6 @@ fn output(
     features: &[String],
     before: &BTreeMap<String, usize>,
 ) {
-    let spot = look.stage(index, "score");
-    if !(1..=4096).contains(&score.batch) {
-        let problem = Problem::error(spot.key("batch"), "`batch` cannot be so many windows")
-            .found(score.batch.to_string())
-            .expected("1 to 4096");
-        look.tell(problem);
-    }
     let spot = look.stage(index, "score");
     let name = &score.output;
     let word =
