@@ -54,6 +54,17 @@ pub fn column(
     Ok(columns)
 }
 
+/// A time as RFC 3339, or the same in UTC with a space and without a zone.
+pub fn time(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim();
+    let whole = if text.ends_with('Z') || text.contains('+') || text.matches('-').count() > 2 {
+        text.to_owned()
+    } else {
+        format!("{}Z", text.replace(' ', "T"))
+    };
+    whole.parse::<Timestamp>().map_err(|error| format!("`{text}` is no time: {error}"))
+}
+
 /// Whether each time lies in one of the intervals.
 pub fn within(times: &[Timestamp], intervals: &[Interval]) -> Vec<bool> {
     times.iter().map(|at| intervals.iter().any(|interval| interval.holds(*at))).collect()
