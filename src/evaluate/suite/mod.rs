@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::evaluate::stream::percentile;
 use crate::model::Host;
 use crate::time::monotonic;
 
@@ -246,12 +247,6 @@ pub fn run(
         inference_p99_us: percentile(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
     }))
-}
-
-/// The value below which so many in a hundred of the sorted times lie, in microseconds.
-pub fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
-    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(place).map(|time| time.as_secs_f64() * 1e6)
 }
 
 /// All files below a folder, in order of their names.
