@@ -53,8 +53,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
 
 /// A number as tables show it.
 pub fn number(value: f64) -> String {
-    let digits = if value.abs() < 10.0 { 3 } else { 1 };
-    format!("{value:.digits$}")
+    match value.abs() {
+        ..10.0 => format!("{value:.3}"),
+        10.0..1e7 => format!("{value:.1}"),
+        _ => format!("{value:.1e}"),
+    }
 }
 
 /// The same, with a dash where there is none.
