@@ -36,7 +36,7 @@ fn same(name: &str, ours: Option<f64>, theirs: &Value) {
             assert!(off < 1e-9, "{name}: {ours}, not {theirs}");
         }
         (ours, theirs) => {
-            assert!(ours.is_none() && theirs.is_none(), "{name}: {ours:?} {theirs:?}")
+            assert!(ours.is_none() && theirs.is_none(), "{name}: {ours:?} {theirs:?}");
         }
     }
 }

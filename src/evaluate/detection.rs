@@ -86,7 +86,7 @@ impl Judged {
 pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec<Judged> {
     let nothing = Vec::new();
     let of = |asset: &String| verdicts.by_asset.get(asset).unwrap_or(&nothing);
-    let judged = match truth {
+    match truth {
         Truth::Rows(columns) => {
             let all = columns.iter();
             all.map(|(asset, column)| judge_rows(asset, column, of(asset), step, skip)).collect()
@@ -111,8 +111,7 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
             })
             .collect()
         }
-    };
-    judged
+    }
 }
 
 fn judge_rows(

@@ -234,7 +234,7 @@ fn over_time(judged: &[Judged], threshold: Option<f64>) -> String {
         html.push_str(&wide(&one.asset, &points.collect::<Vec<_>>(), &spans));
     }
     if order.len() > CHARTS {
-        let _ = write!(html, "<p class=\"soft\">and {} more</p>\n", order.len() - CHARTS);
+        let _ = writeln!(html, "<p class=\"soft\">and {} more</p>", order.len() - CHARTS);
     }
     html
 }
