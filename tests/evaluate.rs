@@ -11,6 +11,7 @@ use forebay::model::Host;
 use forebay::model::running::{RunningOptions, running};
 use forebay::pipeline::load::load_pipeline;
 use forebay::pipeline::plan::route;
+use forebay::pipeline::spec::RecordingSpec;
 use forebay::time::Timestamp;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -169,7 +170,7 @@ fn verdicts(site: &Path, rows: usize) -> Vec<Verdict> {
     let mut stream =
         Stream::new(Plan { spec, schema, base: site, models: &[], host: &host }, None).unwrap();
     let options = RecordingOptions {
-        spec: Default::default(),
+        spec: RecordingSpec::default(),
         asset: None,
         schema,
         route: route(spec),
