@@ -116,6 +116,18 @@ impl Graph {
         }
     }
 
+    /// Gives the operator added last whole numbers as an attribute.
+    pub fn attributes(&mut self, name: &str, values: &[i64]) {
+        if let Some(node) = self.proto.node.last_mut() {
+            node.attribute.push(pb::AttributeProto {
+                name: name.into(),
+                r#type: AttributeType::Ints as i32,
+                ints: values.to_vec(),
+                ..pb::AttributeProto::default()
+            });
+        }
+    }
+
     /// Notes `value` under `key` in `metadata_props`.
     pub fn note(&mut self, key: &str, value: impl Into<String>) {
         self.metadata.push(pb::StringStringEntryProto { key: key.into(), value: value.into() });
