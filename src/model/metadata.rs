@@ -191,9 +191,16 @@ impl Notes {
     pub(super) fn write(&self, graph: &mut Graph) {
         graph.note("forebay.schema", SCHEMA);
         graph.note("forebay.kind", self.kind);
-        graph.note("forebay.scaler", "(value - mean) * factor, in the graph");
+        let scaler = match self.kind {
+            super::trees::KIND => "none: trees compare values as they are",
+            _ => "(value - mean) * factor, in the graph",
+        };
+        graph.note("forebay.scaler", scaler);
         graph.note("forebay.output", "score");
-        graph.note("forebay.threshold", self.threshold.to_string());
+        // Of a number there is none.
+        if self.threshold.is_finite() {
+            graph.note("forebay.threshold", self.threshold.to_string());
+        }
         graph.note("forebay.threshold_by", self.threshold_by.as_str());
         graph.note("forebay.outputs", json(&self.outputs));
         graph.note("forebay.baseline", json(&self.baseline));
