@@ -5,6 +5,7 @@
 //! stands beside its floors, says whether it is causal and where its threshold comes from, and carries the digests of
 //! data, models and settings.
 
+mod ai4i;
 mod skab;
 
 use std::error::Error;
@@ -34,8 +35,10 @@ pub struct Collection {
 }
 
 /// All of them, in the order of the table.
-pub const COLLECTIONS: &[Collection] =
-    &[Collection { name: "skab", folder: "skab", run: skab::run }];
+pub const COLLECTIONS: &[Collection] = &[
+    Collection { name: "skab", folder: "skab", run: skab::run },
+    Collection { name: "ai4i", folder: "ai4i2020", run: ai4i::run },
+];
 
 /// What a collection is given.
 pub struct Run<'a> {
