@@ -42,9 +42,8 @@ impl Spectrum {
     /// Of samples taken `rate` times a second, behind a Hann window.
     pub fn of(samples: &[f64], rate: f64) -> Spectrum {
         let count = samples.len();
-        let hann = |at: usize| {
-            0.5 - 0.5 * (2.0 * std::f64::consts::PI * at as f64 / count as f64).cos()
-        };
+        let hann =
+            |at: usize| 0.5 - 0.5 * (2.0 * std::f64::consts::PI * at as f64 / count as f64).cos();
         let mut values: Vec<Complex<f64>> = samples
             .iter()
             .enumerate()

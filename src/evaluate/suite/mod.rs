@@ -6,6 +6,7 @@
 //! data, models and settings.
 
 mod ai4i;
+mod cwru;
 mod skab;
 
 use std::error::Error;
@@ -38,6 +39,7 @@ pub struct Collection {
 pub const COLLECTIONS: &[Collection] = &[
     Collection { name: "skab", folder: "skab", run: skab::run },
     Collection { name: "ai4i", folder: "ai4i2020", run: ai4i::run },
+    Collection { name: "cwru", folder: "cwru_bearing", run: cwru::run },
 ];
 
 /// What a collection is given.
