@@ -181,6 +181,7 @@ impl Reading<'_> {
 pub(super) struct Notes {
     pub(super) kind: &'static str,
     pub(super) outputs: BTreeMap<String, Meaning>,
+    /// Not a number where there is none.
     pub(super) threshold: f64,
     pub(super) threshold_by: String,
     pub(super) baseline: Baseline,
@@ -192,8 +193,12 @@ impl Notes {
         graph.note("forebay.schema", SCHEMA);
         graph.note("forebay.kind", self.kind);
         graph.note("forebay.scaler", "(value - mean) * factor, in the graph");
-        graph.note("forebay.output", "score");
-        graph.note("forebay.threshold", self.threshold.to_string());
+        let first = self.outputs.keys().next().map_or("score", String::as_str);
+        let output = if self.outputs.contains_key("score") { "score" } else { first };
+        graph.note("forebay.output", output);
+        if self.threshold.is_finite() {
+            graph.note("forebay.threshold", self.threshold.to_string());
+        }
         graph.note("forebay.threshold_by", self.threshold_by.as_str());
         graph.note("forebay.outputs", json(&self.outputs));
         graph.note("forebay.baseline", json(&self.baseline));

@@ -5,7 +5,7 @@
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
-//! (what they are given), [`pca`], [`logistic`], and [`evaluate`].
+//! (what they are given), [`pca`], [`logistic`], [`net`] (networks), and [`evaluate`].
 //! It opens model files and nothing else, and reads no clock.
 
 pub mod build;
@@ -20,6 +20,7 @@ mod linear;
 mod loaded;
 pub mod logistic;
 pub mod metadata;
+pub mod net;
 pub mod onnx;
 pub mod pca;
 pub mod runtime;
