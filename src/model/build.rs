@@ -122,7 +122,7 @@ impl Graph {
     }
 
     /// Gives the operator added last whole numbers as an attribute.
-    pub fn list(&mut self, name: &str, values: &[i64]) {
+    pub fn attributes(&mut self, name: &str, values: &[i64]) {
         if let Some(node) = self.proto.node.last_mut() {
             node.attribute.push(pb::AttributeProto {
                 name: name.into(),

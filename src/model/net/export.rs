@@ -113,13 +113,13 @@ impl Writer {
 
     fn transpose(&mut self, x: &str, order: &[i64]) -> String {
         let name = self.node("Transpose", &[x]);
-        self.graph.list("perm", order);
+        self.graph.attributes("perm", order);
         name
     }
 
     fn mean(&mut self, x: &str, axis: i64, keep: bool) -> String {
         let name = self.node("ReduceMean", &[x]);
-        self.graph.list("axes", &[axis]);
+        self.graph.attributes("axes", &[axis]);
         self.graph.attribute("keepdims", i64::from(keep));
         name
     }
@@ -148,9 +148,9 @@ impl Writer {
                 let turned = self.transpose(x, &[0, 2, 1]);
                 let y = self.node("Conv", &[&turned, w[0], w[1]]);
                 let around = (kernel / 2) as i64;
-                self.graph.list("pads", &[around, around]);
-                self.graph.list("strides", &[stride as i64]);
-                self.graph.list("kernel_shape", &[kernel as i64]);
+                self.graph.attributes("pads", &[around, around]);
+                self.graph.attributes("strides", &[stride as i64]);
+                self.graph.attributes("kernel_shape", &[kernel as i64]);
                 let y = self.activate(y, activation);
                 self.transpose(&y, &[0, 2, 1])
             }
