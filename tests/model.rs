@@ -15,6 +15,8 @@ mod package;
 mod score;
 #[path = "model/train.rs"]
 mod train;
+#[path = "model/trees.rs"]
+mod trees;
 
 use std::path::Path;
 

@@ -192,10 +192,15 @@ impl Notes {
     pub(super) fn write(&self, graph: &mut Graph) {
         graph.note("forebay.schema", SCHEMA);
         graph.note("forebay.kind", self.kind);
-        graph.note("forebay.scaler", "(value - mean) * factor, in the graph");
+        let scaler = match self.kind {
+            super::trees::KIND => "none: trees compare values as they are",
+            _ => "(value - mean) * factor, in the graph",
+        };
+        graph.note("forebay.scaler", scaler);
         let first = self.outputs.keys().next().map_or("score", String::as_str);
         let output = if self.outputs.contains_key("score") { "score" } else { first };
         graph.note("forebay.output", output);
+        // Of a number there is none.
         if self.threshold.is_finite() {
             graph.note("forebay.threshold", self.threshold.to_string());
         }

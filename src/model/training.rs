@@ -60,6 +60,16 @@ pub enum TrainError {
         /// Windows.
         windows: usize,
     },
+    /// A label that is no class.
+    #[error(
+        "a window has the class number {found}, and there are {classes} classes: give each its name"
+    )]
+    Class {
+        /// The number.
+        found: usize,
+        /// How many there are.
+        classes: usize,
+    },
     /// The equations have no solution.
     #[error("the features are so nearly the same that no weights can be found; raise `l2`")]
     Singular,
@@ -217,6 +227,17 @@ impl TrainingSet {
         scaler: &Scaler,
         answer: impl Fn(&[f64]) -> Vec<(&'static str, f64)>,
     ) -> Golden {
+        let one = |(name, value)| (name, vec![value]);
+        self.golden_rows(used, scaler, |row| answer(row).into_iter().map(one).collect())
+    }
+
+    /// The same, of outputs with several numbers a row.
+    pub(super) fn golden_rows(
+        &self,
+        used: &[usize],
+        scaler: &Scaler,
+        answer: impl Fn(&[f64]) -> Vec<(&'static str, Vec<f64>)>,
+    ) -> Golden {
         let places = (0..4).map(|k| used[k * (used.len() - 1) / 3]);
         let mut rows: Vec<Vec<f64>> = places.map(|index| self.row(index).to_vec()).collect();
         let far = |(c, (mean, factor)): (usize, (&f64, &f64))| {
@@ -233,9 +254,9 @@ impl TrainingSet {
         for row in rows {
             let input: Vec<f32> = row.iter().map(|value| *value as f32).collect();
             let rounded: Vec<f64> = input.iter().map(|value| f64::from(*value)).collect();
-            for (name, value) in answer(&rounded) {
+            for (name, values) in answer(&rounded) {
                 let answers = golden.outputs.entry(name.to_owned()).or_default();
-                answers.push(vec![value as f32]);
+                answers.push(values.into_iter().map(|value| value as f32).collect());
             }
             golden.input.push(input);
         }
