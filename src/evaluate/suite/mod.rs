@@ -5,6 +5,7 @@
 //! stands beside its floors, says whether it is causal and where its threshold comes from, and carries the digests of
 //! data, models and settings.
 
+mod cmapss;
 mod nab;
 mod skab;
 
@@ -39,6 +40,7 @@ pub struct Collection {
 pub const COLLECTIONS: &[Collection] = &[
     Collection { name: "skab", folder: "skab", run: skab::run },
     Collection { name: "nab", folder: "nab", run: nab::run },
+    Collection { name: "cmapss", folder: "cmapss", run: cmapss::run },
 ];
 
 /// What a collection is given.
