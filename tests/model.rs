@@ -7,6 +7,8 @@
 mod bad;
 #[path = "model/conformance.rs"]
 mod conformance;
+#[path = "model/net.rs"]
+mod net;
 #[path = "model/package.rs"]
 mod package;
 #[path = "model/score.rs"]

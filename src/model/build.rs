@@ -126,14 +126,19 @@ impl Graph {
 
     /// Adds an operator that gives one value. Gives back that value's name.
     pub fn node<'n>(&mut self, operator: &str, inputs: &[&str], output: &'n str) -> &'n str {
+        self.node_with(operator, inputs, &[output]);
+        output
+    }
+
+    /// Adds an operator that gives several values.
+    pub fn node_with(&mut self, operator: &str, inputs: &[&str], outputs: &[&str]) {
         self.proto.node.push(pb::NodeProto {
-            name: format!("{operator}_{output}"),
+            name: format!("{operator}_{}", outputs.join("_")),
             op_type: operator.into(),
             input: inputs.iter().map(|&name| name.into()).collect(),
-            output: vec![output.into()],
+            output: outputs.iter().map(|&name| name.into()).collect(),
             ..pb::NodeProto::default()
         });
-        output
     }
 
     /// Adds an operator that turns any numbers into float32. Gives back the result's name.
@@ -150,6 +155,18 @@ impl Graph {
                 name: name.into(),
                 r#type: AttributeType::Int as i32,
                 i: value,
+                ..pb::AttributeProto::default()
+            });
+        }
+    }
+
+    /// Gives the operator added last whole numbers as an attribute.
+    pub fn attributes(&mut self, name: &str, values: &[i64]) {
+        if let Some(node) = self.proto.node.last_mut() {
+            node.attribute.push(pb::AttributeProto {
+                name: name.into(),
+                r#type: AttributeType::Ints as i32,
+                ints: values.to_vec(),
                 ..pb::AttributeProto::default()
             });
         }

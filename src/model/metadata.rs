@@ -181,6 +181,7 @@ impl Reading<'_> {
 pub(super) struct Notes {
     pub(super) kind: &'static str,
     pub(super) outputs: BTreeMap<String, Meaning>,
+    /// Not a number where there is none.
     pub(super) threshold: f64,
     pub(super) threshold_by: String,
     pub(super) baseline: Baseline,
@@ -196,7 +197,9 @@ impl Notes {
             _ => "(value - mean) * factor, in the graph",
         };
         graph.note("forebay.scaler", scaler);
-        graph.note("forebay.output", "score");
+        let first = self.outputs.keys().next().map_or("score", String::as_str);
+        let output = if self.outputs.contains_key("score") { "score" } else { first };
+        graph.note("forebay.output", output);
         // Of a number there is none.
         if self.threshold.is_finite() {
             graph.note("forebay.threshold", self.threshold.to_string());

@@ -5,7 +5,7 @@
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
-//! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]).
+//! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]), [`net`] (networks), and [`running`], which learns while it runs.
 //! It opens model files and nothing else, and reads no clock.
 
 pub mod boost;
@@ -20,8 +20,10 @@ mod linear;
 mod loaded;
 pub mod logistic;
 pub mod metadata;
+pub mod net;
 pub mod onnx;
 pub mod pca;
+pub mod running;
 pub mod runtime;
 pub mod session;
 pub mod signature;

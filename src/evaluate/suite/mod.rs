@@ -6,7 +6,9 @@
 //! data, models and settings.
 
 mod ai4i;
+mod cmapss;
 mod cwru;
+mod nab;
 mod skab;
 
 use std::error::Error;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::evaluate::stream::percentile;
 use crate::model::Host;
 use crate::time::monotonic;
 
@@ -40,6 +43,8 @@ pub const COLLECTIONS: &[Collection] = &[
     Collection { name: "skab", folder: "skab", run: skab::run },
     Collection { name: "ai4i", folder: "ai4i2020", run: ai4i::run },
     Collection { name: "cwru", folder: "cwru_bearing", run: cwru::run },
+    Collection { name: "nab", folder: "nab", run: nab::run },
+    Collection { name: "cmapss", folder: "cmapss", run: cmapss::run },
 ];
 
 /// What a collection is given.
@@ -248,12 +253,6 @@ pub fn run(
         inference_p99_us: percentile(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
     }))
-}
-
-/// The value below which so many in a hundred of the sorted times lie, in microseconds.
-pub fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
-    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(place).map(|time| time.as_secs_f64() * 1e6)
 }
 
 /// All files below a folder, in order of their names.
