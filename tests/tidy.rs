@@ -32,6 +32,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ort", &["src/model"]),
     ("ort_tract", &["src/model"]),
     ("tract_onnx", &["src/model"]),
+    ("burn_tensor", &["src/model/net"]),
     ("rumqttc", &["src/link", "src/demo"]),
     ("rumqttd", &["src/demo"]),
     ("axum", &["src/feed", "src/receive", "src/demo"]),
