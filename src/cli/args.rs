@@ -11,7 +11,7 @@ use super::model::ModelArgs;
 use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
 use super::store::StoreArgs;
-use super::train::args::{NetArgs, TrainKind};
+use super::train::args::{NetArgs, TrainKind, TreeArgs};
 use crate::time::{Skew, Span};
 
 /// The whole command line.
@@ -320,6 +320,9 @@ pub struct TrainArgs {
     /// Networks.
     #[command(flatten)]
     pub net: NetArgs,
+    /// Trees.
+    #[command(flatten)]
+    pub trees: TreeArgs,
     /// How the recordings are written.
     #[command(flatten)]
     pub recording: RecordingArgs,

@@ -9,6 +9,7 @@ mod checks;
 pub mod clean;
 mod condition;
 pub mod emit;
+pub mod envelope;
 pub mod features;
 pub mod resample;
 pub mod score;

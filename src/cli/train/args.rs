@@ -13,6 +13,8 @@ pub enum TrainKind {
     /// Principal components with T² and Q, in closed form: seconds, and the first to try.
     #[default]
     Pca,
+    /// Gradient-boosted trees: with `--label` they tell classes apart, else they say how long a machine still runs.
+    Trees,
     /// A network that squeezes a window through a narrow code and back.
     DenseAutoencoder,
     /// The same with convolutions along time; needs samples (`input = "sequence"`).
@@ -101,6 +103,22 @@ impl From<DeviceArg> for Device {
             DeviceArg::Cuda => Device::Cuda,
         }
     }
+}
+
+/// Options of boosted trees; `--holdout`, `--label`, `--classes`, `--life-unit`, `--cap`, `--class-weights`, `--patience`
+/// and `--seed` count too.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Trees")]
+pub struct TreeArgs {
+    /// Most rounds; each grows a tree, or one for each of several classes.
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rounds: u32,
+    /// Most divisions between a tree's root and a leaf.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub tree_depth: u32,
+    /// What each tree's answer is multiplied by: smaller learns slower and needs more rounds.
+    #[arg(long, default_value_t = 0.05, value_name = "FACTOR")]
+    pub tree_rate: f64,
 }
 
 /// Options of networks.

@@ -6,6 +6,7 @@
 pub(super) mod args;
 mod collect;
 mod net;
+mod trees;
 
 use self::args::TrainKind;
 use self::collect::Collected;
@@ -33,6 +34,7 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
     let collected = collect::collect(args, &pipeline, kind.is_some(), screen)?;
     let made = match kind {
         Some(kind) => net::network(kind, args, &collected, screen)?,
+        None if args.kind == TrainKind::Trees => trees::trees(args, &collected)?,
         None => closed_form(args, &collected)?,
     };
     let runtime = Host::with_library(args.onnxruntime.as_deref()).runtime()?;

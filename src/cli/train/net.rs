@@ -71,21 +71,8 @@ fn task(
             .label
             .as_deref()
             .context("a classifier needs labels: name their column with `--label`")?;
+        let labels = class_names(column, net, &collected.classes)?;
         let classes = collected.classes.clone();
-        let count = classes.iter().max().map_or(0, |most| most + 1).max(2);
-        let labels = if net.classes.is_empty() {
-            let fault =
-                |class: usize| if count == 2 { "fault".into() } else { format!("fault-{class}") };
-            std::iter::once("normal".to_owned()).chain((1..count).map(fault)).collect()
-        } else {
-            anyhow::ensure!(
-                net.classes.len() >= count,
-                "`--classes` has {} names, but column `{column}` has classes up to {}",
-                net.classes.len(),
-                count - 1
-            );
-            net.classes.clone()
-        };
         Ok((Some(Task::Classify { labels }), Targets::Classes(classes)))
     };
     match kind {
@@ -103,6 +90,27 @@ fn task(
         }
         _ => Ok((None, Targets::None)),
     }
+}
+
+/// The names of the classes in the column `column`, two at least: those that were given, or ours.
+pub(super) fn class_names(
+    column: &str,
+    net: &NetArgs,
+    classes: &[usize],
+) -> anyhow::Result<Vec<String>> {
+    let count = classes.iter().max().map_or(0, |most| most + 1).max(2);
+    if net.classes.is_empty() {
+        let fault =
+            |class: usize| if count == 2 { "fault".into() } else { format!("fault-{class}") };
+        return Ok(std::iter::once("normal".to_owned()).chain((1..count).map(fault)).collect());
+    }
+    anyhow::ensure!(
+        net.classes.len() >= count,
+        "`--classes` has {} names, but column `{column}` has classes up to {}",
+        net.classes.len(),
+        count - 1
+    );
+    Ok(net.classes.clone())
 }
 
 fn described(
@@ -299,7 +307,7 @@ fn sparkline(values: &[f64], most: usize) -> String {
 /// The network of a kind of the command line.
 pub(super) fn kind_of(kind: TrainKind) -> Option<Kind> {
     Some(match kind {
-        TrainKind::Pca => return None,
+        TrainKind::Pca | TrainKind::Trees => return None,
         TrainKind::DenseAutoencoder => Kind::DenseAutoencoder,
         TrainKind::ConvAutoencoder => Kind::ConvAutoencoder,
         TrainKind::GruAutoencoder => Kind::GruAutoencoder,

@@ -5,7 +5,9 @@
 //! stands beside its floors, says whether it is causal and where its threshold comes from, and carries the digests of
 //! data, models and settings.
 
+mod ai4i;
 mod cmapss;
+mod cwru;
 mod nab;
 mod skab;
 
@@ -39,6 +41,8 @@ pub struct Collection {
 /// All of them, in the order of the table.
 pub const COLLECTIONS: &[Collection] = &[
     Collection { name: "skab", folder: "skab", run: skab::run },
+    Collection { name: "ai4i", folder: "ai4i2020", run: ai4i::run },
+    Collection { name: "cwru", folder: "cwru_bearing", run: cwru::run },
     Collection { name: "nab", folder: "nab", run: nab::run },
     Collection { name: "cmapss", folder: "cmapss", run: cmapss::run },
 ];
