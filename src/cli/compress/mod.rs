@@ -1,0 +1,266 @@
+//! `forebay compress`: a smaller, faster model, kept only if it answers nearly the same.
+//!
+//! The result is made in a folder of its own, opened by the same runtime as the original and held against it on the same
+//! windows ([`evidence`], [`compare`]): what loses more than `--max-loss` is gone again, and nothing was written.
+//! Latency and memory are [`measure`]d, and everything is told side by side ([`report`]).
+
+mod compare;
+mod evidence;
+mod measure;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use tempfile::TempDir;
+
+use super::args::RecordingArgs;
+use super::screen::Screen;
+use super::{Outcome, print};
+use crate::model::compress::notes::{Notes, loosened};
+use crate::model::compress::{self, Compressed, Method};
+use crate::model::golden::Golden;
+use crate::model::{Host, Model, ModelFile, Trust};
+use compare::Scores;
+use evidence::Evidence;
+use report::{Report, Side};
+
+/// How a model is made smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum To {
+    /// Weights of one byte; what they are multiplied with is quantised while the model runs
+    Int8Weights,
+    /// Weights of two bytes, all arithmetic as before
+    Float16,
+}
+
+/// `forebay compress`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Example:\n  forebay compress models/pump.onnx --to int8-weights -o models/pump-int8.onnx --pipeline pipelines/pump.toml --data week.csv\n\n\
+Both models are run on the recordings' windows, the loss is taken on the half that chose nothing, and a result that loses more than --max-loss is not written (exit code 1)."
+)]
+pub struct CompressArgs {
+    /// The model: an ONNX file of any origin, or a folder with one and its weights.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// How.
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub to: To,
+    /// The model to write. Its weights are written beside it (FILE.data) where the original has its own beside it.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The pipeline file whose windows the model scores. Absent: the models are compared on made-up input, drawn from
+    /// the model's own baseline where it has one.
+    #[arg(long, short, value_name = "FILE", requires = "data")]
+    pub pipeline: Option<PathBuf>,
+    /// Recordings, of normal running and better of faults too.
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "pipeline")]
+    pub data: Vec<PathBuf>,
+    /// Folder of asset schemas. Absent: found from the pipeline's folder.
+    #[arg(long, value_name = "DIR")]
+    pub schemas: Option<PathBuf>,
+    /// Which of the pipeline's scores the model gives. Absent: the first.
+    #[arg(long, value_name = "OUTPUT")]
+    pub score: Option<String>,
+    /// Use only the first so many rows of each recording.
+    #[arg(long, value_name = "N")]
+    pub rows: Option<usize>,
+    /// Most that may be lost of the area under the curve of precision over recall, as a share of the original's.
+    #[arg(long, default_value = "1%", value_name = "SHARE", value_parser = share)]
+    pub max_loss: f64,
+    /// Use all 8 bits of weights, not 7: a little nearer to the original, and wrong on x86 processors without VNNI.
+    #[arg(long)]
+    pub full_range: bool,
+    /// Print one JSON object to standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress bar.
+    #[arg(long)]
+    pub quiet: bool,
+    /// The ONNX Runtime library to use. Absent: the one that is found.
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// How the recordings are written.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+}
+
+/// A share, as people write it: `1%` or `0.01`.
+fn share(text: &str) -> Result<f64, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let share = match text.strip_suffix('%') {
+        Some(percent) => number(percent).map(|percent| percent / 100.0),
+        None => number(text),
+    };
+    let share = share.filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a share from 0 to 1, or a percentage (`1%`)".to_owned())
+}
+
+/// Compresses a model, and keeps what is near enough to it.
+pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<Outcome> {
+    let host = Host::with_library(args.onnxruntime.as_deref());
+    let original = ModelFile::read(&args.model, &Trust::default())?;
+    anyhow::ensure!(
+        !same_file(&original.path, &args.out),
+        "`{}` is the original: give the result another name",
+        args.out.display()
+    );
+    let method = method(args);
+    let mut compressed = compress::compress(&original, method)?;
+    let evidence = Evidence::gather(args, &original, screen)?;
+    let name = args.out.file_name().and_then(|name| name.to_str()).context("`--out` is no file")?;
+    let workshop = workshop(&args.out)?;
+
+    let mut model = host.open(&original.path)?;
+    let golden = evidence.golden(&mut model);
+    let mut before = evidence.stage(model)?;
+    let scores_before = evidence.scores(&mut before, "original", screen)?;
+
+    // As it is made, to see what it answers; then again with what is noted of that.
+    write(workshop.path(), name, &compressed)?;
+    let mut model = host.open(&workshop.path().join(name))?;
+    let golden = golden.map(|golden| loosened(&golden, &evidence::answers(&mut model, &golden)));
+    let mut after = evidence.stage(model)?;
+    let scores_after = evidence.scores(&mut after, "compressed", screen)?;
+    let threshold = evidence.moved_threshold(before.threshold(), &scores_before, &scores_after);
+    let notes = notes(args, method, &original, golden, threshold.as_ref(), &evidence);
+    compressed.note(&original, &notes);
+    drop(after);
+    write(workshop.path(), name, &compressed)?;
+    let out = workshop.path().join(name);
+    let mut after = evidence.stage(host.open(&out)?)?;
+
+    let comparison = compare::compare(
+        Scores { values: &evidence.judged(&scores_before), threshold: before.threshold() },
+        Scores { values: &evidence.judged(&scores_after), threshold: after.threshold() },
+        None,
+    );
+    let latency = measure::latency(&evidence, &mut before, &mut after)?;
+    let file = ModelFile::read(&out, &Trust::default())?;
+    let side = |file: &ModelFile, threshold, latency| -> Side {
+        let memory = measure::peak_memory(&file.path, args.onnxruntime.as_deref());
+        Side { bytes: file.size(), memory, threshold, latency }
+    };
+    let (latency_before, latency_after) = latency;
+    let smaller = file.size() < original.size();
+    let accepted = smaller && comparison.loss.is_some_and(|loss| loss <= args.max_loss);
+    let report = Report {
+        model: args.model.clone(),
+        out: args.out.clone(),
+        method: method.name(),
+        runtime: host.runtime()?.name(),
+        was_signed: original.signed_with.is_some(),
+        evaluated_on: evidence.told(),
+        changes: compressed.changes.clone(),
+        original: side(&original, before.threshold(), latency_before),
+        result: side(&file, after.threshold(), latency_after),
+        comparison,
+        max_loss: args.max_loss,
+        accepted,
+    };
+    if accepted {
+        keep(workshop.path(), &args.out, name)?;
+    }
+    print(&if args.json { report.json()? } else { report.text() })?;
+    anyhow::ensure!(accepted, refusal(&report));
+    Ok(Outcome::Fine)
+}
+
+fn method(args: &CompressArgs) -> Method {
+    match args.to {
+        To::Int8Weights => Method::Int8Weights { full_range: args.full_range },
+        To::Float16 => Method::Float16,
+    }
+}
+
+fn notes(
+    args: &CompressArgs,
+    method: Method,
+    original: &ModelFile,
+    golden: Option<Golden>,
+    moved: Option<&evidence::Moved>,
+    evidence: &Evidence,
+) -> Notes {
+    let range = match args.to {
+        To::Int8Weights if args.full_range => ", 8 bits",
+        To::Int8Weights => ", 7 bits: right on every processor",
+        To::Float16 => "",
+    };
+    let threshold = moved.map(|moved| {
+        let by = original.metadata().threshold_by.clone();
+        let by = by.map_or_else(String::new, |by| format!("{by}; "));
+        let (from, windows) = (moved.from, evidence.calibrating());
+        let how = format!("{by}moved from {from} so that as many of {windows} windows reach it as with the original");
+        (moved.to, how)
+    });
+    Notes { how: format!("{}{range}", method.name()), suffix: method.name(), threshold, golden }
+}
+
+fn refusal(report: &Report) -> String {
+    let lost = match report.comparison.loss {
+        Some(loss) if loss <= report.max_loss => "it is not smaller than the original".to_owned(),
+        Some(loss) => {
+            let (loss, most) = (loss * 1e2, report.max_loss * 1e2);
+            format!("it loses {loss:.2} % and may lose {most:.2} %; allow more with --max-loss")
+        }
+        None => "no window has a score to compare it by".to_owned(),
+    };
+    format!("{} was not written: {lost}, or try another method", report.out.display())
+}
+
+/// A folder on the disk of `out`, for files that may never get there.
+fn workshop(out: &Path) -> anyhow::Result<TempDir> {
+    let absolute = std::path::absolute(out)?;
+    let folder = absolute.ancestors().skip(1).find(|folder| folder.is_dir());
+    let folder = folder.with_context(|| format!("`{}` is in no folder", out.display()))?;
+    tempfile::Builder::new()
+        .prefix(".forebay-compress-")
+        .tempdir_in(folder)
+        .with_context(|| format!("`{}` cannot be written to", folder.display()))
+}
+
+fn write(folder: &Path, name: &str, compressed: &Compressed) -> anyhow::Result<()> {
+    for (name, bytes) in compressed.files(name) {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes)
+            .with_context(|| format!("`{}` cannot be written", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Moves what is good into its place: the weights first, the model that needs them last.
+fn keep(workshop: &Path, out: &Path, name: &str) -> anyhow::Result<()> {
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = || format!("`{}` cannot be written", out.display());
+    std::fs::create_dir_all(folder).with_context(failed)?;
+    for file in [format!("{name}.data"), name.to_owned()] {
+        let made = workshop.join(&file);
+        if made.exists() {
+            std::fs::File::open(&made).and_then(|file| file.sync_all()).with_context(failed)?;
+            std::fs::rename(made, folder.join(file)).with_context(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// The model's own answers to golden inputs, by output.
+type Answers = std::collections::BTreeMap<String, Vec<Vec<f32>>>;
+
+/// What `model` answers to `rows` of `shape`, by output; empty where it cannot be asked so.
+fn ask(model: &mut Model, rows: &[Vec<f32>], shape: &[usize]) -> Answers {
+    let dims: Vec<usize> = std::iter::once(rows.len()).chain(shape.iter().copied()).collect();
+    let outputs = model.run_all(&rows.concat(), &dims).unwrap_or_default();
+    let split = |width: usize, values: &[f32]| -> Vec<Vec<f32>> {
+        values.chunks(width.max(1)).map(<[f32]>::to_vec).collect()
+    };
+    outputs.into_iter().map(|(name, output)| (name, split(output.width, &output.values))).collect()
+}

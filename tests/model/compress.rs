@@ -1,0 +1,217 @@
+//! Compressed models: near the original, on both runtimes, and no further off than what ONNX Runtime's own quantisation
+//! makes of the same file. The models and its numbers are made by `tests/models/to_compress/make.py`.
+
+use std::path::{Path, PathBuf};
+
+use forebay::model::compress::notes::Notes;
+use forebay::model::compress::{CompressError, Compressed, Method, compress};
+use forebay::model::pca::{self, PcaOptions};
+use forebay::model::runtime::Backend;
+use forebay::model::signature::SigningKey;
+use forebay::model::{Model, ModelError, ModelFile, Trust};
+use forebay::pipeline::spec::ModelInput;
+use serde::Deserialize;
+
+use crate::runtime;
+use crate::train::machine;
+
+#[derive(Deserialize)]
+struct Case {
+    file: String,
+    input: ModelInput,
+    shape: Vec<usize>,
+    rows: Vec<Vec<f32>>,
+    expected: Vec<f32>,
+    dynamic: f32,
+}
+
+const INT8: Method = Method::Int8Weights { full_range: false };
+const ALL: [Method; 2] = [INT8, Method::Float16];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/to_compress")
+}
+
+fn cases() -> Vec<Case> {
+    serde_json::from_slice(&std::fs::read(folder().join("expected.json")).unwrap()).unwrap()
+}
+
+fn read(path: &Path) -> ModelFile {
+    ModelFile::read(path, &Trust::default()).unwrap()
+}
+
+fn written(compressed: &Compressed, folder: &Path) -> PathBuf {
+    for (name, bytes) in compressed.files("small.onnx") {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+    folder.join("small.onnx")
+}
+
+fn scores(model: &mut Model, case: &Case, rows: &[Vec<f32>]) -> Vec<f32> {
+    let shape: Vec<usize> = [rows.len()].into_iter().chain(case.shape.iter().copied()).collect();
+    model.run_all(&rows.concat(), &shape).unwrap().remove(0).1.values
+}
+
+fn off(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn every_method_answers_as_near_as_onnx_runtimes_own_quantisation() {
+    for case in cases() {
+        let file = read(&folder().join(&case.file));
+        for method in ALL {
+            let what = format!("{} {}", case.file, method.name());
+            let kept = tempfile::tempdir().unwrap();
+            let compressed = compress(&file, method).unwrap();
+            let path = written(&compressed, kept.path());
+            let mut model = Model::open(runtime(), &path, &Trust::default())
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            let found = scores(&mut model, &case, &case.rows);
+            let most = match method {
+                Method::Int8Weights { .. } => 1.5 * case.dynamic,
+                Method::Float16 => 1e-3,
+            };
+            let off = off(&found, &case.expected);
+            assert!(off <= most, "{what}: off by {off}, {most} allowed");
+            assert!(off > 0.0, "{what}: nothing was changed");
+            let expected = compressed.changes.numbers;
+            assert!(expected >= 256, "{what}: {:?}", compressed.changes);
+        }
+    }
+}
+
+/// What a window scores may not depend on which others are scored with it.
+#[test]
+fn a_window_scores_the_same_in_any_company() {
+    for case in cases() {
+        let kept = tempfile::tempdir().unwrap();
+        let compressed = compress(&read(&folder().join(&case.file)), INT8).unwrap();
+        let path = written(&compressed, kept.path());
+        let mut model = Model::open(runtime(), &path, &Trust::default()).unwrap();
+        // One that is far from all others: it would coarsen the scale of a whole batch.
+        let mut rows = case.rows.clone();
+        rows[3].iter_mut().for_each(|value| *value *= 100.0);
+        let together = scores(&mut model, &case, &rows);
+        for (at, row) in rows.iter().enumerate() {
+            let alone = scores(&mut model, &case, std::slice::from_ref(row))[0];
+            let near = (alone - together[at]).abs() <= 2e-5 * (1.0 + alone.abs());
+            assert!(near, "{}, row {at}: {alone} alone, {} in a batch", case.file, together[at]);
+        }
+    }
+}
+
+#[test]
+fn the_same_file_gives_the_same_bytes() {
+    for case in cases() {
+        let path = folder().join(&case.file);
+        for method in ALL {
+            let make = || compress(&read(&path), method).unwrap().files("small.onnx");
+            assert!(make() == make(), "{} {}", case.file, method.name());
+        }
+    }
+}
+
+#[test]
+fn weights_beside_a_model_stay_beside_it() {
+    let path = folder().join("attending_beside/attending_beside.onnx");
+    for method in ALL {
+        let kept = tempfile::tempdir().unwrap();
+        let compressed = compress(&read(&path), method).unwrap();
+        let file = read(&written(&compressed, kept.path()));
+        let beside: Vec<String> = file.beside().into_keys().collect();
+        assert_eq!(beside, ["small.onnx.data"]);
+        // In a folder it is one model, and it may be compressed again.
+        assert_eq!(read(kept.path()).digest, file.digest);
+        assert!(
+            matches!(compress(&file, method), Err(CompressError::Nothing { .. })) || method == INT8
+        );
+    }
+    let inside = compress(&read(&folder().join("attending.onnx")), INT8).unwrap().files("a.onnx");
+    assert_eq!(inside.len(), 1);
+}
+
+/// The files that people bring (`tests/models/make.py`): each either gets smaller and runs, or is told why not.
+#[test]
+fn whatever_is_brought_is_compressed_or_left_with_a_reason() {
+    let mut left = 0;
+    let models = std::fs::read_dir(folder().parent().unwrap()).unwrap();
+    for path in models.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        if path.extension().is_none_or(|extension| extension != "onnx") {
+            continue;
+        }
+        let file = read(&path);
+        for method in ALL {
+            match compress(&file, method) {
+                Ok(compressed) => {
+                    let kept = tempfile::tempdir().unwrap();
+                    let small = written(&compressed, kept.path());
+                    match Model::open(runtime(), &small, &Trust::default()) {
+                        Ok(_) => {}
+                        // As the original does.
+                        Err(ModelError::Refused { .. } | ModelError::Trial { .. })
+                            if runtime().backend == Backend::Tract
+                                && Model::open(runtime(), &path, &Trust::default()).is_err() => {}
+                        Err(error) => panic!("{}: {error}", path.display()),
+                    }
+                }
+                Err(CompressError::Nothing { method }) => {
+                    left += 1;
+                    assert!(["int8-weights", "float16"].contains(&method));
+                }
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
+    }
+    assert!(left > 10, "{left}");
+}
+
+#[test]
+fn the_contract_is_carried_over_and_the_signature_is_not() {
+    let (key, _) = SigningKey::make().unwrap();
+    let mut wide = machine(400, 24, 2);
+    // Components enough for a product that is worth compressing.
+    wide.name = "wide".into();
+    let options = PcaOptions { explained: 0.999, ..PcaOptions::default() };
+    let bytes = key.sign(&pca::train(&wide, &options).unwrap().0, &Default::default());
+    let original = ModelFile::of(Path::new("wide.onnx"), bytes.clone(), &Trust::default()).unwrap();
+    assert!(original.signed_with.is_some());
+    let mut compressed = compress(&original, Method::Float16).unwrap();
+    let golden = original.metadata().golden.clone();
+    let notes = Notes {
+        how: "float16".into(),
+        suffix: "float16",
+        threshold: Some((0.625, "moved".into())),
+        golden: golden,
+    };
+    compressed.note(&original, &notes);
+    let (_, bytes) = compressed.files("wide.onnx").remove(0);
+    let result = ModelFile::of(Path::new("wide.onnx"), bytes.clone(), &Trust::default()).unwrap();
+    assert_eq!((result.signed_with.clone(), result.beside().len()), (None, 0));
+    assert!(!result.metadata().all.contains_key("forebay.signature"));
+    let (before, after) = (original.metadata(), result.metadata());
+    assert_eq!(after.parent.as_ref(), Some(&original.digest));
+    assert_eq!(after.compressed.as_deref(), Some("float16"));
+    assert_eq!((after.threshold, after.threshold_by.as_deref()), (Some(0.625), Some("moved")));
+    assert_eq!(after.baseline, before.baseline);
+    assert_eq!(
+        (&after.features, &after.units, &after.outputs),
+        (&before.features, &before.units, &before.outputs)
+    );
+    // Its golden answers are the original's, and it gives them.
+    let model = Model::from_bytes(runtime(), Path::new("wide.onnx"), &bytes).unwrap();
+    assert_eq!(model.metadata.golden.unwrap().outputs, before.golden.as_ref().unwrap().outputs);
+}
+
+#[test]
+fn operators_that_are_too_old_are_told() {
+    use prost::Message;
+    use tract_onnx::pb;
+    let path = folder().join("dense.onnx");
+    let mut proto = pb::ModelProto::decode(std::fs::read(&path).unwrap().as_slice()).unwrap();
+    proto.opset_import[0].version = 9;
+    let old = ModelFile::of(&path, proto.encode_to_vec(), &Trust::default()).unwrap();
+    let error = compress(&old, INT8).unwrap_err().to_string();
+    assert!(error.contains("opset 9; int8-weights needs 11"), "{error}");
+}
