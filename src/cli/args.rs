@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::compress::CompressArgs;
+use super::evaluate::EvaluateArgs;
 use super::model::ModelArgs;
 use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
@@ -87,6 +88,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Say what a recording costs a day, on the link and on the disk, before anyone buys a data plan
     Estimate(EstimateArgs),
+    /// Say how good a pipeline's answers are: on recordings with labels, on public benchmarks
+    Evaluate(EvaluateArgs),
     /// Check configs, schemas, pipelines and models, all of them, without a network
     Check(CheckArgs),
     /// Fit an anomaly model to a recording of normal running

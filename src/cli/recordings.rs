@@ -69,7 +69,7 @@ impl Recordings<'_> {
     }
 
     /// The pipeline's notes on recordings, with what the command line says instead.
-    fn spec(&self) -> anyhow::Result<RecordingSpec> {
+    pub(super) fn spec(&self) -> anyhow::Result<RecordingSpec> {
         let args = self.args;
         let mut spec = self.pipeline.spec.recording.clone().unwrap_or_default();
         let or = |new: &Option<String>, old: Option<String>| new.clone().or(old);

@@ -5,13 +5,12 @@
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
-//! (what they are given), [`pca`], [`logistic`], and [`evaluate`]; [`compress`] makes models smaller.
+//! (what they are given), [`pca`], [`logistic`]; [`compress`] makes models smaller.
 //! It opens model files and nothing else, and reads no clock.
 
 pub mod build;
 pub mod compress;
 pub mod element;
-pub mod evaluate;
 pub mod file;
 pub mod fit;
 pub mod golden;

@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use crate::evaluate::metrics::ranking::average_precision;
+
 /// Of windows without labels and without a threshold, this share with the highest scores counts as abnormal.
 const HIGHEST: f64 = 0.1;
 
@@ -136,22 +138,4 @@ fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
         |of: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(x, y)| of(x - a, y - b)).sum::<f64>();
     let spread = (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt();
     (spread > 0.0).then(|| sum(&|x, y| x * y) / spread)
-}
-
-/// Average precision: precision at each threshold, weighted with the recall that it adds; ties are one threshold.
-fn average_precision(scores: &[f64], labels: &[bool]) -> Option<f64> {
-    let positives = labels.iter().filter(|label| **label).count();
-    if positives == 0 || scores.len() != labels.len() {
-        return None;
-    }
-    let mut order: Vec<(f64, bool)> = scores.iter().copied().zip(labels.iter().copied()).collect();
-    order.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut seen, mut hits, mut sum) = (0, 0, 0.0);
-    for group in order.chunk_by(|a, b| a.0 == b.0) {
-        let new = group.iter().filter(|(_, label)| *label).count();
-        seen += group.len();
-        hits += new;
-        sum += new as f64 / positives as f64 * hits as f64 / seen as f64;
-    }
-    Some(sum)
 }

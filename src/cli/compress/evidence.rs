@@ -4,6 +4,7 @@
 //! (a threshold, ranges); the second half judges. Made-up windows come from the model's baseline, each column by itself,
 //! or are plain noise where it has none: enough to see whether the arithmetic is near, and told as what it is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use indicatif::ProgressBar;
@@ -11,14 +12,16 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::{Answers, CompressArgs, ask, compare};
+use super::{Answers, Calibrate, CompressArgs, ask, compare};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
 use crate::engine::Engine;
-use crate::frame::Windows;
+use crate::evaluate::labels;
+use crate::frame::{Asset, Windows};
+use crate::model::compress::calibrate::{self, Calibration, Ranges};
 use crate::model::golden::Golden;
 use crate::model::metadata::Baseline;
-use crate::model::{Given, Host, Model, ModelFile};
+use crate::model::{Given, Host, Model, ModelFile, Wanted};
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::names::window_signals;
 use crate::pipeline::plan::{PlanOptions, plan};
@@ -31,6 +34,8 @@ use crate::time::{Tick, Timestamp};
 const MADE_UP: usize = 256;
 /// Windows that are scored at once.
 const TICK: usize = 256;
+/// Most windows that ranges are found from.
+const CALIBRATING: usize = 128;
 /// Of a model without golden vectors, windows that become some.
 const GOLDEN: usize = 4;
 /// Most numbers in them, so that a model stays small whose windows are long.
@@ -43,9 +48,12 @@ pub(super) struct Evidence {
     windows: Windows,
     channels: Vec<String>,
     spec: ScoreSpec,
+    /// Of each window, where labels were given: whether something was wrong.
+    faulty: Option<Vec<bool>>,
     /// Of each window: whether it judges.
     judges: Vec<bool>,
     source: String,
+    quiet: bool,
 }
 
 /// A threshold that became another one.
@@ -61,12 +69,12 @@ impl Evidence {
         model: &ModelFile,
         screen: &Screen,
     ) -> anyhow::Result<Evidence> {
-        let (windows, channels, spec, source) = match &args.pipeline {
+        let Gathered { windows, channels, spec, faulty, source } = match &args.pipeline {
             Some(pipeline) => recorded(args, pipeline, screen)?,
             None => made_up(model)?,
         };
         let judges = second_halves(&windows.asset);
-        Ok(Evidence { windows, channels, spec, judges, source })
+        Ok(Evidence { windows, channels, spec, faulty, judges, source, quiet: args.quiet })
     }
 
     /// What it is, for people.
@@ -107,6 +115,53 @@ impl Evidence {
         (is_whole && !golden.outputs.is_empty()).then_some(golden)
     }
 
+    /// What flows through `model` in windows that may choose.
+    pub(super) fn ranges(
+        &self,
+        model: &ModelFile,
+        host: &Host,
+        workshop: &Path,
+        args: &CompressArgs,
+        screen: &Screen,
+    ) -> anyhow::Result<Ranges> {
+        let how = match args.calibrate {
+            Calibrate::MinMax => Calibration::MinMax,
+            Calibrate::Percentile => Calibration::Percentile,
+        };
+        let watched = calibrate::watch(model)?;
+        let rows = self.inputs(|at| !self.judges[at]);
+        let step = rows.len().div_ceil(CALIBRATING).max(1);
+        let bar = self.bar("ranges", rows.len().div_ceil(step), screen);
+        super::write(workshop, "watched.onnx", &watched.model)?;
+        let mut model = host.open(&workshop.join("watched.onnx"))?;
+        let shape = self.given().shape(1);
+        let (wanted, values): (Vec<Wanted>, Vec<&String>) = (watched.values.iter())
+            .filter_map(|(output, value)| {
+                Some((Wanted::all(model.signature.output(output)?), value))
+            })
+            .unzip();
+        let (mut ranges, mut outputs) = (Ranges::default(), Vec::new());
+        for row in rows.iter().step_by(step) {
+            model.run(row, &shape, &wanted, &mut outputs)?;
+            for (value, output) in values.iter().zip(&outputs) {
+                ranges.take(value, &output.values, how);
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(ranges)
+    }
+
+    fn bar(&self, what: &str, count: usize, screen: &Screen) -> ProgressBar {
+        let bar = match self.quiet {
+            true => ProgressBar::hidden(),
+            false => screen.line(ProgressBar::new(count as u64)),
+        };
+        bar.set_style(look("{prefix} {wide_bar} {pos}/{len} windows, {eta} left"));
+        bar.set_prefix(what.to_owned());
+        bar
+    }
+
     /// The rows that models are given, of windows that have all their numbers and are `wanted`.
     pub(super) fn inputs(&self, wanted: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
         let windows = &self.windows;
@@ -138,9 +193,7 @@ impl Evidence {
         whose: &str,
         screen: &Screen,
     ) -> anyhow::Result<Vec<Option<f64>>> {
-        let bar = screen.line(ProgressBar::new(self.windows.len() as u64));
-        bar.set_style(look("{prefix} {wide_bar} {pos}/{len} windows, {eta} left"));
-        bar.set_prefix(whose.to_owned());
+        let bar = self.bar(whose, self.windows.len(), screen);
         let mut scores = Vec::with_capacity(self.windows.len());
         while scores.len() < self.windows.len() {
             let part = self.part(scores.len(), TICK.min(usize::from(self.spec.batch)));
@@ -182,9 +235,14 @@ impl Evidence {
         self.of(scores, true)
     }
 
-    fn of(&self, scores: &[Option<f64>], judges: bool) -> Vec<Option<f64>> {
-        let pairs = scores.iter().zip(&self.judges);
-        pairs.filter(|(_, j)| **j == judges).map(|(score, _)| *score).collect()
+    /// The labels of windows that judge.
+    pub(super) fn labels(&self) -> Option<Vec<bool>> {
+        Some(self.of(self.faulty.as_deref()?, true))
+    }
+
+    fn of<T: Copy>(&self, column: &[T], judges: bool) -> Vec<T> {
+        let pairs = column.iter().zip(&self.judges);
+        pairs.filter(|(_, j)| **j == judges).map(|(value, _)| *value).collect()
     }
 
     /// Where the compressed model's threshold should be, by the windows that may choose. `None`: where it was, or where
@@ -223,7 +281,13 @@ pub(super) fn apply(stage: &mut ScoreStage, windows: Windows) -> anyhow::Result<
     Ok(windows.scores.into_iter().next().map(|scored| scored.values).unwrap_or_default())
 }
 
-type Gathered = (Windows, Vec<String>, ScoreSpec, String);
+struct Gathered {
+    windows: Windows,
+    channels: Vec<String>,
+    spec: ScoreSpec,
+    faulty: Option<Vec<bool>>,
+    source: String,
+}
 
 /// The windows of recordings.
 fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result<Gathered> {
@@ -267,7 +331,40 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
         _ => None,
     };
     let channels = pipeline.spec.stages.iter().find_map(of_window).unwrap_or_default();
-    Ok((windows, channels, spec, format!("of {} recordings", args.data.len())))
+    let assets = engine.pipelines().first().map(|pipeline| pipeline.assets().to_vec());
+    let faulty = match &args.labels {
+        Some(column) => Some(labelled(&recordings, column, &windows, &assets.unwrap_or_default())?),
+        None => None,
+    };
+    let source = match args.data.len() {
+        1 => "of a recording".to_owned(),
+        some => format!("of {some} recordings"),
+    };
+    Ok(Gathered { windows, channels, spec, faulty, source })
+}
+
+/// Of each window, whether a sample of it has a label above 0.
+fn labelled(
+    recordings: &Recordings<'_>,
+    column: &str,
+    windows: &Windows,
+    assets: &[Asset],
+) -> anyhow::Result<Vec<bool>> {
+    let spec = recordings.spec()?;
+    let mut wrong: BTreeMap<String, BTreeSet<Timestamp>> = BTreeMap::new();
+    for path in recordings.files {
+        let asset = recordings.args.asset.as_deref();
+        for (asset, labels) in labels::column(path, &spec, asset, column)? {
+            let pairs = labels.times.into_iter().zip(labels.values);
+            let times = pairs.filter(|(_, value)| *value > 0.0).map(|(at, _)| at);
+            wrong.entry(asset).or_default().extend(times);
+        }
+    }
+    let is_wrong = |at: usize| {
+        let asset = assets.get(windows.asset[at] as usize)?;
+        wrong.get(&asset.id)?.range(windows.start[at]..windows.end[at]).next()
+    };
+    Ok((0..windows.len()).map(|at| is_wrong(at).is_some()).collect())
 }
 
 /// The pipeline's score called `output`, or its first.
@@ -327,7 +424,7 @@ fn made_up(model: &ModelFile) -> anyhow::Result<Gathered> {
         tensor: None,
         class: None,
         batch: 256,
-        state: std::collections::BTreeMap::new(),
+        state: BTreeMap::new(),
         threshold: None,
     };
     let mut windows = Windows {
@@ -344,7 +441,7 @@ fn made_up(model: &ModelFile) -> anyhow::Result<Gathered> {
         (windows.steps, windows.channels, windows.sequence) = (steps, width, numbers);
         channels = names;
     }
-    Ok((windows, channels, spec, source.to_owned()))
+    Ok(Gathered { windows, channels, spec, faulty: None, source: source.to_owned() })
 }
 
 /// `rows` rows, each column drawn from its baseline: between two tenths in proportion. Without one, standard normal.
@@ -364,11 +461,11 @@ fn drawn(baseline: Option<&Baseline>, width: usize, rows: usize) -> Vec<f64> {
 
 /// Of each window, whether it is in the second half of its asset's.
 fn second_halves(assets: &[u32]) -> Vec<bool> {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for asset in assets {
         *counts.entry(*asset).or_insert(0_usize) += 1;
     }
-    let mut seen = std::collections::BTreeMap::new();
+    let mut seen = BTreeMap::new();
     let mut is_second = |asset: &u32| {
         let before = seen.entry(*asset).or_insert(0_usize);
         *before += 1;

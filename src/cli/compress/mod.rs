@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::args::RecordingArgs;
 use super::screen::Screen;
 use super::{Outcome, print};
+use crate::model::compress::calibrate::Ranges;
 use crate::model::compress::notes::{Notes, loosened};
 use crate::model::compress::{self, Compressed, Method};
 use crate::model::golden::Golden;
@@ -31,8 +32,19 @@ use report::{Report, Side};
 pub enum To {
     /// Weights of one byte; what they are multiplied with is quantised while the model runs
     Int8Weights,
+    /// Weights of one byte, and what they are multiplied with in ranges that the recordings have: the same every time
+    Int8,
     /// Weights of two bytes, all arithmetic as before
     Float16,
+}
+
+/// How ranges are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Calibrate {
+    /// From the least number seen to the largest
+    MinMax,
+    /// Without the 5 of 10,000 numbers of a window that are furthest out
+    Percentile,
 }
 
 /// `forebay compress`.
@@ -61,6 +73,10 @@ pub struct CompressArgs {
     /// Folder of asset schemas. Absent: found from the pipeline's folder.
     #[arg(long, value_name = "DIR")]
     pub schemas: Option<PathBuf>,
+    /// Column of the recordings that is above 0 where something was wrong: a window is abnormal if any of it is. Absent:
+    /// what the original finds abnormal is what the result has to find.
+    #[arg(long, value_name = "COLUMN", requires = "data")]
+    pub labels: Option<String>,
     /// Which of the pipeline's scores the model gives. Absent: the first.
     #[arg(long, value_name = "OUTPUT")]
     pub score: Option<String>,
@@ -73,6 +89,9 @@ pub struct CompressArgs {
     /// Use all 8 bits of weights, not 7: a little nearer to the original, and wrong on x86 processors without VNNI.
     #[arg(long)]
     pub full_range: bool,
+    /// How `int8` finds the ranges of what flows through the model.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Calibrate::MinMax)]
+    pub calibrate: Calibrate,
     /// Print one JSON object to standard output.
     #[arg(long)]
     pub json: bool,
@@ -107,11 +126,15 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
         "`{}` is the original: give the result another name",
         args.out.display()
     );
-    let method = method(args);
-    let mut compressed = compress::compress(&original, method)?;
-    let evidence = Evidence::gather(args, &original, screen)?;
     let name = args.out.file_name().and_then(|name| name.to_str()).context("`--out` is no file")?;
+    let evidence = Evidence::gather(args, &original, screen)?;
     let workshop = workshop(&args.out)?;
+    let ranges = match args.to {
+        To::Int8 => evidence.ranges(&original, &host, workshop.path(), args, screen)?,
+        To::Int8Weights | To::Float16 => Ranges::default(),
+    };
+    let method = method(args, &ranges);
+    let mut compressed = compress::compress(&original, method)?;
 
     let mut model = host.open(&original.path)?;
     let golden = evidence.golden(&mut model);
@@ -135,7 +158,7 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     let comparison = compare::compare(
         Scores { values: &evidence.judged(&scores_before), threshold: before.threshold() },
         Scores { values: &evidence.judged(&scores_after), threshold: after.threshold() },
-        None,
+        evidence.labels().as_deref(),
     );
     let latency = measure::latency(&evidence, &mut before, &mut after)?;
     let file = ModelFile::read(&out, &Trust::default())?;
@@ -168,8 +191,9 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     Ok(Outcome::Fine)
 }
 
-fn method(args: &CompressArgs) -> Method {
+fn method<'a>(args: &CompressArgs, ranges: &'a Ranges) -> Method<'a> {
     match args.to {
+        To::Int8 => Method::Int8 { ranges, full_range: args.full_range },
         To::Int8Weights => Method::Int8Weights { full_range: args.full_range },
         To::Float16 => Method::Float16,
     }
@@ -177,15 +201,15 @@ fn method(args: &CompressArgs) -> Method {
 
 fn notes(
     args: &CompressArgs,
-    method: Method,
+    method: Method<'_>,
     original: &ModelFile,
     golden: Option<Golden>,
     moved: Option<&evidence::Moved>,
     evidence: &Evidence,
 ) -> Notes {
     let range = match args.to {
-        To::Int8Weights if args.full_range => ", 8 bits",
-        To::Int8Weights => ", 7 bits: right on every processor",
+        To::Int8Weights | To::Int8 if args.full_range => ", 8 bits",
+        To::Int8Weights | To::Int8 => ", 7 bits: right on every processor",
         To::Float16 => "",
     };
     let threshold = moved.map(|moved| {

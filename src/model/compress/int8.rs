@@ -64,12 +64,13 @@ pub(super) fn transposed(numbers: &Numbers) -> Numbers {
     Numbers { dims: vec![columns, rows], values }
 }
 
-struct Rewrite<'a> {
-    draft: &'a mut Draft,
+/// A graph whose operators are gone through one by one.
+pub(super) struct Rewrite<'a> {
+    pub(super) draft: &'a mut Draft,
     reach: f32,
-    changes: Changes,
+    pub(super) changes: Changes,
     /// By value: its rows in bytes, and their scales.
-    rows: BTreeMap<String, (String, String)>,
+    pub(super) rows: BTreeMap<String, (String, String)>,
     /// By weight, in the form of a use: its bytes and scales.
     known: BTreeMap<(String, &'static str), (String, String)>,
     /// Names of what every product needs: the least scale, one, the byte of zero.
@@ -80,18 +81,24 @@ struct Rewrite<'a> {
 pub(super) fn weights(draft: &mut Draft, full_range: bool) -> Result<Changes, CompressError> {
     draft.need(11, "int8-weights")?;
     let nodes = std::mem::take(&mut draft.graph.node);
-    let mut rewrite = Rewrite {
-        draft,
-        reach: reach(full_range),
-        changes: Changes::default(),
-        rows: BTreeMap::new(),
-        known: BTreeMap::new(),
-        constants: None,
-    };
+    let mut rewrite = Rewrite::new(draft, full_range);
     for node in nodes {
         rewrite.node(node);
     }
     Ok(rewrite.changes)
+}
+
+impl<'a> Rewrite<'a> {
+    pub(super) fn new(draft: &'a mut Draft, full_range: bool) -> Rewrite<'a> {
+        Rewrite {
+            draft,
+            reach: reach(full_range),
+            changes: Changes::default(),
+            rows: BTreeMap::new(),
+            known: BTreeMap::new(),
+            constants: None,
+        }
+    }
 }
 
 impl Rewrite<'_> {
@@ -107,7 +114,7 @@ impl Rewrite<'_> {
         self.push(node);
     }
 
-    fn push(&mut self, node: pb::NodeProto) {
+    pub(super) fn push(&mut self, node: pb::NodeProto) {
         self.draft.graph.node.push(node);
     }
 
@@ -194,7 +201,7 @@ impl Rewrite<'_> {
     }
 
     /// Rows are looked up in bytes, each with its scale.
-    fn table(&mut self, node: &pb::NodeProto, numbers: &Numbers) {
+    pub(super) fn table(&mut self, node: &pb::NodeProto, numbers: &Numbers) {
         let (table, index, output) = (&node.input[0], &node.input[1], &node.output[0]);
         let scaled: Vec<usize> = std::iter::once(numbers.dims[0])
             .chain(std::iter::repeat_n(1, numbers.dims.len() - 1))
@@ -208,19 +215,30 @@ impl Rewrite<'_> {
     }
 
     /// The weight is kept in bytes and turned back before it is used.
-    fn stored(&mut self, node: &mut pb::NodeProto, slot: Slot, numbers: &Numbers) {
+    pub(super) fn stored(&mut self, node: &mut pb::NodeProto, slot: Slot, numbers: &Numbers) {
         if self.draft.opset() < SCALE_A_CHANNEL {
             self.changes.kept += numbers.values.len();
             return;
         }
         let weight = node.input[slot.input].clone();
-        let channels = numbers.dims[slot.axis];
-        let (bytes, scales) = self.bytes(&weight, "stored", numbers, slot.axis, &[channels]);
+        node.input[slot.input] = self.back(&weight, "stored", numbers, slot.axis);
+    }
+
+    /// The weight in bytes, turned back.
+    pub(super) fn back(
+        &mut self,
+        weight: &str,
+        form: &'static str,
+        numbers: &Numbers,
+        axis: usize,
+    ) -> String {
+        let channels = numbers.dims[axis];
+        let (bytes, scales) = self.bytes(weight, form, numbers, axis, &[channels]);
         let zeros =
-            self.draft.tensor(&weight, "zeros", DataType::Int8, &[channels], vec![0; channels]);
-        let back = self.draft.fresh(&weight, "back");
+            self.draft.tensor(weight, "zeros", DataType::Int8, &[channels], vec![0; channels]);
+        let back = self.draft.fresh(weight, "back");
         let turn = operator("DequantizeLinear", &[&bytes, &scales, &zeros], &back);
-        self.push(with(turn, "axis", slot.axis as i64));
-        node.input[slot.input] = back;
+        self.push(with(turn, "axis", axis as i64));
+        back
     }
 }

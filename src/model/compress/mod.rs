@@ -2,40 +2,52 @@
 //!
 //! `cli compress` calls it, compares what comes out with the original and throws away what lost too much.
 //! One file a method: [`int8`] (weights of one byte, inputs of each product quantised row by row as they come),
+//! [`qdq`] (`int8`: both in ranges that [`calibrate`] finds beforehand),
 //! [`float16`] (weights of two bytes). [`draft`] is a graph being changed, [`slots`] says which inputs of which
 //! operators are weights, [`notes`] carries the contract over. Any ONNX file will do, ours or not, its weights inside or
 //! beside it. The same file gives the same bytes. Nothing is run here, and nothing written.
 
+pub mod calibrate;
 mod draft;
 mod float16;
 mod int8;
 pub mod notes;
+mod qdq;
 mod slots;
 
 use super::ModelFile;
+use calibrate::Ranges;
 use draft::Draft;
 
 /// Weights with fewer numbers stay as they are: what would be saved is less than the operators that it costs.
 const LEAST: usize = 256;
 
 /// How a model is made smaller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method<'a> {
     /// Weights of one byte; what they are multiplied with is quantised while the model runs.
     Int8Weights {
         /// All 8 bits of the weights instead of 7. Processors without VNNI (AVX2 and AVX-512 alone) then add pairs of
         /// products that do not fit into 16 bits, and answer wrongly; ARM does not.
         full_range: bool,
     },
+    /// Weights of one byte, and what they are multiplied with in ranges that were found beforehand.
+    Int8 {
+        /// The ranges.
+        ranges: &'a Ranges,
+        /// As for `Int8Weights`.
+        full_range: bool,
+    },
     /// Weights of two bytes.
     Float16,
 }
 
-impl Method {
+impl Method<'_> {
     /// Its name, on the command line and in what the model notes.
     pub fn name(self) -> &'static str {
         match self {
             Method::Int8Weights { .. } => "int8-weights",
+            Method::Int8 { .. } => "int8",
             Method::Float16 => "float16",
         }
     }
@@ -95,7 +107,7 @@ pub struct Compressed {
 }
 
 /// Compresses the model in `file`.
-pub fn compress(file: &ModelFile, method: Method) -> Result<Compressed, CompressError> {
+pub fn compress(file: &ModelFile, method: Method<'_>) -> Result<Compressed, CompressError> {
     let mut draft = Draft::of(file)?;
     let nothing = CompressError::Nothing { method: method.name() };
     if !slots::any(&draft) {
@@ -103,6 +115,7 @@ pub fn compress(file: &ModelFile, method: Method) -> Result<Compressed, Compress
     }
     let changes = match method {
         Method::Int8Weights { full_range } => int8::weights(&mut draft, full_range)?,
+        Method::Int8 { ranges, full_range } => qdq::weights(&mut draft, ranges, full_range)?,
         Method::Float16 => float16::weights(&mut draft)?,
     };
     if changes.tensors == 0 {
