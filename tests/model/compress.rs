@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use forebay::model::compress::calibrate::{self, Calibration, Ranges};
+use forebay::model::compress::calibrate::{self, Calibration, Ranges, Watch, Watched};
 use forebay::model::compress::notes::Notes;
+use forebay::model::compress::prune::Activity;
 use forebay::model::compress::{CompressError, Compressed, Method, compress};
 use forebay::model::pca::{self, PcaOptions};
 use forebay::model::runtime::Backend;
@@ -54,22 +55,19 @@ fn scores(model: &mut Model, case: &Case, rows: &[Vec<f32>]) -> Vec<f32> {
     model.run_all(&rows.concat(), &shape).unwrap().remove(0).1.values
 }
 
-/// What flows through the model in the case's calibration windows.
-fn ranges(file: &ModelFile, case: &Case) -> Ranges {
-    let watched = calibrate::watch(file).unwrap();
+/// Gives `take` what is inside a model in the case's calibration windows.
+fn watch(watched: &Watched, case: &Case, mut take: impl FnMut(&str, &[f32])) {
     let kept = tempfile::tempdir().unwrap();
     let path = written(&watched.model, kept.path());
     let mut model = Model::open(runtime(), &path, &Trust::default()).unwrap();
     let shape: Vec<usize> = [1].into_iter().chain(case.shape.iter().copied()).collect();
-    let mut ranges = Ranges::default();
     for row in &case.calibration {
         for (output, numbers) in model.run_all(row, &shape).unwrap() {
             if let Some(value) = watched.values.get(&output) {
-                ranges.take(value, &numbers.values, Calibration::MinMax);
+                take(value, &numbers.values);
             }
         }
     }
-    ranges
 }
 
 fn off(found: &[f32], expected: &[f32]) -> f32 {
@@ -82,14 +80,17 @@ fn off(found: &[f32], expected: &[f32]) -> f32 {
 fn calibrated_bytes_answer_as_near_as_onnx_runtimes() {
     for case in cases() {
         let file = read(&folder().join(&case.file));
-        let ranges = match calibrate::watch(&file) {
-            Ok(_) => ranges(&file, &case),
+        let mut ranges = Ranges::default();
+        match calibrate::watch(&file, Watch::Ranges) {
+            Ok(watched) => watch(&watched, &case, |value, numbers| {
+                ranges.take(value, numbers, Calibration::MinMax);
+            }),
             Err(CompressError::Nothing { .. }) => {
                 assert!(["table.onnx", "recurrent.onnx"].contains(&case.file.as_str()));
                 continue;
             }
             Err(error) => panic!("{}: {error}", case.file),
-        };
+        }
         let method = Method::Int8 { ranges: &ranges, full_range: false };
         let kept = tempfile::tempdir().unwrap();
         let compressed = compress(&file, method).unwrap();
@@ -260,4 +261,78 @@ fn operators_that_are_too_old_are_told() {
     let old = ModelFile::of(&path, proto.encode_to_vec(), &Trust::default()).unwrap();
     let error = compress(&old, INT8).unwrap_err().to_string();
     assert!(error.contains("opset 9; int8-weights needs 11"), "{error}");
+}
+
+/// A model with the weights of every other unit changed: `weights` by their shape, with the axis of units.
+fn with_units(file: &str, weights: &[(&[i64], usize)], change: impl Fn(&mut [u8])) -> ModelFile {
+    use prost::Message;
+    use tract_onnx::pb;
+    let path = folder().join(file);
+    let mut proto = pb::ModelProto::decode(std::fs::read(&path).unwrap().as_slice()).unwrap();
+    for (dims, axis) in weights {
+        let tensors = &mut proto.graph.as_mut().unwrap().initializer;
+        let tensor = tensors.iter_mut().find(|tensor| tensor.dims == *dims).unwrap();
+        let inner: usize = dims[axis + 1..].iter().product::<i64>() as usize;
+        for (at, number) in tensor.raw_data.chunks_mut(4).enumerate() {
+            if (at / inner) % dims[*axis] as usize % 2 == 0 {
+                change(number);
+            }
+        }
+    }
+    ModelFile::of(&path, proto.encode_to_vec(), &Trust::default()).unwrap()
+}
+
+/// How far apart the scores of a model and of the same model with half its units are.
+fn halved(original: &ModelFile, activity: &Activity, case: &Case) -> f32 {
+    let kept = tempfile::tempdir().unwrap();
+    let compressed = compress(original, Method::Pruned { activity, keep: 0.5 }).unwrap();
+    let small = read(&written(&compressed, kept.path()));
+    let share = small.size() as f64 / original.size() as f64;
+    assert!(share < 0.9, "{}: {share} of its size", case.file);
+    let mut scored = [original, &small].map(|file| {
+        let mut model = Model::from_bytes(runtime(), &file.path, &file.bytes).unwrap();
+        scores(&mut model, case, &case.rows)
+    });
+    let after = std::mem::take(&mut scored[1]);
+    off(&scored[0], &after)
+}
+
+fn of(file: &str) -> Case {
+    cases().into_iter().find(|case| case.file == file).unwrap()
+}
+
+/// Units that nothing listens to: their weights on the way out are zeros. Taking out just these changes no answer.
+#[test]
+fn units_that_nothing_listens_to_are_the_ones_that_go() {
+    // By model: weights that take units, with the axis of these.
+    let takers: [(&str, &[(&[i64], usize)]); 3] = [
+        ("dense.onnx", &[(&[24, 48], 1), (&[1, 24], 1)]),
+        ("convolved.onnx", &[(&[16, 24, 3], 1), (&[1, 16], 1)]),
+        ("attending.onnx", &[(&[64, 32], 0)]),
+    ];
+    for (file, weights) in takers {
+        let original = with_units(file, weights, |number| number.fill(0));
+        let off = halved(&original, &Activity::default(), &of(file));
+        assert!(off < 1e-5, "{file}: {off}");
+    }
+}
+
+/// Units that always say the same go first where calibration windows show it, and what they say stays as a bias.
+#[test]
+fn units_that_never_change_become_a_bias() {
+    // By model: weights that make units; without them a unit is its bias.
+    let makers: [(&str, &[(&[i64], usize)]); 3] = [
+        ("dense.onnx", &[(&[48, 16], 0), (&[24, 48], 0)]),
+        ("convolved.onnx", &[(&[24, 3, 5], 0), (&[16, 24, 3], 0)]),
+        ("attending.onnx", &[(&[32, 64], 1)]),
+    ];
+    for (file, weights) in makers {
+        let case = of(file);
+        let original = with_units(file, weights, |number| number.fill(0));
+        let mut activity = Activity::default();
+        let watched = calibrate::watch(&original, Watch::Units).unwrap();
+        watch(&watched, &case, |value, numbers| activity.take(value, numbers));
+        let off = halved(&original, &activity, &case);
+        assert!(off < 1e-5, "{file}: {off}");
+    }
 }

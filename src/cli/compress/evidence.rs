@@ -12,13 +12,13 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::{Answers, Calibrate, CompressArgs, ask, compare};
+use super::{Answers, CompressArgs, ask, compare};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
 use crate::engine::Engine;
 use crate::evaluate::labels;
 use crate::frame::{Asset, Windows};
-use crate::model::compress::calibrate::{self, Calibration, Ranges};
+use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
 use crate::model::metadata::Baseline;
 use crate::model::{Given, Host, Model, ModelFile, Wanted};
@@ -34,7 +34,7 @@ use crate::time::{Tick, Timestamp};
 const MADE_UP: usize = 256;
 /// Windows that are scored at once.
 const TICK: usize = 256;
-/// Most windows that ranges are found from.
+/// Most windows that models are watched on.
 const CALIBRATING: usize = 128;
 /// Of a model without golden vectors, windows that become some.
 const GOLDEN: usize = 4;
@@ -115,23 +115,18 @@ impl Evidence {
         (is_whole && !golden.outputs.is_empty()).then_some(golden)
     }
 
-    /// What flows through `model` in windows that may choose.
-    pub(super) fn ranges(
+    /// Runs a model that shows what is inside it on windows that may choose, and gives `take` each value it shows.
+    pub(super) fn watch(
         &self,
-        model: &ModelFile,
+        watched: &Watched,
         host: &Host,
         workshop: &Path,
-        args: &CompressArgs,
         screen: &Screen,
-    ) -> anyhow::Result<Ranges> {
-        let how = match args.calibrate {
-            Calibrate::MinMax => Calibration::MinMax,
-            Calibrate::Percentile => Calibration::Percentile,
-        };
-        let watched = calibrate::watch(model)?;
+        mut take: impl FnMut(&str, &[f32]),
+    ) -> anyhow::Result<()> {
         let rows = self.inputs(|at| !self.judges[at]);
         let step = rows.len().div_ceil(CALIBRATING).max(1);
-        let bar = self.bar("ranges", rows.len().div_ceil(step), screen);
+        let bar = self.bar("calibration", rows.len().div_ceil(step), screen);
         super::write(workshop, "watched.onnx", &watched.model)?;
         let mut model = host.open(&workshop.join("watched.onnx"))?;
         let shape = self.given().shape(1);
@@ -140,16 +135,16 @@ impl Evidence {
                 Some((Wanted::all(model.signature.output(output)?), value))
             })
             .unzip();
-        let (mut ranges, mut outputs) = (Ranges::default(), Vec::new());
+        let mut outputs = Vec::new();
         for row in rows.iter().step_by(step) {
             model.run(row, &shape, &wanted, &mut outputs)?;
             for (value, output) in values.iter().zip(&outputs) {
-                ranges.take(value, &output.values, how);
+                take(value, &output.values);
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok(ranges)
+        Ok(())
     }
 
     fn bar(&self, what: &str, count: usize, screen: &Screen) -> ProgressBar {

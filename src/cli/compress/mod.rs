@@ -18,8 +18,9 @@ use tempfile::TempDir;
 use super::args::RecordingArgs;
 use super::screen::Screen;
 use super::{Outcome, print};
-use crate::model::compress::calibrate::Ranges;
+use crate::model::compress::calibrate::{self, Calibration, Ranges, Watch};
 use crate::model::compress::notes::{Notes, loosened};
+use crate::model::compress::prune::Activity;
 use crate::model::compress::{self, Compressed, Method};
 use crate::model::golden::Golden;
 use crate::model::{Host, Model, ModelFile, Trust};
@@ -34,6 +35,8 @@ pub enum To {
     Int8Weights,
     /// Weights of one byte, and what they are multiplied with in ranges that the recordings have: the same every time
     Int8,
+    /// Units taken out of layers (of dense layers and transformers' feed-forward parts; channels of convolutions)
+    Pruned,
     /// Weights of two bytes, all arithmetic as before
     Float16,
 }
@@ -89,6 +92,9 @@ pub struct CompressArgs {
     /// Use all 8 bits of weights, not 7: a little nearer to the original, and wrong on x86 processors without VNNI.
     #[arg(long)]
     pub full_range: bool,
+    /// Of each layer that can be pruned, the share of units that stays.
+    #[arg(long, default_value = "50%", value_name = "SHARE", value_parser = share)]
+    pub keep: f64,
     /// How `int8` finds the ranges of what flows through the model.
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Calibrate::MinMax)]
     pub calibrate: Calibrate,
@@ -129,11 +135,8 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     let name = args.out.file_name().and_then(|name| name.to_str()).context("`--out` is no file")?;
     let evidence = Evidence::gather(args, &original, screen)?;
     let workshop = workshop(&args.out)?;
-    let ranges = match args.to {
-        To::Int8 => evidence.ranges(&original, &host, workshop.path(), args, screen)?,
-        To::Int8Weights | To::Float16 => Ranges::default(),
-    };
-    let method = method(args, &ranges);
+    let seen = watch(args, &original, &evidence, &host, workshop.path(), screen)?;
+    let method = method(args, &seen);
     let mut compressed = compress::compress(&original, method)?;
 
     let mut model = host.open(&original.path)?;
@@ -191,9 +194,44 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     Ok(Outcome::Fine)
 }
 
-fn method<'a>(args: &CompressArgs, ranges: &'a Ranges) -> Method<'a> {
+/// What was seen inside the original.
+#[derive(Default)]
+struct Seen {
+    ranges: Ranges,
+    activity: Activity,
+}
+
+/// Looks into the original where the method needs it.
+fn watch(
+    args: &CompressArgs,
+    original: &ModelFile,
+    evidence: &Evidence,
+    host: &Host,
+    workshop: &Path,
+    screen: &Screen,
+) -> anyhow::Result<Seen> {
+    let Seen { mut ranges, mut activity } = Seen::default();
+    let what = match args.to {
+        To::Int8 => Watch::Ranges,
+        To::Pruned => Watch::Units,
+        To::Int8Weights | To::Float16 => return Ok(Seen { ranges, activity }),
+    };
+    let how = match args.calibrate {
+        Calibrate::MinMax => Calibration::MinMax,
+        Calibrate::Percentile => Calibration::Percentile,
+    };
+    let watched = calibrate::watch(original, what)?;
+    evidence.watch(&watched, host, workshop, screen, |value, numbers| match what {
+        Watch::Ranges => ranges.take(value, numbers, how),
+        Watch::Units => activity.take(value, numbers),
+    })?;
+    Ok(Seen { ranges, activity })
+}
+
+fn method<'a>(args: &CompressArgs, seen: &'a Seen) -> Method<'a> {
     match args.to {
-        To::Int8 => Method::Int8 { ranges, full_range: args.full_range },
+        To::Int8 => Method::Int8 { ranges: &seen.ranges, full_range: args.full_range },
+        To::Pruned => Method::Pruned { activity: &seen.activity, keep: args.keep },
         To::Int8Weights => Method::Int8Weights { full_range: args.full_range },
         To::Float16 => Method::Float16,
     }
@@ -207,10 +245,11 @@ fn notes(
     moved: Option<&evidence::Moved>,
     evidence: &Evidence,
 ) -> Notes {
-    let range = match args.to {
-        To::Int8Weights | To::Int8 if args.full_range => ", 8 bits",
-        To::Int8Weights | To::Int8 => ", 7 bits: right on every processor",
-        To::Float16 => "",
+    let detail = match args.to {
+        To::Int8Weights | To::Int8 if args.full_range => ", 8 bits".to_owned(),
+        To::Int8Weights | To::Int8 => ", 7 bits: right on every processor".to_owned(),
+        To::Pruned => format!(", {} of the units stay", args.keep),
+        To::Float16 => String::new(),
     };
     let threshold = moved.map(|moved| {
         let by = original.metadata().threshold_by.clone();
@@ -219,7 +258,7 @@ fn notes(
         let how = format!("{by}moved from {from} so that as many of {windows} windows reach it as with the original");
         (moved.to, how)
     });
-    Notes { how: format!("{}{range}", method.name()), suffix: method.name(), threshold, golden }
+    Notes { how: format!("{}{detail}", method.name()), suffix: method.name(), threshold, golden }
 }
 
 fn refusal(report: &Report) -> String {

@@ -1,7 +1,7 @@
-//! Which numbers flow where: the ranges that `int8` needs, from windows of a recording.
+//! Which numbers flow where: what `int8` and `pruned` need to know, from windows of a recording.
 //!
-//! [`watch`] makes a copy of a model that also gives what goes into its products and convolutions; whoever calls runs it
-//! window by window and tells [`Ranges`]. The layers nearest to the outputs are not watched: what they lose is lost to the
+//! [`watch`] makes a copy of a model that also gives what is inside it; whoever calls runs it
+//! window by window and tells [`Ranges`], or [`super::prune::Activity`]. The layers nearest to the outputs are not watched: what they lose is lost to the
 //! score at once, and they are small.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use tract_onnx::pb::type_proto;
 
 use super::draft::{Draft, is, operator};
 use super::slots::{self, Use};
-use super::{CompressError, Compressed};
+use super::{Changes, CompressError, Compressed, prune};
 use crate::model::ModelFile;
 
 /// Of a window's numbers, the share on either side that [`Calibration::Percentile`] leaves out.
@@ -68,24 +68,37 @@ pub struct Watched {
     pub model: Compressed,
 }
 
+/// What to watch for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// [`Ranges`], for `int8`.
+    Ranges,
+    /// What units do ([`super::prune::Activity`]), for `pruned`.
+    Units,
+}
+
 /// Makes one of the model in `file`. It must be run on one window at a time.
-pub fn watch(file: &ModelFile) -> Result<Watched, CompressError> {
+pub fn watch(file: &ModelFile, what: Watch) -> Result<Watched, CompressError> {
     let mut draft = Draft::of(file)?;
     draft.note("forebay.golden", None);
     let mut values = BTreeMap::new();
     let flat: Vec<u8> = [1_i64, -1].iter().flat_map(|size| size.to_le_bytes()).collect();
     let flat = draft.tensor("watched", "shape", DataType::Int64, &[2], flat);
-    for value in watched(&draft) {
+    let (watched, method): (BTreeSet<String>, _) = match what {
+        Watch::Ranges => (watched(&draft), "int8"),
+        Watch::Units => (prune::watched(&draft).collect(), "pruned"),
+    };
+    for value in watched {
         let output = draft.fresh(&value, "watched");
         draft.graph.node.push(operator("Reshape", &[&value, &flat], &output));
         draft.graph.output.push(float_output(&output));
         values.insert(output, value);
     }
     if values.is_empty() {
-        return Err(CompressError::Nothing { method: "int8" });
+        return Err(CompressError::Nothing { method });
     }
     let beside = !file.beside().is_empty();
-    Ok(Watched { values, model: Compressed { changes: Default::default(), draft, beside } })
+    Ok(Watched { values, model: Compressed { changes: Changes::default(), draft, beside } })
 }
 
 /// What goes into products and convolutions, and what comes out of convolutions.

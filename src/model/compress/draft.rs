@@ -89,6 +89,15 @@ impl Draft {
         Some(Numbers { dims, values })
     }
 
+    /// Gives the float32 weights called `name` other numbers.
+    pub(super) fn replace(&mut self, name: &str, numbers: &Numbers) {
+        if let Some(tensor) = self.graph.initializer.iter_mut().find(|tensor| tensor.name == name) {
+            tensor.dims = numbers.dims.iter().map(|dim| *dim as i64).collect();
+            tensor.float_data.clear();
+            tensor.raw_data = numbers.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        }
+    }
+
     /// A name that nothing has yet, for something that is made of `base`.
     pub(super) fn fresh(&mut self, base: &str, what: &str) -> String {
         let mut name = format!("{base}_{what}");

@@ -2,7 +2,7 @@
 //!
 //! `cli compress` calls it, compares what comes out with the original and throws away what lost too much.
 //! One file a method: [`int8`] (weights of one byte, inputs of each product quantised row by row as they come),
-//! [`qdq`] (`int8`: both in ranges that [`calibrate`] finds beforehand),
+//! [`qdq`] (`int8`: both in ranges that [`calibrate`] finds beforehand), [`prune`] (units taken out that [`units`] finds),
 //! [`float16`] (weights of two bytes). [`draft`] is a graph being changed, [`slots`] says which inputs of which
 //! operators are weights, [`notes`] carries the contract over. Any ONNX file will do, ours or not, its weights inside or
 //! beside it. The same file gives the same bytes. Nothing is run here, and nothing written.
@@ -12,12 +12,15 @@ mod draft;
 mod float16;
 mod int8;
 pub mod notes;
+pub mod prune;
 mod qdq;
 mod slots;
+mod units;
 
 use super::ModelFile;
 use calibrate::Ranges;
 use draft::Draft;
+use prune::Activity;
 
 /// Weights with fewer numbers stay as they are: what would be saved is less than the operators that it costs.
 const LEAST: usize = 256;
@@ -38,6 +41,13 @@ pub enum Method<'a> {
         /// As for `Int8Weights`.
         full_range: bool,
     },
+    /// Units taken out.
+    Pruned {
+        /// What units did in calibration windows; empty where there were none.
+        activity: &'a Activity,
+        /// The share of each layer's units that stays.
+        keep: f64,
+    },
     /// Weights of two bytes.
     Float16,
 }
@@ -48,6 +58,7 @@ impl Method<'_> {
         match self {
             Method::Int8Weights { .. } => "int8-weights",
             Method::Int8 { .. } => "int8",
+            Method::Pruned { .. } => "pruned",
             Method::Float16 => "float16",
         }
     }
@@ -72,7 +83,8 @@ pub enum CompressError {
     /// There is nothing to make smaller.
     #[error(
         "nothing of the model can be made smaller by {method}: it has no float32 weights of {LEAST} numbers or more \
-         in a product, a convolution, a table or a recurrent cell"
+         that it could change (in products, convolutions, tables, recurrent cells; to be pruned, in a layer whose \
+         units only other layers take)"
     )]
     Nothing {
         /// The method.
@@ -116,6 +128,7 @@ pub fn compress(file: &ModelFile, method: Method<'_>) -> Result<Compressed, Comp
     let changes = match method {
         Method::Int8Weights { full_range } => int8::weights(&mut draft, full_range)?,
         Method::Int8 { ranges, full_range } => qdq::weights(&mut draft, ranges, full_range)?,
+        Method::Pruned { activity, keep } => prune::units_out(&mut draft, activity, keep)?,
         Method::Float16 => float16::weights(&mut draft)?,
     };
     if changes.tensors == 0 {
