@@ -9,12 +9,16 @@ mod bad;
 mod compress;
 #[path = "model/conformance.rs"]
 mod conformance;
+#[path = "model/net.rs"]
+mod net;
 #[path = "model/package.rs"]
 mod package;
 #[path = "model/score.rs"]
 mod score;
 #[path = "model/train.rs"]
 mod train;
+#[path = "model/trees.rs"]
+mod trees;
 
 use std::path::Path;
 

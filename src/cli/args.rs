@@ -289,12 +289,24 @@ pub struct TrainArgs {
     /// Share of the variance that the model's components keep.
     #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
     pub variance: f64,
-    /// Share at the end of the recording that is held out to set the threshold.
+    /// Share at the end of the recording that is held out to set the threshold; 0: none, as where there is little of it
+    /// (give more `--margin` then).
     #[arg(long, default_value_t = 0.25, value_name = "SHARE")]
     pub holdout: f64,
     /// Share of normal windows that may lie above the threshold.
     #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
     pub false_alarms: f64,
+    /// How far above the worst of those windows the threshold lies: a factor on the squared distance from normal.
+    #[arg(long, default_value_t = 2.0, value_name = "FACTOR")]
+    pub margin: f64,
+    /// Normal running drifts: what changes within this time as much as it did in the recording is normal. Use it for
+    /// machines that warm up, with a recording of several times that.
+    #[arg(long, value_name = "TIME")]
+    pub drift: Option<Span>,
+    /// How far correlations are shrunk towards none, 0 to 1: with a short recording, small differences between signals
+    /// that went together mean little.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub shrink: f64,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,

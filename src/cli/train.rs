@@ -27,7 +27,9 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
         explained: args.variance,
         holdout: args.holdout,
         quantile: 1.0 - args.false_alarms,
-        ..PcaOptions::default()
+        margin: args.margin,
+        drift: args.drift,
+        shrink: args.shrink,
     };
     let (model, report) = pca::train(&set, &options)?;
     write_whole(&args.out, &model)?;
@@ -125,14 +127,18 @@ fn told(report: &TrainReport, out: &Path) -> String {
     };
     format!(
         "{} of {} features in {} components{constant}\n\
-         fitted to {} windows, threshold {:.3} from {} held-out windows{}\n\
+         fitted to {} windows, threshold {:.3} from {}{}\n\
          {}\n",
         report.features - report.constant.len(),
         report.features,
         report.components,
         report.fitted,
         report.threshold,
-        report.held_out,
+        if report.held_out > 0 {
+            format!("{} held-out windows", report.held_out)
+        } else {
+            "the same windows".to_owned()
+        },
         if report.skipped > 0 {
             format!(" ({} lack a feature)", report.skipped)
         } else {

@@ -5,8 +5,12 @@
 //! know nothing, which every number stands beside; [`suite`] runs public benchmarks by their published protocols.
 //! It writes no file and prints nothing.
 
+pub mod detection;
 pub mod floors;
 pub mod labels;
+pub mod life;
 pub mod metrics;
+pub mod plot;
+pub mod report;
 pub mod stream;
 pub mod suite;

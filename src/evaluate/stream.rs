@@ -12,13 +12,15 @@ use crate::frame::{Input, Windows};
 use crate::model::training::TrainingSet;
 use crate::model::{Host, HostError, Model, ModelError};
 use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
-use crate::pipeline::spec::{AlarmSpec, PipelineSpec, StageSpec};
+use crate::pipeline::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
 use crate::record::{AlarmState, Record};
 use crate::schema::Schema;
 use crate::time::{Span, Timestamp, monotonic};
 
 /// Most inferences that are timed.
 const TIMED: usize = 1000;
+/// Most windows that are kept to time them with.
+const SAMPLES: usize = 100;
 
 /// Why recordings cannot be put through a pipeline.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +109,8 @@ pub struct Stream {
     alarm: Option<AlarmSpec>,
     /// Changes of that alarm, by asset: when, and whether it is on since.
     changes: BTreeMap<String, Vec<(Timestamp, bool)>>,
+    /// What the model is given.
+    input: ModelInput,
     windows: Vec<Windows>,
     threshold: Option<f64>,
 }
@@ -114,28 +118,29 @@ pub struct Stream {
 impl Stream {
     /// A stream that looks at the score `output`, or at the first.
     pub fn new(plan: Plan<'_>, output: Option<&str>) -> Result<Stream, StreamError> {
-        let scores: Vec<&str> = plan
-            .spec
-            .stages
-            .iter()
+        let stages = plan.spec.stages.iter();
+        let scores: Vec<&ScoreSpec> = stages
             .filter_map(|stage| match stage {
-                StageSpec::Score(score) => Some(score.output.as_str()),
+                StageSpec::Score(score) => Some(score),
                 _ => None,
             })
             .collect();
         let first = scores.first().ok_or_else(|| StreamError::NoScore(plan.spec.name.clone()))?;
-        let output = output.unwrap_or(first).to_owned();
-        if !scores.contains(&output.as_str()) {
-            let (pipeline, found) = (plan.spec.name.clone(), scores.join(", "));
+        let output = output.unwrap_or(&first.output).to_owned();
+        let Some(score) = scores.iter().find(|score| score.output == output) else {
+            let names: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
+            let (pipeline, found) = (plan.spec.name.clone(), names.join(", "));
             return Err(StreamError::NoOutput { pipeline, output, found });
-        }
+        };
+        let input = score.input;
         let alarm = plan.spec.stages.iter().find_map(|stage| match stage {
             StageSpec::Alarm(alarm) if alarm.on == output => Some(alarm.clone()),
             _ => None,
         });
         let engine = Engine::new("evaluate".into(), vec![plan.build(false)?]);
         let changes = BTreeMap::new();
-        Ok(Stream { engine, output, alarm, changes, windows: Vec::new(), threshold: None })
+        let windows = Vec::new();
+        Ok(Stream { engine, output, alarm, changes, input, windows, threshold: None })
     }
 
     /// Takes the next readings.
@@ -166,7 +171,8 @@ impl Stream {
             }
         }
         let limit = self.alarm.as_ref().and_then(|alarm| alarm.raise).or(self.threshold);
-        Ok(Verdicts { output: self.output, threshold: limit, alarm: self.alarm, by_asset })
+        let samples = self.samples();
+        Ok(Verdicts { output: self.output, threshold: limit, alarm: self.alarm, by_asset, samples })
     }
 
     fn keep(&mut self, records: impl Iterator<Item = Record>) -> Result<(), StreamError> {
@@ -183,6 +189,26 @@ impl Stream {
             self.threshold = scored.threshold;
         }
         failed(self.engine.take_failures())
+    }
+
+    /// Some of what the model was given, whole rows only.
+    fn samples(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
+        let Some(first) = self.windows.first() else { return (Vec::new(), Vec::new()) };
+        let (steps, channels) = (first.steps, first.channels);
+        let (shape, width) = match self.input {
+            ModelInput::Features => (vec![1, first.names.len()], first.names.len()),
+            ModelInput::Sequence => (vec![1, steps, channels], steps * channels),
+            ModelInput::ChannelsFirst => (vec![1, channels, steps], steps * channels),
+        };
+        let of = |windows: &Windows| -> Vec<Vec<f32>> {
+            let is_features = self.input == ModelInput::Features;
+            let all = if is_features { &windows.features } else { &windows.sequence };
+            let rows = all.chunks_exact(width.max(1)).take(SAMPLES);
+            rows.map(|row| row.iter().map(|value| *value as f32).collect()).collect()
+        };
+        let whole = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
+        let rows = self.windows.iter().flat_map(of).filter(whole).take(SAMPLES);
+        (rows.collect(), shape)
     }
 
     fn is_on(&self, asset: &str, at: Timestamp) -> bool {
@@ -203,6 +229,28 @@ pub struct Verdicts {
     pub alarm: Option<AlarmSpec>,
     /// Of each asset, in order of time.
     pub by_asset: BTreeMap<String, Vec<Verdict>>,
+    /// What the model was given for some windows, and the shape of it: to time it with.
+    pub samples: (Vec<Vec<f32>>, Vec<usize>),
+}
+
+impl Verdicts {
+    /// Median and 99th percentile of the time that `model` takes for one of these windows, in microseconds.
+    pub fn inference(
+        &self,
+        host: &Host,
+        model: &Path,
+    ) -> Result<(Option<f64>, Option<f64>), StreamError> {
+        let (rows, shape) = &self.samples;
+        let mut times = time_inferences(host, model, rows, shape)?;
+        times.sort_unstable();
+        Ok((percentile(&times, 50), percentile(&times, 99)))
+    }
+}
+
+/// The value below which so many in a hundred of the sorted times lie, in microseconds.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
+    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(place).map(|time| time.as_secs_f64() * 1e6)
 }
 
 /// The verdict that was the newest at each row: that of the last window that had ended with the row, of a grid of `step`.
@@ -255,7 +303,7 @@ pub fn training_set(
     Ok(set)
 }
 
-/// How long a model takes for one window, of features as they come, again and again.
+/// How long a model takes for one window, of inputs as they came, again and again.
 pub fn time_inferences(
     host: &Host,
     model: &Path,

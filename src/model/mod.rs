@@ -5,9 +5,10 @@
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
-//! (what they are given), [`pca`], [`logistic`]; [`compress`] makes models smaller.
+//! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]), [`net`] (networks), and [`running`], which learns while it runs; [`compress`] makes models smaller.
 //! It opens model files and nothing else, and reads no clock.
 
+pub mod boost;
 pub mod build;
 pub mod compress;
 pub mod element;
@@ -20,13 +21,17 @@ mod linear;
 mod loaded;
 pub mod logistic;
 pub mod metadata;
+pub mod net;
 pub mod onnx;
 pub mod pca;
+pub mod running;
 pub mod runtime;
 pub mod session;
 pub mod signature;
 pub mod state;
 pub mod training;
+pub mod tree;
+pub mod trees;
 pub mod weights;
 
 pub use file::ModelFile;

@@ -10,15 +10,24 @@ use serde_json::json;
 
 use super::EvaluateArgs;
 use crate::cli::screen::{Screen, look};
-use crate::cli::{Outcome, print};
+use crate::cli::{Outcome, print, write_whole};
 use crate::demo::usage::Usage;
+use crate::evaluate::report::{self as page, number};
 use crate::evaluate::suite::{self, COLLECTIONS, Collection, Report, Row};
+use crate::feed::chart::escape;
 use crate::model::Host;
 
 /// Runs what there is and prints it; exit code 1 if a collection could not be run.
-pub(super) fn evaluate(args: &EvaluateArgs, screen: &Screen) -> anyhow::Result<Outcome> {
+pub(super) fn evaluate(
+    args: &EvaluateArgs,
+    folder: &Path,
+    screen: &Screen,
+) -> anyhow::Result<Outcome> {
     let host = Host::with_library(args.onnxruntime.as_deref());
-    let reports = run(args, &args.suite, &host, screen)?;
+    let reports = run(args, folder, &host, screen)?;
+    if let Some(path) = &args.html {
+        write_whole(path, html(&reports).as_bytes())?;
+    }
     let text = if args.json { as_json(&reports, &host)? } else { told(&reports, &host)? };
     print(&text)?;
     let failed = reports.iter().any(|report| report.error.is_some());
@@ -129,10 +138,20 @@ fn cells(row: &Row) -> [String; 7] {
     ]
 }
 
-/// Four digits that matter.
-fn number(value: f64) -> String {
-    let digits = if value.abs() < 10.0 { 3 } else { 1 };
-    format!("{value:.digits$}")
+/// The same as a page.
+fn html(reports: &[Report]) -> String {
+    let mut body = String::new();
+    for report in reports {
+        let _ = write!(body, "<h2>{}</h2>\n", report.collection);
+        let header = HEADER.map(str::to_owned).to_vec();
+        let rows = report.rows.iter().map(|row| cells(row).to_vec());
+        body.push_str(&page::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
+        let said = report.error.iter().chain(&report.notes).cloned();
+        for note in said.chain([provenance(report)]) {
+            let _ = write!(body, "<p class=\"soft\">{}</p>\n", escape(&note));
+        }
+    }
+    page::page("Public benchmarks", &body)
 }
 
 fn provenance(report: &Report) -> String {

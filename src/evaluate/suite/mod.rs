@@ -5,6 +5,7 @@
 //! stands beside its floors, says whether it is causal and where its threshold comes from, and carries the digests of
 //! data, models and settings.
 
+mod nab;
 mod skab;
 
 use std::error::Error;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::evaluate::stream::percentile;
 use crate::model::Host;
 use crate::time::monotonic;
 
@@ -34,8 +36,10 @@ pub struct Collection {
 }
 
 /// All of them, in the order of the table.
-pub const COLLECTIONS: &[Collection] =
-    &[Collection { name: "skab", folder: "skab", run: skab::run }];
+pub const COLLECTIONS: &[Collection] = &[
+    Collection { name: "skab", folder: "skab", run: skab::run },
+    Collection { name: "nab", folder: "nab", run: nab::run },
+];
 
 /// What a collection is given.
 pub struct Run<'a> {
@@ -243,12 +247,6 @@ pub fn run(
         inference_p99_us: percentile(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
     }))
-}
-
-/// The value below which so many in a hundred of the sorted times lie, in microseconds.
-pub fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
-    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(place).map(|time| time.as_secs_f64() * 1e6)
 }
 
 /// All files below a folder, in order of their names.
