@@ -21,6 +21,7 @@ use crate::frame::{Asset, Windows};
 use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
 use crate::model::metadata::Baseline;
+use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, Model, ModelFile, Wanted};
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::names::window_signals;
@@ -97,6 +98,38 @@ impl Evidence {
         Ok(ScoreStage::new(&self.spec, model, self.given())?)
     }
 
+    /// The same for a student: of its own it has one score, and it takes samples oldest first.
+    pub(super) fn stage_of_student(&self, model: Model) -> anyhow::Result<ScoreStage> {
+        let input = match self.spec.input {
+            ModelInput::Features => ModelInput::Features,
+            ModelInput::Sequence | ModelInput::ChannelsFirst => ModelInput::Sequence,
+        };
+        let given = Given::of(input, &self.windows.names, self.windows.steps, &self.channels);
+        let (tensor, class, state) = (None, None, BTreeMap::new());
+        let spec = ScoreSpec { input, tensor, class, state, ..self.spec.clone() };
+        Ok(ScoreStage::new(&spec, model, given)?)
+    }
+
+    /// What a student learns from: windows that may choose, with the original's scores.
+    pub(super) fn lesson(&self, scores: &[Option<f64>]) -> (TrainingSet, Vec<f64>) {
+        let (windows, is_row) = (&self.windows, self.spec.input == ModelInput::Features);
+        let mut set = TrainingSet {
+            names: if is_row { windows.names.clone() } else { self.channels.clone() },
+            steps: if is_row { 0 } else { windows.steps },
+            ..TrainingSet::default()
+        };
+        let mut taught = Vec::new();
+        for (at, score) in scores.iter().enumerate().filter(|(at, _)| !self.judges[*at]) {
+            let part = self.part(at, 1);
+            let values = if is_row { &part.features } else { &part.sequence };
+            if let Some(score) = score.filter(|_| values.iter().all(|value| value.is_finite())) {
+                set.push(&part);
+                taught.push(score);
+            }
+        }
+        (set, taught)
+    }
+
     /// The model's golden vectors; where it has none, its answers to some of the windows.
     pub(super) fn golden(&self, model: &mut Model) -> Option<Golden> {
         if let Some(golden) = &model.metadata.golden {
@@ -147,7 +180,7 @@ impl Evidence {
         Ok(())
     }
 
-    fn bar(&self, what: &str, count: usize, screen: &Screen) -> ProgressBar {
+    pub(super) fn bar(&self, what: &str, count: usize, screen: &Screen) -> ProgressBar {
         let bar = match self.quiet {
             true => ProgressBar::hidden(),
             false => screen.line(ProgressBar::new(count as u64)),

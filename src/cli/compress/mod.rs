@@ -21,11 +21,13 @@ use super::{Outcome, print};
 use crate::model::compress::calibrate::{self, Calibration, Ranges, Watch};
 use crate::model::compress::notes::{Notes, loosened};
 use crate::model::compress::prune::Activity;
-use crate::model::compress::{self, Compressed, Method};
+use crate::model::compress::{self, Changes, Compressed, Method, student};
 use crate::model::golden::Golden;
 use crate::model::{Host, Model, ModelFile, Trust};
-use compare::Scores;
+use crate::stage::score::ScoreStage;
+use compare::{Comparison, Scores};
 use evidence::Evidence;
+use measure::Latency;
 use report::{Report, Side};
 
 /// How a model is made smaller.
@@ -37,8 +39,22 @@ pub enum To {
     Int8,
     /// Units taken out of layers (of dense layers and transformers' feed-forward parts; channels of convolutions)
     Pruned,
+    /// A small network that learns the model's scores on the recordings, whatever the model is
+    Student,
     /// Weights of two bytes, all arithmetic as before
     Float16,
+}
+
+impl To {
+    fn name(self) -> &'static str {
+        match self {
+            To::Int8Weights => "int8-weights",
+            To::Int8 => "int8",
+            To::Pruned => "pruned",
+            To::Student => "student",
+            To::Float16 => "float16",
+        }
+    }
 }
 
 /// How ranges are found.
@@ -95,6 +111,9 @@ pub struct CompressArgs {
     /// Of each layer that can be pruned, the share of units that stays.
     #[arg(long, default_value = "50%", value_name = "SHARE", value_parser = share)]
     pub keep: f64,
+    /// Numbers inside a student's layers.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub units: u16,
     /// How `int8` finds the ranges of what flows through the model.
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Calibrate::MinMax)]
     pub calibrate: Calibrate,
@@ -135,130 +154,160 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     let name = args.out.file_name().and_then(|name| name.to_str()).context("`--out` is no file")?;
     let evidence = Evidence::gather(args, &original, screen)?;
     let workshop = workshop(&args.out)?;
-    let seen = watch(args, &original, &evidence, &host, workshop.path(), screen)?;
-    let method = method(args, &seen);
-    let mut compressed = compress::compress(&original, method)?;
-
     let mut model = host.open(&original.path)?;
     let golden = evidence.golden(&mut model);
     let mut before = evidence.stage(model)?;
     let scores_before = evidence.scores(&mut before, "original", screen)?;
+    let mut job = Job { args, original, evidence, host, workshop, screen };
+    let (mut compressed, golden) = match args.to {
+        To::Student => job.student(&scores_before)?,
+        _ => (job.compressed()?, golden),
+    };
+    let out = job.workshop.path().join(name);
 
     // As it is made, to see what it answers; then again with what is noted of that.
-    write(workshop.path(), name, &compressed)?;
-    let mut model = host.open(&workshop.path().join(name))?;
+    write(job.workshop.path(), name, &compressed)?;
+    let mut model = job.host.open(&out)?;
     let golden = golden.map(|golden| loosened(&golden, &evidence::answers(&mut model, &golden)));
-    let mut after = evidence.stage(model)?;
-    let scores_after = evidence.scores(&mut after, "compressed", screen)?;
-    let threshold = evidence.moved_threshold(before.threshold(), &scores_before, &scores_after);
-    let notes = notes(args, method, &original, golden, threshold.as_ref(), &evidence);
-    compressed.note(&original, &notes);
+    let mut after = job.stage(model)?;
+    let scores_after = job.evidence.scores(&mut after, "compressed", screen)?;
+    let moved = job.evidence.moved_threshold(before.threshold(), &scores_before, &scores_after);
+    compressed.note(&job.original, &job.notes(golden, moved.as_ref()));
     drop(after);
-    write(workshop.path(), name, &compressed)?;
-    let out = workshop.path().join(name);
-    let mut after = evidence.stage(host.open(&out)?)?;
+    write(job.workshop.path(), name, &compressed)?;
+    let mut after = job.stage(job.host.open(&out)?)?;
 
+    let evidence = &mut job.evidence;
     let comparison = compare::compare(
         Scores { values: &evidence.judged(&scores_before), threshold: before.threshold() },
         Scores { values: &evidence.judged(&scores_after), threshold: after.threshold() },
         evidence.labels().as_deref(),
     );
-    let latency = measure::latency(&evidence, &mut before, &mut after)?;
-    let file = ModelFile::read(&out, &Trust::default())?;
-    let side = |file: &ModelFile, threshold, latency| -> Side {
-        let memory = measure::peak_memory(&file.path, args.onnxruntime.as_deref());
-        Side { bytes: file.size(), memory, threshold, latency }
-    };
-    let (latency_before, latency_after) = latency;
-    let smaller = file.size() < original.size();
-    let accepted = smaller && comparison.loss.is_some_and(|loss| loss <= args.max_loss);
-    let report = Report {
-        model: args.model.clone(),
-        out: args.out.clone(),
-        method: method.name(),
-        runtime: host.runtime()?.name(),
-        was_signed: original.signed_with.is_some(),
-        evaluated_on: evidence.told(),
-        changes: compressed.changes.clone(),
-        original: side(&original, before.threshold(), latency_before),
-        result: side(&file, after.threshold(), latency_after),
-        comparison,
-        max_loss: args.max_loss,
-        accepted,
-    };
-    if accepted {
-        keep(workshop.path(), &args.out, name)?;
+    let latency = measure::latency(evidence, &mut before, &mut after)?;
+    let thresholds = (before.threshold(), after.threshold());
+    let report = job.report(&out, compressed.changes, comparison, thresholds, latency)?;
+    if report.accepted {
+        keep(job.workshop.path(), &args.out, name)?;
     }
     print(&if args.json { report.json()? } else { report.text() })?;
-    anyhow::ensure!(accepted, refusal(&report));
+    anyhow::ensure!(report.accepted, refusal(&report));
     Ok(Outcome::Fine)
 }
 
-/// What was seen inside the original.
-#[derive(Default)]
-struct Seen {
-    ranges: Ranges,
-    activity: Activity,
+/// What a compression works with.
+struct Job<'a> {
+    args: &'a CompressArgs,
+    original: ModelFile,
+    evidence: Evidence,
+    host: Host,
+    workshop: TempDir,
+    screen: &'a Screen,
 }
 
-/// Looks into the original where the method needs it.
-fn watch(
-    args: &CompressArgs,
-    original: &ModelFile,
-    evidence: &Evidence,
-    host: &Host,
-    workshop: &Path,
-    screen: &Screen,
-) -> anyhow::Result<Seen> {
-    let Seen { mut ranges, mut activity } = Seen::default();
-    let what = match args.to {
-        To::Int8 => Watch::Ranges,
-        To::Pruned => Watch::Units,
-        To::Int8Weights | To::Float16 => return Ok(Seen { ranges, activity }),
-    };
-    let how = match args.calibrate {
-        Calibrate::MinMax => Calibration::MinMax,
-        Calibrate::Percentile => Calibration::Percentile,
-    };
-    let watched = calibrate::watch(original, what)?;
-    evidence.watch(&watched, host, workshop, screen, |value, numbers| match what {
-        Watch::Ranges => ranges.take(value, numbers, how),
-        Watch::Units => activity.take(value, numbers),
-    })?;
-    Ok(Seen { ranges, activity })
-}
-
-fn method<'a>(args: &CompressArgs, seen: &'a Seen) -> Method<'a> {
-    match args.to {
-        To::Int8 => Method::Int8 { ranges: &seen.ranges, full_range: args.full_range },
-        To::Pruned => Method::Pruned { activity: &seen.activity, keep: args.keep },
-        To::Int8Weights => Method::Int8Weights { full_range: args.full_range },
-        To::Float16 => Method::Float16,
+impl Job<'_> {
+    /// The original, compressed; what the method needs to know of it is looked for first.
+    fn compressed(&self) -> anyhow::Result<Compressed> {
+        let args = self.args;
+        let (mut ranges, mut activity) = (Ranges::default(), Activity::default());
+        let how = match args.calibrate {
+            Calibrate::MinMax => Calibration::MinMax,
+            Calibrate::Percentile => Calibration::Percentile,
+        };
+        let what = match args.to {
+            To::Int8 => Some(Watch::Ranges),
+            To::Pruned => Some(Watch::Units),
+            To::Int8Weights | To::Float16 | To::Student => None,
+        };
+        if let Some(what) = what {
+            let watched = calibrate::watch(&self.original, what)?;
+            let folder = self.workshop.path();
+            self.evidence.watch(&watched, &self.host, folder, self.screen, |value, numbers| {
+                match what {
+                    Watch::Ranges => ranges.take(value, numbers, how),
+                    Watch::Units => activity.take(value, numbers),
+                }
+            })?;
+        }
+        let full_range = args.full_range;
+        let method = match args.to {
+            To::Int8 => Method::Int8 { ranges: &ranges, full_range },
+            To::Pruned => Method::Pruned { activity: &activity, keep: args.keep },
+            To::Float16 => Method::Float16,
+            To::Int8Weights | To::Student => Method::Int8Weights { full_range },
+        };
+        Ok(compress::compress(&self.original, method)?)
     }
-}
 
-fn notes(
-    args: &CompressArgs,
-    method: Method<'_>,
-    original: &ModelFile,
-    golden: Option<Golden>,
-    moved: Option<&evidence::Moved>,
-    evidence: &Evidence,
-) -> Notes {
-    let detail = match args.to {
-        To::Int8Weights | To::Int8 if args.full_range => ", 8 bits".to_owned(),
-        To::Int8Weights | To::Int8 => ", 7 bits: right on every processor".to_owned(),
-        To::Pruned => format!(", {} of the units stay", args.keep),
-        To::Float16 => String::new(),
-    };
-    let threshold = moved.map(|moved| {
-        let by = original.metadata().threshold_by.clone();
-        let by = by.map_or_else(String::new, |by| format!("{by}; "));
-        let (from, windows) = (moved.from, evidence.calibrating());
-        let how = format!("{by}moved from {from} so that as many of {windows} windows reach it as with the original");
-        (moved.to, how)
-    });
-    Notes { how: format!("{}{detail}", method.name()), suffix: method.name(), threshold, golden }
+    /// A student of the original, which gave `scores`.
+    fn student(&self, scores: &[Option<f64>]) -> anyhow::Result<(Compressed, Option<Golden>)> {
+        let (set, taught) = self.evidence.lesson(scores);
+        let bar = self.evidence.bar("student learns", student::EPOCHS, self.screen);
+        let units = usize::from(self.args.units);
+        let made = student::student(&self.original, &set, &taught, units, &mut |epoch| {
+            bar.set_position(epoch.epoch as u64);
+        })?;
+        bar.finish_and_clear();
+        Ok(made)
+    }
+
+    /// The stage that asks the result.
+    fn stage(&self, model: Model) -> anyhow::Result<ScoreStage> {
+        match self.args.to {
+            To::Student => self.evidence.stage_of_student(model),
+            _ => self.evidence.stage(model),
+        }
+    }
+
+    fn notes(&self, golden: Option<Golden>, moved: Option<&evidence::Moved>) -> Notes {
+        let (name, windows) = (self.args.to.name(), self.evidence.calibrating());
+        let detail = match self.args.to {
+            To::Int8Weights | To::Int8 if self.args.full_range => ", 8 bits".to_owned(),
+            To::Int8Weights | To::Int8 => ", 7 bits: right on every processor".to_owned(),
+            To::Pruned => format!(", {} of the units stay", self.args.keep),
+            To::Student => format!(" of {} units, taught on {windows} windows", self.args.units),
+            To::Float16 => String::new(),
+        };
+        let threshold = moved.map(|moved| {
+            let by = self.original.metadata().threshold_by.clone();
+            let by = by.map_or_else(String::new, |by| format!("{by}; "));
+            let from = moved.from;
+            let how = format!("{by}moved from {from} so that as many of {windows} windows reach it as with the original");
+            (moved.to, how)
+        });
+        Notes { how: format!("{name}{detail}"), suffix: name, threshold, golden }
+    }
+
+    fn report(
+        &self,
+        out: &Path,
+        changes: Changes,
+        comparison: Comparison,
+        thresholds: (Option<f64>, Option<f64>),
+        latency: (Vec<Latency>, Vec<Latency>),
+    ) -> anyhow::Result<Report> {
+        let args = self.args;
+        let file = ModelFile::read(out, &Trust::default())?;
+        let side = |file: &ModelFile, threshold, latency| -> Side {
+            let memory = measure::peak_memory(&file.path, args.onnxruntime.as_deref());
+            Side { bytes: file.size(), memory, threshold, latency }
+        };
+        let smaller = file.size() < self.original.size();
+        let accepted = smaller && comparison.loss.is_some_and(|loss| loss <= args.max_loss);
+        Ok(Report {
+            model: args.model.clone(),
+            out: args.out.clone(),
+            method: args.to.name(),
+            runtime: self.host.runtime()?.name(),
+            was_signed: self.original.signed_with.is_some(),
+            evaluated_on: self.evidence.told(),
+            changes,
+            original: side(&self.original, thresholds.0, latency.0),
+            result: side(&file, thresholds.1, latency.1),
+            comparison,
+            max_loss: args.max_loss,
+            accepted,
+        })
+    }
 }
 
 fn refusal(report: &Report) -> String {

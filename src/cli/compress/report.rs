@@ -44,15 +44,16 @@ impl Report {
     }
 
     pub(super) fn text(&self) -> String {
-        let mut text = format!(
-            "{} on {}: {} weights of {} numbers changed, {} numbers stay as they are\ncompared on {}\n\n",
-            self.method,
-            self.runtime,
-            self.changes.tensors,
-            self.changes.numbers,
-            self.changes.kept,
-            self.evaluated_on
-        );
+        let Changes { tensors, numbers, kept } = &self.changes;
+        let what = match self.method {
+            "student" => format!("a network of {numbers} weights"),
+            _ => {
+                format!("{tensors} tensors, {numbers} numbers changed or gone, {kept} weights stay")
+            }
+        };
+        let (method, runtime) = (self.method, &self.runtime);
+        let mut text =
+            format!("{method}: {what}\ncompared on {runtime}, on {}\n\n", self.evaluated_on);
         let _ = writeln!(text, "{:<26}{:>14}{:>14}", "", "original", self.method);
         for [what, before, after, remark] in self.rows() {
             let line = format!("{what:<26}{before:>14}{after:>14}  {remark}");

@@ -35,17 +35,16 @@ pub struct Ranges(BTreeMap<String, (f32, f32)>);
 impl Ranges {
     /// Takes what `value` was in one window.
     pub fn take(&mut self, value: &str, numbers: &[f32], how: Calibration) {
-        let mut sorted: Vec<f32> = numbers.iter().copied().filter(|n| n.is_finite()).collect();
+        let mut whole: Vec<f32> = numbers.iter().copied().filter(|n| n.is_finite()).collect();
         let outside = match how {
             Calibration::MinMax => 0,
-            Calibration::Percentile => (sorted.len() as f64 * OUTSIDE) as usize,
+            Calibration::Percentile => (whole.len() as f64 * OUTSIDE) as usize,
         };
-        sorted.sort_unstable_by(f32::total_cmp);
-        let last = sorted.len().checked_sub(1 + outside);
-        let Some((least, most)) = last.and_then(|l| Some((*sorted.get(outside)?, *sorted.get(l)?)))
-        else {
-            return;
-        };
+        let Some(last) = whole.len().checked_sub(1 + outside) else { return };
+        let (_, least, _) = whole.select_nth_unstable_by(outside, f32::total_cmp);
+        let least = *least;
+        let (_, most, _) = whole.select_nth_unstable_by(last, f32::total_cmp);
+        let most = *most;
         let range = self.0.entry(value.to_owned()).or_insert((least, most));
         *range = (range.0.min(least), range.1.max(most));
     }

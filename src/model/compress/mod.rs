@@ -2,7 +2,7 @@
 //!
 //! `cli compress` calls it, compares what comes out with the original and throws away what lost too much.
 //! One file a method: [`int8`] (weights of one byte, inputs of each product quantised row by row as they come),
-//! [`qdq`] (`int8`: both in ranges that [`calibrate`] finds beforehand), [`prune`] (units taken out that [`units`] finds),
+//! [`qdq`] (`int8`: both in ranges that [`calibrate`] finds beforehand), [`prune`] (units taken out that [`units`] finds), [`student`] (a small network that imitates),
 //! [`float16`] (weights of two bytes). [`draft`] is a graph being changed, [`slots`] says which inputs of which
 //! operators are weights, [`notes`] carries the contract over. Any ONNX file will do, ours or not, its weights inside or
 //! beside it. The same file gives the same bytes. Nothing is run here, and nothing written.
@@ -15,6 +15,7 @@ pub mod notes;
 pub mod prune;
 mod qdq;
 mod slots;
+pub mod student;
 mod units;
 
 use super::ModelFile;
@@ -96,6 +97,9 @@ pub enum CompressError {
     /// Weights beside it cannot be read.
     #[error(transparent)]
     Weights(#[from] super::ModelError),
+    /// The student did not learn.
+    #[error(transparent)]
+    Student(#[from] super::net::NetError),
 }
 
 /// What was changed.
