@@ -8,11 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use indicatif::ProgressBar;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 
-use super::{Answers, CompressArgs, ask, compare};
+use super::{Answers, CompressArgs, ask, compare, made_up};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
 use crate::engine::Engine;
@@ -20,7 +17,6 @@ use crate::evaluate::labels;
 use crate::frame::{Asset, Windows};
 use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
-use crate::model::metadata::Baseline;
 use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, Model, ModelFile, Wanted};
 use crate::pipeline::load::load_pipeline;
@@ -31,8 +27,6 @@ use crate::stage::score::ScoreStage;
 use crate::stage::{Around, Effects, Flow, Stage};
 use crate::time::{Tick, Timestamp};
 
-/// Windows that are made up where there is no recording.
-const MADE_UP: usize = 256;
 /// Windows that are scored at once.
 const TICK: usize = 256;
 /// Most windows that models are watched on.
@@ -72,7 +66,7 @@ impl Evidence {
     ) -> anyhow::Result<Evidence> {
         let Gathered { windows, channels, spec, faulty, source } = match &args.pipeline {
             Some(pipeline) => recorded(args, pipeline, screen)?,
-            None => made_up(model)?,
+            None => made_up::made_up(model)?,
         };
         let judges = second_halves(&windows.asset);
         Ok(Evidence { windows, channels, spec, faulty, judges, source, quiet: args.quiet })
@@ -309,12 +303,13 @@ pub(super) fn apply(stage: &mut ScoreStage, windows: Windows) -> anyhow::Result<
     Ok(windows.scores.into_iter().next().map(|scored| scored.values).unwrap_or_default())
 }
 
-struct Gathered {
-    windows: Windows,
-    channels: Vec<String>,
-    spec: ScoreSpec,
-    faulty: Option<Vec<bool>>,
-    source: String,
+/// Windows, and what scores them.
+pub(super) struct Gathered {
+    pub(super) windows: Windows,
+    pub(super) channels: Vec<String>,
+    pub(super) spec: ScoreSpec,
+    pub(super) faulty: Option<Vec<bool>>,
+    pub(super) source: String,
 }
 
 /// The windows of recordings.
@@ -419,72 +414,6 @@ fn append(windows: &mut Windows, more: Windows) {
     windows.coverage.extend(more.coverage);
     windows.features.extend(more.features);
     windows.sequence.extend(more.sequence);
-}
-
-/// Windows for a model of which nothing but its file is known.
-fn made_up(model: &ModelFile) -> anyhow::Result<Gathered> {
-    let shape = model.row_shape();
-    let noted = model.metadata();
-    let named = |names: &Option<Vec<String>>, count: usize| {
-        names.clone().unwrap_or_else(|| (0..count).map(|at| format!("column{at}")).collect())
-    };
-    let (steps, names, input) = match shape.as_deref() {
-        Some([features]) => (1, named(&noted.features, *features), ModelInput::Features),
-        Some([steps, channels]) => {
-            (*steps, named(&noted.channels, *channels), ModelInput::Sequence)
-        }
-        _ => anyhow::bail!(
-            "the model does not say what it takes: give the pipeline that it scores for, and recordings \
-             (--pipeline, --data)"
-        ),
-    };
-    let width = names.len();
-    let baseline = noted.baseline.as_ref().filter(|baseline| baseline.inputs.len() == width);
-    let numbers = drawn(baseline, width, MADE_UP * steps);
-    let source = match baseline {
-        Some(_) => "drawn from the model's baseline, column by column",
-        None => "of noise: it says nothing of real data",
-    };
-    let spec = ScoreSpec {
-        model: String::new(),
-        output: "score".into(),
-        input,
-        tensor: None,
-        class: None,
-        batch: 256,
-        state: BTreeMap::new(),
-        threshold: None,
-    };
-    let mut windows = Windows {
-        asset: (0..MADE_UP).map(|at| at as u32 % 2).collect(),
-        start: vec![Timestamp(0); MADE_UP],
-        end: vec![Timestamp(0); MADE_UP],
-        coverage: vec![1.0; MADE_UP],
-        ..Windows::default()
-    };
-    let mut channels = Vec::new();
-    if input == ModelInput::Features {
-        (windows.names, windows.features) = (names, numbers);
-    } else {
-        (windows.steps, windows.channels, windows.sequence) = (steps, width, numbers);
-        channels = names;
-    }
-    Ok(Gathered { windows, channels, spec, faulty: None, source: source.to_owned() })
-}
-
-/// `rows` rows, each column drawn from its baseline: between two tenths in proportion. Without one, standard normal.
-fn drawn(baseline: Option<&Baseline>, width: usize, rows: usize) -> Vec<f64> {
-    let mut random = ChaCha8Rng::seed_from_u64(1);
-    let mut draw = |column: usize| -> f64 {
-        let Some(tenths) = baseline.and_then(|baseline| baseline.inputs.get(column)) else {
-            return random.sample(StandardNormal);
-        };
-        let place = random.random_range(0.0..10.0);
-        let low = place as usize;
-        let (below, above) = (f64::from(tenths[low]), f64::from(tenths[low + 1]));
-        below + (above - below) * (place - low as f64)
-    };
-    (0..rows).flat_map(|_| 0..width).map(&mut draw).collect()
 }
 
 /// Of each window, whether it is in the second half of its asset's.

@@ -6,6 +6,7 @@
 
 mod compare;
 mod evidence;
+mod made_up;
 mod measure;
 mod report;
 

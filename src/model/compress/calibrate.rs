@@ -79,7 +79,6 @@ pub enum Watch {
 /// Makes one of the model in `file`. It must be run on one window at a time.
 pub fn watch(file: &ModelFile, what: Watch) -> Result<Watched, CompressError> {
     let mut draft = Draft::of(file)?;
-    draft.note("forebay.golden", None);
     let mut values = BTreeMap::new();
     let flat: Vec<u8> = [1_i64, -1].iter().flat_map(|size| size.to_le_bytes()).collect();
     let flat = draft.tensor("watched", "shape", DataType::Int64, &[2], flat);

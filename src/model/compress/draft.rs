@@ -39,7 +39,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// A copy of what is in `file`, its weights inside, without its signature.
+    /// A copy of what is in `file`, its weights inside, without its signature and golden vectors.
     pub(super) fn of(file: &ModelFile) -> Result<Draft, CompressError> {
         let broken = |reason: &str| CompressError::Broken(reason.to_owned());
         let mut proto = pb::ModelProto::decode(file.bytes.as_slice())
@@ -56,6 +56,10 @@ impl Draft {
         let ports = graph.input.iter().chain(&graph.output).map(|port| &port.name);
         let names = values.chain(tensors).chain(ports).cloned().collect();
         let mut draft = Draft { proto, graph, names };
+        // They are about the original's bytes and answers.
+        for key in ["signature", "beside", "golden"] {
+            draft.note(&format!("forebay.{key}"), None);
+        }
         draft.take_constants();
         Ok(draft)
     }

@@ -30,9 +30,6 @@ impl Compressed {
     pub fn note(&mut self, original: &ModelFile, notes: &Notes) {
         let noted = original.metadata();
         let draft = &mut self.draft;
-        for key in ["signature", "beside", "golden"] {
-            draft.note(&format!("forebay.{key}"), None);
-        }
         let before = noted.compressed.as_ref().map(|before| format!("{before}, then "));
         let how = format!("{}{}", before.unwrap_or_default(), notes.how);
         draft.note("forebay.compressed", Some(how));
