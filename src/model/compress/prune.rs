@@ -135,7 +135,9 @@ fn norms(draft: &Draft, cut: &Cut, count: usize) -> Vec<f64> {
 fn cut_out(draft: &mut Draft, cut: &Cut, stay: &[usize], count: usize) -> usize {
     let Some(mut numbers) = draft.floats(&cut.tensor) else { return 0 };
     let mut stays = vec![false; count];
-    stay.iter().for_each(|unit| stays[*unit] = true);
+    for unit in stay {
+        stays[*unit] = true;
+    }
     let before = numbers.values.len();
     let kept = (numbers.values.iter().enumerate())
         .filter(|(at, _)| stays[unit_of(&numbers, cut, *at)])
