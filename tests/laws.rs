@@ -184,7 +184,7 @@ fn in_text(record: &Record) -> String {
             alarm.contributions.clear();
             alarm.value = alarm.value.map(round);
         }
-        Record::Raw(_) | Record::Aggregate(_) | Record::Loss(_) => {}
+        _ => {}
     }
     serde_json::to_string(&record).unwrap()
 }

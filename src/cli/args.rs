@@ -12,6 +12,7 @@ use super::model::ModelArgs;
 use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
 use super::store::StoreArgs;
+use super::train::args::{NetArgs, TrainKind, TreeArgs};
 use crate::time::{Skew, Span};
 
 /// The whole command line.
@@ -271,10 +272,13 @@ pub struct CheckArgs {
     after_help = "Example:\n  forebay train --pipeline pipelines/skab.toml --data normal.csv --out models/skab-anomaly.onnx"
 )]
 pub struct TrainArgs {
+    /// What is trained.
+    #[arg(long, value_enum, default_value = "pca")]
+    pub kind: TrainKind,
     /// The pipeline file: its cleaning, grid and windows give the model its features.
     #[arg(long, short, value_name = "FILE")]
     pub pipeline: PathBuf,
-    /// Recordings of normal running.
+    /// Recordings: of normal running; with `--label` of faults too; for a remaining life each up to a failure.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// The model to write.
@@ -307,9 +311,21 @@ pub struct TrainArgs {
     /// that went together mean little.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub shrink: f64,
+    /// Print one JSON object to standard output: what was learned, with the loss of every epoch.
+    #[arg(long)]
+    pub json: bool,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
+    /// The ONNX Runtime library that the model is tried on. Absent: the one that is found.
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Networks.
+    #[command(flatten)]
+    pub net: NetArgs,
+    /// Trees.
+    #[command(flatten)]
+    pub trees: TreeArgs,
     /// How the recordings are written.
     #[command(flatten)]
     pub recording: RecordingArgs,

@@ -231,6 +231,7 @@ fn time_of(record: &Record) -> Timestamp {
         Record::Score(score) => score.window_end,
         Record::Alarm(alarm) => alarm.at,
         Record::Loss(loss) => loss.at,
+        Record::Model(model) => model.at,
         Record::Aggregate(aggregate) => {
             let times = aggregate.signals.values().flatten().map(|one| one.last_at);
             times.max().unwrap_or_default()

@@ -15,6 +15,7 @@ pub mod results;
 mod table;
 mod train;
 pub mod receive;
+pub mod remote;
 mod run;
 mod screen;
 pub mod store;

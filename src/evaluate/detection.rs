@@ -86,7 +86,7 @@ impl Judged {
 pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec<Judged> {
     let nothing = Vec::new();
     let of = |asset: &String| verdicts.by_asset.get(asset).unwrap_or(&nothing);
-    let judged = match truth {
+    match truth {
         Truth::Rows(columns) => {
             let all = columns.iter();
             all.map(|(asset, column)| judge_rows(asset, column, of(asset), step, skip)).collect()
@@ -94,7 +94,13 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
         Truth::Times(faults) => {
             let all = verdicts.by_asset.iter();
             all.map(|(asset, verdicts)| {
-                let faults = faults.get(asset).cloned().unwrap_or_default();
+                // What happened while nobody looked cannot have been found.
+                let seen = verdicts.iter().skip(skip).map(|verdict| verdict.end);
+                let seen = seen.clone().min().zip(seen.max());
+                let seen = seen.map(|(from, to)| Interval { from, to });
+                let faults = faults.get(asset).into_iter().flatten();
+                let faults = faults.filter(|fault| seen.is_some_and(|s| s.meets(&fault.interval)));
+                let faults = faults.cloned().collect();
                 let mut judged = Judged { asset: asset.clone(), faults, ..Judged::default() };
                 for verdict in verdicts.iter().skip(skip) {
                     let at = verdict.end.minus(Span(1));
@@ -105,8 +111,7 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
             })
             .collect()
         }
-    };
-    judged
+    }
 }
 
 fn judge_rows(

@@ -53,8 +53,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
 
 /// A number as tables show it.
 pub fn number(value: f64) -> String {
-    let digits = if value.abs() < 10.0 { 3 } else { 1 };
-    format!("{value:.digits$}")
+    match value.abs() {
+        ..10.0 => format!("{value:.3}"),
+        10.0..1e7 => format!("{value:.1}"),
+        _ => format!("{value:.1e}"),
+    }
 }
 
 /// The same, with a dash where there is none.
@@ -231,7 +234,7 @@ fn over_time(judged: &[Judged], threshold: Option<f64>) -> String {
         html.push_str(&wide(&one.asset, &points.collect::<Vec<_>>(), &spans));
     }
     if order.len() > CHARTS {
-        let _ = write!(html, "<p class=\"soft\">and {} more</p>\n", order.len() - CHARTS);
+        let _ = writeln!(html, "<p class=\"soft\">and {} more</p>", order.len() - CHARTS);
     }
     html
 }

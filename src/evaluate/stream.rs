@@ -164,7 +164,8 @@ impl Stream {
             for (index, asset) in windows.asset.iter().enumerate() {
                 let Some(asset) = names.get(*asset as usize) else { continue };
                 let (end, score) = (windows.end[index], scored.values[index]);
-                let over = score.zip(scored.threshold).is_some_and(|(score, limit)| score >= limit);
+                let threshold = scored.speaker(index).and_then(|speaker| speaker.threshold);
+                let over = score.zip(threshold).is_some_and(|(score, limit)| score >= limit);
                 let alarm = if self.alarm.is_some() { self.is_on(&asset.id, end) } else { over };
                 let verdict = Verdict { start: windows.start[index], end, score, alarm };
                 by_asset.entry(asset.id.clone()).or_default().push(verdict);
@@ -186,7 +187,7 @@ impl Stream {
         self.windows.append(&mut self.engine.take_windows());
         let mut scores = self.windows.iter().flat_map(|windows| &windows.scores);
         if let Some(scored) = scores.find(|scored| scored.output == self.output) {
-            self.threshold = scored.threshold;
+            self.threshold = scored.speakers.first().and_then(|speaker| speaker.threshold);
         }
         failed(self.engine.take_failures())
     }

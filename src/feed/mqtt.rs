@@ -168,7 +168,9 @@ impl MqttFeed {
                 Qos::One,
                 flat_alarm(alarm),
             ),
-            Record::Raw(_) | Record::Aggregate(_) | Record::Loss(_) => return Ok(()),
+            Record::Raw(_) | Record::Aggregate(_) | Record::Loss(_) | Record::Model(_) => {
+                return Ok(());
+            }
         };
         let payload = Bytes::from(Value::Object(payload).to_string());
         let mut topics = vec![self.topic.fill(&names)];

@@ -166,7 +166,9 @@ pub fn boost(
         let slopes = slopes(cases, objective, fit, &sums);
         for output in 0..outputs {
             let features = sample(&mut random, cases.width, options.columns);
-            let features: Vec<usize> = features.into_iter().map(|f| f as usize).collect();
+            let mut features: Vec<usize> = features.into_iter().map(|f| f as usize).collect();
+            // Of features that divide the rows alike, the one that says least else is taken.
+            features.sort_by_key(|&feature| data.bins(feature));
             let slopes = &slopes[output * fit.len()..(output + 1) * fit.len()];
             let grower = Grower { data: &data, limits, slopes, features: &features };
             let tree = grower.grow(&mut sampled.clone());

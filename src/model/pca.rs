@@ -114,11 +114,8 @@ pub fn train(
     options: &PcaOptions,
 ) -> Result<(Vec<u8>, TrainReport), TrainError> {
     let usable = set.usable(MIN_ROWS)?;
-    let (fit, tail) = if options.holdout > 0.0 {
-        set.split(&usable, options.holdout.clamp(0.1, 0.5))
-    } else {
-        (usable.clone(), Vec::new())
-    };
+    let (whole, held) = (options.holdout <= 0.0, options.holdout.clamp(0.1, 0.5));
+    let (fit, tail) = if whole { (usable.clone(), vec![]) } else { set.split(&usable, held) };
     let scaler = Scaler::learn(set, &fit);
     let constant = scaler.constant(&set.names);
     if constant.len() == set.names.len() {
@@ -138,7 +135,7 @@ pub fn train(
     let t2_limit = limit(&fit_t2, &tail_t2, 1e-3);
     let q_limit = limit(&fit_q, &tail_q, 1e-3 * set.names.len() as f64);
     let index = |t2: f64, q: f64| (t2 / t2_limit).max(q / q_limit);
-    let (t2s, qs) = if tail.is_empty() { (&fit_t2, &fit_q) } else { (&tail_t2, &tail_q) };
+    let (t2s, qs) = if whole { (&fit_t2, &fit_q) } else { (&tail_t2, &tail_q) };
     let worst = t2s.iter().zip(qs).map(|(t2, q)| index(*t2, *q)).fold(1.0, f64::max);
     let phi = worst * options.margin.max(1.0);
     let threshold = phi / (1.0 + phi);
@@ -146,8 +143,8 @@ pub fn train(
         let phi = index(t2, q);
         phi / (1.0 + phi)
     };
-    let (all_t2, all_q) = (fit_t2.iter().chain(&tail_t2), fit_q.iter().chain(&tail_q));
-    let scores: Vec<f64> = all_t2.zip(all_q).map(|(t2, q)| score(*t2, *q)).collect();
+    let all = fit_t2.iter().chain(&tail_t2).zip(fit_q.iter().chain(&tail_q));
+    let scores: Vec<f64> = all.map(|(t2, q)| score(*t2, *q)).collect();
     let used = [fit.as_slice(), &tail].concat();
     let (as_written, as_scaled) = (space.rounded(), scaler.rounded());
     let notes = Notes {
@@ -158,7 +155,7 @@ pub fn train(
             "{} times the index of the worst of {} {} windows",
             options.margin.max(1.0),
             t2s.len(),
-            if tail.is_empty() { "fitted" } else { "held-out" }
+            if whole { "fitted" } else { "held-out" }
         ),
         baseline: set.baseline(&used, &scores),
         golden: set.golden(&used, &scaler, |row| {
@@ -168,6 +165,7 @@ pub fn train(
     };
     let bytes = write(set, &scaler, &space, (t2_limit, q_limit), &notes);
     let report = TrainReport {
+        version: version_of(&bytes),
         fitted: fit.len(),
         held_out: tail.len(),
         skipped: set.len() - usable.len(),
@@ -178,7 +176,6 @@ pub fn train(
         t2_limit,
         q_limit,
         threshold,
-        version: version_of(&bytes),
     };
     Ok((bytes, report))
 }

@@ -244,7 +244,8 @@ impl TrainingSet {
             let sigmas = if c % 2 == 0 { 6.0 } else { -6.0 };
             if *factor > 0.0 { mean + sigmas / factor } else { *mean }
         };
-        let unlike: Vec<f64> = scaler.means.iter().zip(&scaler.factors).enumerate().map(far).collect();
+        let unlike: Vec<f64> =
+            scaler.means.iter().zip(&scaler.factors).enumerate().map(far).collect();
         rows.push(unlike.repeat(self.steps.max(1)));
         let mut shape = vec![self.names.len()];
         if self.steps > 0 {

@@ -92,6 +92,11 @@ impl Binned {
         binned
     }
 
+    /// How many bins a feature has.
+    pub(super) fn bins(&self, feature: usize) -> usize {
+        self.cuts[feature].len() + 1
+    }
+
     fn column(&self, feature: usize) -> &[u16] {
         &self.bins[feature * self.rows..(feature + 1) * self.rows]
     }

@@ -134,8 +134,9 @@ impl Alarm {
                 expected: "windows with what it watches",
             });
         }
-        let Some(limits) = self.limits(score.and_then(|s| s.threshold)) else { return Ok(()) };
         for index in 0..windows.len() {
+            let threshold = score.and_then(|s| s.speaker(index)).and_then(|s| s.threshold);
+            let Some(limits) = self.limits(threshold) else { continue };
             let value = match (score, feature) {
                 (Some(score), _) => score.values[index],
                 (None, Some(feature)) => Some(windows.row(index)[feature]).filter(|v| !v.is_nan()),
@@ -251,11 +252,13 @@ impl Alarm {
     }
 }
 
-fn event_of(action: &Action) -> Event {
+/// What an action is to an alarm; `None`: nothing.
+fn event_of(action: &Action) -> Option<Event> {
     match action {
-        Action::Acknowledge => Event::Acknowledge,
-        Action::Shelve { until, .. } => Event::Shelve(*until),
-        Action::Unshelve => Event::Unshelve,
+        Action::Acknowledge => Some(Event::Acknowledge),
+        Action::Shelve { until, .. } => Some(Event::Shelve(*until)),
+        Action::Unshelve => Some(Event::Unshelve),
+        Action::Model(_) => None,
     }
 }
 
@@ -288,7 +291,7 @@ impl Stage for Alarm {
             return Some(Err(Refusal::NoAlarm { pipeline, asset, alarm: alarm.clone() }));
         };
         let (alarm, state) = (alarm.clone(), watched.condition.state().name());
-        let fits = watched.condition.allows(event_of(&command.action));
+        let fits = watched.condition.allows(event_of(&command.action)?);
         Some(match command.action {
             Action::Shelve { until, .. } if until <= now => Err(Refusal::EndsInThePast { until }),
             Action::Acknowledge if !fits => Err(Refusal::NothingToAcknowledge { alarm, state }),
@@ -309,7 +312,7 @@ impl Stage for Alarm {
         }
         let (asset, tick) = (asset as usize, around.tick);
         let watched = self.assets.get_mut(asset)?.as_mut()?;
-        let outcome = watched.condition.take(event_of(&command.action), self.spec.latch);
+        let outcome = watched.condition.take(event_of(&command.action)?, self.spec.latch);
         let state = watched.condition.state();
         if outcome == Outcome::Says(state) {
             // Two commands of one tick have one time: the tick and the place in it tell them apart.

@@ -9,6 +9,7 @@ mod checks;
 pub mod clean;
 mod condition;
 pub mod emit;
+pub mod envelope;
 pub mod features;
 pub mod resample;
 pub mod score;
@@ -76,6 +77,16 @@ pub trait Stage: Send {
         _around: &Around<'_>,
         _effects: &mut Effects,
     ) -> Option<Result<AlarmState, Refusal>> {
+        None
+    }
+
+    /// The stage itself, where it is a score, whose models can be swapped.
+    fn score(&self) -> Option<&score::ScoreStage> {
+        None
+    }
+
+    /// The same, to carry out an order.
+    fn score_mut(&mut self) -> Option<&mut score::ScoreStage> {
         None
     }
 

@@ -2,8 +2,8 @@
 //! the byte; every kind learns something.
 
 use forebay::model::net::{
-    Activation, Checkpoint, Kind, Layer, Loss, NetError, NetReport, Network, Optimiser, Options, Shape, Size, Targets, Task,
-    answers, read, train,
+    Activation, Checkpoint, Kind, Layer, Loss, NetError, NetReport, Network, Optimiser, Options,
+    Shape, Size, Targets, Task, answers, read, train,
 };
 use forebay::model::training::TrainingSet;
 use forebay::model::{Model, Wanted};
@@ -35,7 +35,11 @@ fn swings(windows: usize, seed: u64) -> (TrainingSet, Vec<usize>, Vec<f64>) {
         for step in 0..STEPS {
             let swing = (phase + step as f64 * if slow { 0.2 } else { 0.8 }).sin();
             let mut noise = || random.random_range(-0.05..0.05);
-            set.rows.extend([10.0 + swing + noise(), 3.0 - 2.0 * swing + noise(), left / 40.0 + noise()]);
+            set.rows.extend([
+                10.0 + swing + noise(),
+                3.0 - 2.0 * swing + noise(),
+                left / 40.0 + noise(),
+            ]);
         }
         classes.push(usize::from(slow));
         lives.push(left);
@@ -83,10 +87,14 @@ fn same(bytes: &[u8], set: &TrainingSet) {
     for (at, name) in names.iter().enumerate() {
         let mut outputs = vec![Default::default()];
         model.run(&batch, &shape, &[Wanted::all(at)], &mut outputs).unwrap();
-        let expected: Vec<f32> = own.iter().flat_map(|answer| answer[name.as_str()].clone()).collect();
+        let expected: Vec<f32> =
+            own.iter().flat_map(|answer| answer[name.as_str()].clone()).collect();
         assert_eq!(outputs[0].values.len(), expected.len());
         for (found, expected) in outputs[0].values.iter().zip(&expected) {
-            assert!((found - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{name}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < 1e-4 * (1.0 + expected.abs()),
+                "{name}: {found} {expected}"
+            );
         }
     }
 }
@@ -104,17 +112,29 @@ fn falls(report: &NetReport) -> f64 {
 #[test]
 fn every_autoencoder_learns_and_is_exported_as_it_was_trained() {
     let (set, _, _) = swings(240, 1);
-    for kind in [Kind::DenseAutoencoder, Kind::ConvAutoencoder, Kind::GruAutoencoder, Kind::Forecaster, Kind::Transformer] {
+    for kind in [
+        Kind::DenseAutoencoder,
+        Kind::ConvAutoencoder,
+        Kind::GruAutoencoder,
+        Kind::Forecaster,
+        Kind::Transformer,
+    ] {
         let options = Options { epochs: 40, ..quick() };
-        let (bytes, report) = learn(&set, &Targets::None, &network(kind, &set, None), &options).unwrap();
+        let (bytes, report) =
+            learn(&set, &Targets::None, &network(kind, &set, None), &options).unwrap();
         assert!(falls(&report) < 0.75, "{}: {:?}", kind.name(), report.epochs);
         let threshold = report.threshold.unwrap();
         assert!(threshold > 0.5 && threshold < 1.0, "{threshold}");
         same(&bytes, &set);
     }
     let features = machine(200, 6, 3);
-    let (bytes, report) =
-        learn(&features, &Targets::None, &network(Kind::DenseAutoencoder, &features, None), &quick()).unwrap();
+    let (bytes, report) = learn(
+        &features,
+        &Targets::None,
+        &network(Kind::DenseAutoencoder, &features, None),
+        &quick(),
+    )
+    .unwrap();
     assert_eq!(report.constant, ["f5"]);
     same(&bytes, &features);
 }
@@ -124,10 +144,21 @@ fn classes_and_lives_are_learned_better_than_by_a_constant() {
     let (set, classes, lives) = swings(240, 2);
     let labels = Task::Classify { labels: vec!["normal".into(), "slow".into()] };
     let targets = Targets::Classes(classes);
-    let options = Options { epochs: 25, loss: Loss::CrossEntropy { focal: 1.0 }, class_weights: true, ..quick() };
+    let options = Options {
+        epochs: 25,
+        loss: Loss::CrossEntropy { focal: 1.0 },
+        class_weights: true,
+        ..quick()
+    };
     for kind in [Kind::Classifier, Kind::Transformer] {
-        let (bytes, report) = learn(&set, &targets, &network(kind, &set, Some(labels.clone())), &options).unwrap();
-        assert!(report.held_out_measures["f1"] > 0.9, "{}: {:?}", kind.name(), report.held_out_measures);
+        let (bytes, report) =
+            learn(&set, &targets, &network(kind, &set, Some(labels.clone())), &options).unwrap();
+        assert!(
+            report.held_out_measures["f1"] > 0.9,
+            "{}: {:?}",
+            kind.name(),
+            report.held_out_measures
+        );
         same(&bytes, &set);
     }
     let life = Task::RemainingLife { cap: 100.0, unit: "h".into() };
@@ -136,7 +167,11 @@ fn classes_and_lives_are_learned_better_than_by_a_constant() {
     let network = Network { members: 2, ..network(Kind::RemainingLife, &set, Some(life)) };
     let (bytes, report) = learn(&set, &Targets::Values(lives), &network, &options).unwrap();
     // The best constant is off by 30 hours: the second machine's lives are 1 to 120, those above 100 counting as that.
-    assert!(report.held_out_measures["root_mean_squared_error"] < 10.0, "{:?}", report.held_out_measures);
+    assert!(
+        report.held_out_measures["root_mean_squared_error"] < 10.0,
+        "{:?}",
+        report.held_out_measures
+    );
     assert_eq!((report.threshold, report.best.len()), (None, 2));
     same(&bytes, &set);
 }
@@ -169,7 +204,8 @@ fn the_same_seed_gives_the_same_bytes_and_so_does_training_that_was_stopped() {
         left += 1;
         true
     };
-    let (resumed, report) = train(&set, &targets, &network, None, &options, resume(), &mut count).unwrap();
+    let (resumed, report) =
+        train(&set, &targets, &network, None, &options, resume(), &mut count).unwrap();
     assert_eq!((left, report.epochs.len()), (2, 8));
     assert!(resumed == whole);
     let foreign = train(&set, &targets, &network, None, &other, resume(), &mut |_, _| true);
@@ -213,8 +249,10 @@ fn a_model_that_knows_another_machine_learns_faster_and_keeps_what_is_frozen() {
     let (site, classes, _) = swings(48, 7);
     let targets = Targets::Classes(classes);
     let few = Options { epochs: 3, freeze: 2, holdout: 0.5, ..quick() };
-    let (_, fresh) = learn(&site, &targets, &network, &Options { freeze: 0, ..few.clone() }).unwrap();
-    let (tuned, report) = train(&site, &targets, &network, Some(&from), &few, None, &mut |_, _| true).unwrap();
+    let (_, fresh) =
+        learn(&site, &targets, &network, &Options { freeze: 0, ..few.clone() }).unwrap();
+    let (tuned, report) =
+        train(&site, &targets, &network, Some(&from), &few, None, &mut |_, _| true).unwrap();
     assert!(report.best[0] < 0.5 * fresh.best[0], "{} {}", report.best[0], fresh.best[0]);
     let tuned = read(&tuned).unwrap();
     for (old, new) in from.weights.tensors.iter().zip(&tuned.weights.tensors) {

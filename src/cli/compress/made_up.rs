@@ -51,6 +51,8 @@ pub(super) fn made_up(model: &ModelFile) -> anyhow::Result<Gathered> {
         batch: 256,
         state: BTreeMap::new(),
         threshold: None,
+        deadline: None,
+        fallback: false,
     };
     let mut windows = Windows {
         asset: (0..MADE_UP).map(|at| at as u32 % 2).collect(),

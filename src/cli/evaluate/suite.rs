@@ -116,7 +116,9 @@ fn columns(rows: &[Row]) -> String {
         format!("  {}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     let mut text = line(HEADER);
-    cells.iter().for_each(|row| text.push_str(&line(row.each_ref().map(String::as_str))));
+    for row in &cells {
+        text.push_str(&line(row.each_ref().map(String::as_str)));
+    }
     text
 }
 
@@ -142,13 +144,13 @@ fn cells(row: &Row) -> [String; 7] {
 fn html(reports: &[Report]) -> String {
     let mut body = String::new();
     for report in reports {
-        let _ = write!(body, "<h2>{}</h2>\n", report.collection);
+        let _ = writeln!(body, "<h2>{}</h2>", report.collection);
         let header = HEADER.map(str::to_owned).to_vec();
         let rows = report.rows.iter().map(|row| cells(row).to_vec());
         body.push_str(&page::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
         let said = report.error.iter().chain(&report.notes).cloned();
         for note in said.chain([provenance(report)]) {
-            let _ = write!(body, "<p class=\"soft\">{}</p>\n", escape(&note));
+            let _ = writeln!(body, "<p class=\"soft\">{}</p>", escape(&note));
         }
     }
     page::page("Public benchmarks", &body)

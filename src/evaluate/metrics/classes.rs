@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(classes.matrix, [[1, 1, 0], [0, 2, 0], [0, 0, 0]]);
         assert_eq!(classes.accuracy(), Some(0.75));
         assert_eq!(classes.majority(), Some(0.5));
-        assert!((classes.macro_f1().unwrap() - (2.0 / 3.0 + 0.8) / 2.0).abs() < 1e-12);
+        assert!((classes.macro_f1().unwrap() - f64::midpoint(2.0 / 3.0, 0.8)).abs() < 1e-12);
         assert_eq!(classes.kappa(), Some(0.5));
         assert_eq!(Classes::new(labels()).macro_f1(), None);
         assert_eq!(Classes::of(labels(), &[7], &[0]).accuracy(), None);

@@ -5,6 +5,9 @@
 //! stands beside its floors, says whether it is causal and where its threshold comes from, and carries the digests of
 //! data, models and settings.
 
+mod ai4i;
+mod cmapss;
+mod cwru;
 mod nab;
 mod skab;
 
@@ -38,7 +41,10 @@ pub struct Collection {
 /// All of them, in the order of the table.
 pub const COLLECTIONS: &[Collection] = &[
     Collection { name: "skab", folder: "skab", run: skab::run },
+    Collection { name: "ai4i", folder: "ai4i2020", run: ai4i::run },
+    Collection { name: "cwru", folder: "cwru_bearing", run: cwru::run },
     Collection { name: "nab", folder: "nab", run: nab::run },
+    Collection { name: "cmapss", folder: "cmapss", run: cmapss::run },
 ];
 
 /// What a collection is given.
@@ -106,30 +112,35 @@ impl Row {
     }
 
     /// Less is better.
+    #[must_use]
     pub fn lower_is_better(mut self) -> Row {
         self.higher_is_better = false;
         self
     }
 
     /// Adds a trivial detector.
+    #[must_use]
     pub fn floor(mut self, name: impl Into<String>, value: f64) -> Row {
         self.floors.push(Floor { name: name.into(), value });
         self
     }
 
     /// Says what is published.
+    #[must_use]
     pub fn bar(mut self, value: f64, source: impl Into<String>) -> Row {
         self.bar = Some(Bar { value, source: source.into() });
         self
     }
 
     /// Says whether it is causal.
+    #[must_use]
     pub fn causal(mut self, causal: bool) -> Row {
         self.causal = causal;
         self
     }
 
     /// Says where threshold and settings come from.
+    #[must_use]
     pub fn threshold(mut self, origin: impl Into<String>) -> Row {
         self.threshold = origin.into();
         self

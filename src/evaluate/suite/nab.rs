@@ -2,8 +2,7 @@
 //!
 //! Protocol of its repository: strictly streaming; the first 15 % of a file, at most 750 rows, are a probation in which
 //! nothing counts; each file's detections are scored against its windows by three profiles. The repository sweeps one
-//! threshold a profile over the whole corpus, which looks at the answers; here it is fixed beforehand, for all files the
-//! same. Files may lie in the folder itself or, as in the repository, in folders in it.
+//! threshold a profile over the whole corpus, which looks at the answers; here it is one rule for all files. Files may lie in the folder itself or, as in the repository, in folders in it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +27,7 @@ const QUIET: i64 = 288;
 /// What the repository's best detector on the machine's temperature comes to, standard profile.
 const ARTIME: (&str, f64) = ("machine_temperature_system_failure", 2.556);
 const RCF: (&str, f64) = ("ambient_temperature_system_failure", 1.762);
-const NOTE: &str = "One rule for all files, fixed beforehand and never swept: 3.5 standard deviations of the file's own past. \
+const NOTE: &str = "One rule for all files, not swept as the published ones are: 3.5 standard deviations of the file's own past. \
 Window, memory and quiet time were chosen in the middle of a plateau on machine_temperature, with its labels in view.";
 
 type Times = BTreeMap<String, Vec<(String, String)>>;

@@ -65,7 +65,7 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
         .filter(|path| path.is_dir())
         .collect();
     groups.sort();
-    let mut all: Vec<Experiment> = Vec::new();
+    let (mut all, mut apart): (Vec<Experiment>, Vec<Vec<Row>>) = (Vec::new(), Vec::new());
     for group in groups {
         let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut own = Vec::new();
@@ -74,12 +74,15 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
             own.push(experiment(&file, &spec, &schema, run, &mut findings)?);
         }
         if !own.is_empty() {
-            findings.rows.extend(rows(&format!("{name} ({} files)", own.len()), &own, None));
+            apart.push(rows(&format!("{name} ({} files)", own.len()), &own, None));
             all.append(&mut own);
         }
     }
     if all.is_empty() {
         return Err("no experiments: expected folders such as valve1 with CSV files".into());
+    }
+    if apart.len() > 1 {
+        findings.rows.extend(apart.into_iter().flatten());
     }
     findings.rows.extend(rows(&format!("all {} files", all.len()), &all, Some(())));
     findings.notes.push(NOTE.to_owned());
@@ -169,7 +172,9 @@ fn rows(part: &str, experiments: &[Experiment], published: Option<()>) -> Vec<Ro
     let (own, always) = (Confusion::of(&alarmed, &faulty), floors::always_on(&faulty));
     let clock = floors::clock_only(&each);
     let mut changes = Changes::default();
-    experiments.iter().for_each(|e| changes.add(&e.changes));
+    for experiment in experiments {
+        changes.add(&experiment.changes);
+    }
     let share = |metric: &str, value: fn(&Confusion) -> f64| {
         let row = Row::new(part, metric, value(&own)).floor("always on", value(&always));
         let row = row.floor("never", value(&floors::never(&faulty)));

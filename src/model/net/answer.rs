@@ -32,7 +32,11 @@ pub fn answers(trained: &Trained, rows: &[f64]) -> Result<Vec<Answer>, NetError>
     let scaled: Vec<Vec<f32>> = rows.chunks_exact(size).map(scale).collect();
     let raw = raw(trained, &scaled)?;
     let wide = trained.network.wanted();
-    Ok(scaled.iter().zip(raw.chunks_exact(wide)).map(|(row, raw)| answer(trained, row, raw)).collect())
+    Ok(scaled
+        .iter()
+        .zip(raw.chunks_exact(wide))
+        .map(|(row, raw)| answer(trained, row, raw))
+        .collect())
 }
 
 /// What the last layer gives, the mean of all members.
@@ -45,8 +49,12 @@ fn raw(trained: &Trained, scaled: &[Vec<f32>]) -> Result<Vec<f32>, NetError> {
     let members: Vec<&[Tensor<1>]> = tensors.chunks_exact(each).collect();
     let mut all = Vec::with_capacity(scaled.len() * wide);
     for rows in scaled.chunks(LOOK) {
-        let values: Vec<f32> = rows.iter().flat_map(|row| row[..fed.size()].iter().copied()).collect();
-        let input = Tensor::<3>::from_data(TensorData::new(values, [rows.len(), fed.steps, fed.width]), &place);
+        let values: Vec<f32> =
+            rows.iter().flat_map(|row| row[..fed.size()].iter().copied()).collect();
+        let input = Tensor::<3>::from_data(
+            TensorData::new(values, [rows.len(), fed.steps, fed.width]),
+            &place,
+        );
         let outputs = members.iter().map(|weights| forward(network, weights, input.clone()));
         let mut sum: Option<Tensor<3>> = None;
         for output in outputs {

@@ -41,7 +41,8 @@ pub(super) fn write(trained: &Trained) -> Result<Graph, NetError> {
         }
         for layer in &network.layers {
             let (next, needs) = (layer.shape(shape)?, layer.needs(shape).len());
-            let names: Vec<&str> = weights[from..from + needs].iter().map(|w| w.name.as_str()).collect();
+            let names: Vec<&str> =
+                weights[from..from + needs].iter().map(|w| w.name.as_str()).collect();
             x = writer.layer(layer, shape, next, &names, &x);
             (shape, from) = (next, from + needs);
         }
@@ -210,7 +211,8 @@ impl Writer {
             let parts = self.reshape(&all, &[steps, heads, part]);
             self.transpose(&parts, order)
         };
-        let (query, key, value) = (seen(2, &[0, 2, 1, 3]), seen(4, &[0, 2, 3, 1]), seen(6, &[0, 2, 1, 3]));
+        let (query, key, value) =
+            (seen(2, &[0, 2, 1, 3]), seen(4, &[0, 2, 3, 1]), seen(6, &[0, 2, 1, 3]));
         let alike = self.node("MatMul", &[&query, &key]);
         let alike = self.times(&alike, 1.0 / (part as f64).sqrt());
         let share = self.node("Softmax", &[&alike]);
@@ -243,7 +245,11 @@ impl Writer {
                 let faulty = self.constant(&[labels.len()], &faulty);
                 self.graph.node("MatMul", &["classes", &faulty], "score");
                 self.graph.output("score", Kind::Float32, &[Dim::Batch]);
-                self.graph.output("classes", Kind::Float32, &[Dim::Batch, Dim::Fixed(labels.len())]);
+                self.graph.output(
+                    "classes",
+                    Kind::Float32,
+                    &[Dim::Batch, Dim::Fixed(labels.len())],
+                );
             }
             Task::RemainingLife { cap, .. } => {
                 let one = self.single(raw);

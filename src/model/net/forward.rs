@@ -34,7 +34,8 @@ fn one(layer: &Layer, shape: Shape, next: Shape, weights: &[Tensor<1>], x: Tenso
     match *layer {
         Layer::Dense { units, activation } => {
             let flat = x.reshape([rows * steps, width]);
-            activate(dense(flat, &weights[0], &weights[1], units), activation).reshape([rows, steps, units])
+            activate(dense(flat, &weights[0], &weights[1], units), activation)
+                .reshape([rows, steps, units])
         }
         Layer::Conv { channels, kernel, stride, activation } => {
             let options = ConvOptions::new([stride], [kernel / 2], [1], 1);
@@ -44,7 +45,8 @@ fn one(layer: &Layer, shape: Shape, next: Shape, weights: &[Tensor<1>], x: Tenso
         }
         Layer::Gru { units, every } => gru(units, every, shape, weights, x),
         Layer::Upsample { steps: to } => {
-            let places: Vec<i32> = repeats(steps, to).into_iter().map(|place| place as i32).collect();
+            let places: Vec<i32> =
+                repeats(steps, to).into_iter().map(|place| place as i32).collect();
             let places = Tensor::<1, Int>::from_data(TensorData::new(places, [to]), &x.device());
             x.select(1, places)
         }
@@ -92,10 +94,12 @@ fn gru(units: usize, every: bool, shape: Shape, weights: &[Tensor<1>], x: Tensor
             Some(memory) => memory.clone().matmul(recurrent.clone()) + of_memory.clone(),
             None => of_memory.clone().repeat_dim(0, rows),
         };
-        let gate = |from: &Tensor<2>, range: std::ops::Range<usize>| from.clone().slice([0..rows, range]);
+        let gate =
+            |from: &Tensor<2>, range: std::ops::Range<usize>| from.clone().slice([0..rows, range]);
         let gates = activation::sigmoid(gate(&now, 0..2 * units) + gate(&before, 0..2 * units));
         let (update, reset) = (gate(&gates, 0..units), gate(&gates, units..2 * units));
-        let fresh = activation::tanh(gate(&now, 2 * units..wide) + reset * gate(&before, 2 * units..wide));
+        let fresh =
+            activation::tanh(gate(&now, 2 * units..wide) + reset * gate(&before, 2 * units..wide));
         let next = match memory {
             Some(memory) => fresh.clone() + update * (memory - fresh),
             None => fresh.clone() - update * fresh,
@@ -116,11 +120,14 @@ fn encoder(heads: usize, units: usize, shape: Shape, w: &[Tensor<1>], x: Tensor<
     let part = width / heads;
     let normal = normalised(x.clone(), &w[0], &w[1]).reshape([rows * steps, width]);
     let seen = |at: usize| {
-        dense(normal.clone(), &w[at], &w[at + 1], width).reshape([rows, steps, heads, part]).swap_dims(1, 2)
+        dense(normal.clone(), &w[at], &w[at + 1], width)
+            .reshape([rows, steps, heads, part])
+            .swap_dims(1, 2)
     };
     let (query, key, value) = (seen(2), seen(4), seen(6));
     let alike = query.matmul(key.swap_dims(2, 3)) * (1.0 / (part as f32).sqrt());
-    let mixed = activation::softmax(alike, 3).matmul(value).swap_dims(1, 2).reshape([rows * steps, width]);
+    let mixed =
+        activation::softmax(alike, 3).matmul(value).swap_dims(1, 2).reshape([rows * steps, width]);
     let x = x + dense(mixed, &w[8], &w[9], width).reshape([rows, steps, width]);
     let normal = normalised(x.clone(), &w[10], &w[11]).reshape([rows * steps, width]);
     let wide = activation::relu(dense(normal, &w[12], &w[13], units));

@@ -58,7 +58,10 @@ impl Kind {
 
     /// Whether it looks along time, so that it needs a window's samples.
     pub fn needs_sequence(self) -> bool {
-        matches!(self, Kind::ConvAutoencoder | Kind::GruAutoencoder | Kind::Forecaster | Kind::Transformer)
+        matches!(
+            self,
+            Kind::ConvAutoencoder | Kind::GruAutoencoder | Kind::Forecaster | Kind::Transformer
+        )
     }
 
     /// The network for such windows. `task` is that of a kind that has none of its own.
@@ -88,7 +91,14 @@ impl Kind {
         let gru = |every| Layer::Gru { units, every };
         match self {
             Kind::DenseAutoencoder => {
-                vec![Layer::Flatten, dense(units), dense(code), dense(units), plain(out), Layer::Split { steps: input.steps }]
+                vec![
+                    Layer::Flatten,
+                    dense(units),
+                    dense(code),
+                    dense(units),
+                    plain(out),
+                    Layer::Split { steps: input.steps },
+                ]
             }
             Kind::ConvAutoencoder => {
                 let half = input.steps.div_ceil(2);
@@ -100,18 +110,30 @@ impl Kind {
                     Layer::Upsample { steps: half },
                     conv(units, 1),
                     Layer::Upsample { steps: input.steps.max(quarter) },
-                    Layer::Conv { channels: input.width, kernel: 5, stride: 1, activation: Activation::None },
+                    Layer::Conv {
+                        channels: input.width,
+                        kernel: 5,
+                        stride: 1,
+                        activation: Activation::None,
+                    },
                 ]
             }
             Kind::GruAutoencoder => {
                 let steps = input.steps;
-                vec![gru(false), dense(code), Layer::Upsample { steps }, gru(true), plain(input.width)]
+                vec![
+                    gru(false),
+                    dense(code),
+                    Layer::Upsample { steps },
+                    gru(true),
+                    plain(input.width),
+                ]
             }
             Kind::Forecaster => vec![gru(false), plain(out)],
             Kind::Transformer => {
                 let heads = [4, 2].into_iter().find(|heads| units % heads == 0).unwrap_or(1);
                 let mut layers = vec![plain(units), Layer::Position];
-                layers.extend((0..depth.max(1)).map(|_| Layer::Encoder { heads, units: 2 * units }));
+                layers
+                    .extend((0..depth.max(1)).map(|_| Layer::Encoder { heads, units: 2 * units }));
                 if network.task == Task::Reconstruct {
                     // A code at every step, so that nothing can be handed through.
                     layers.extend([dense(code), dense(units), plain(input.width)]);

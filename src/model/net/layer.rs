@@ -124,7 +124,10 @@ impl Layer {
     /// The shape that comes out where `input` goes in.
     pub(super) fn shape(&self, input: Shape) -> Result<Shape, NetError> {
         let Shape { steps, width } = input;
-        let fault = |reason: &str| NetError::Layer { layer: format!("{self:?}"), reason: reason.to_owned() };
+        let fault = |reason: &str| NetError::Layer {
+            layer: format!("{self:?}"),
+            reason: reason.to_owned(),
+        };
         let out = match *self {
             Layer::Dense { units, .. } => Shape { steps, width: units },
             Layer::Conv { channels, kernel, stride, .. } => {
@@ -133,7 +136,9 @@ impl Layer {
                 }
                 Shape { steps: steps.div_ceil(stride), width: channels }
             }
-            Layer::Gru { units, every } => Shape { steps: if every { steps } else { 1 }, width: units },
+            Layer::Gru { units, every } => {
+                Shape { steps: if every { steps } else { 1 }, width: units }
+            }
             Layer::Upsample { steps } => Shape { steps, width },
             Layer::Flatten => Shape { steps: 1, width: input.size() },
             Layer::Split { steps: parts } => {
@@ -151,7 +156,8 @@ impl Layer {
             Layer::Position => input,
             Layer::Last | Layer::Mean => Shape { steps: 1, width },
         };
-        let weights: usize = self.needs(input).iter().map(|n| n.dims.iter().product::<usize>()).sum();
+        let weights: usize =
+            self.needs(input).iter().map(|n| n.dims.iter().product::<usize>()).sum();
         if out.size() == 0 || out.size() > MOST || weights > MOST {
             return Err(fault("nothing comes out of it, or it is too large"));
         }
@@ -172,7 +178,11 @@ impl Layer {
                 need("bias", &[units], Start::All(0.0)),
             ],
             Layer::Conv { channels, kernel, activation, .. } => vec![
-                need("weight", &[channels, width, kernel], glorot(width * kernel, channels * kernel, activation)),
+                need(
+                    "weight",
+                    &[channels, width, kernel],
+                    glorot(width * kernel, channels * kernel, activation),
+                ),
                 need("bias", &[channels], Start::All(0.0)),
             ],
             // Gates in the order update, reset, hidden.

@@ -109,7 +109,10 @@ pub(super) struct Lesson<'a> {
 }
 
 /// Trains all members. `checkpoint` is where it starts, and then holds all epochs.
-pub(super) fn learn(lesson: &mut Lesson<'_>, checkpoint: &mut Checkpoint) -> Result<Weights, NetError> {
+pub(super) fn learn(
+    lesson: &mut Lesson<'_>,
+    checkpoint: &mut Checkpoint,
+) -> Result<Weights, NetError> {
     while checkpoint.done.len() < lesson.network.members {
         let go_on = member(lesson, checkpoint)?;
         if !go_on {
@@ -142,7 +145,10 @@ fn member(lesson: &mut Lesson<'_>, checkpoint: &mut Checkpoint) -> Result<bool, 
     let (fit, held) = lesson.rows;
     let rows = if options.oversample { lesson.samples.repeated(fit) } else { fit.to_vec() };
     let mut go_on = true;
-    while go_on && state.epoch < options.epochs && (held.is_empty() || state.since < options.patience) {
+    while go_on
+        && state.epoch < options.epochs
+        && (held.is_empty() || state.since < options.patience)
+    {
         let learned = epoch(lesson, &mut moving, &mut state, &rows, member, &place)?;
         state.epoch += 1;
         let values: Vec<Tensor<1>> = moving.iter().map(|m| m.value.clone()).collect();
@@ -152,7 +158,10 @@ fn member(lesson: &mut Lesson<'_>, checkpoint: &mut Checkpoint) -> Result<bool, 
         };
         let learning_rate = rate(options, state.epoch as f64);
         if !held_out.is_finite() || !learned.is_finite() {
-            return Err(NetError::Diverged { epoch: state.epoch, learning_rate: options.learning_rate });
+            return Err(NetError::Diverged {
+                epoch: state.epoch,
+                learning_rate: options.learning_rate,
+            });
         }
         state.keep(&moving);
         // Without held-out windows nothing says that an earlier epoch was better.
@@ -210,7 +219,8 @@ fn begin(lesson: &Lesson<'_>, member: usize) -> Result<UnderWay, NetError> {
 impl UnderWay {
     /// Takes what was learned from where it was computed.
     fn keep(&mut self, moving: &[Moving]) {
-        let host = |of: fn(&Moving) -> &Tensor<1>| moving.iter().map(|m| numbers(of(m).clone())).collect();
+        let host =
+            |of: fn(&Moving) -> &Tensor<1>| moving.iter().map(|m| numbers(of(m).clone())).collect();
         self.values = host(|m| &m.value);
         self.first = host(|m| &m.first);
         self.second = host(|m| &m.second);
@@ -302,7 +312,8 @@ fn step(
         return Ok(value);
     }
     let gradients = lost.backward();
-    let gradients: Vec<Option<Tensor<1>>> = weights.iter().map(|weight| weight.grad(&gradients)).collect();
+    let gradients: Vec<Option<Tensor<1>>> =
+        weights.iter().map(|weight| weight.grad(&gradients)).collect();
     let squares = gradients.iter().flatten().map(|g| (g.clone() * g.clone()).sum());
     let Some(length) = squares.reduce(|a, b| a + b) else { return Ok(value) };
     let length = f64::from(numbers(length.sqrt()).first().copied().unwrap_or(f32::NAN));
@@ -319,7 +330,12 @@ fn step(
 }
 
 /// The mean loss of rows that are not learned from.
-fn held_out(lesson: &Lesson<'_>, weights: &[Tensor<1>], rows: &[usize], place: &Place) -> Result<f64, NetError> {
+fn held_out(
+    lesson: &Lesson<'_>,
+    weights: &[Tensor<1>],
+    rows: &[usize],
+    place: &Place,
+) -> Result<f64, NetError> {
     let Lesson { network, samples, options, .. } = lesson;
     let mut sum = 0.0;
     for rows in rows.chunks(LOOK) {

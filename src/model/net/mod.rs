@@ -76,10 +76,14 @@ pub enum NetError {
         learning_rate: f64,
     },
     /// There is no such device in this build.
-    #[error("this forebay was built without CUDA; build it with `cargo build --release --features cuda`, or use `--device cpu`")]
+    #[error(
+        "this forebay was built without CUDA; build it with `cargo build --release --features cuda`, or use `--device cpu`"
+    )]
     NoCuda,
     /// The checkpoint is of another training.
-    #[error("the checkpoint is of other data, another network or other options; train without `--resume`, or as it was begun")]
+    #[error(
+        "the checkpoint is of other data, another network or other options; train without `--resume`, or as it was begun"
+    )]
     Foreign,
     /// Stopped before there was anything.
     #[error("training was stopped before its first epoch was over; give it more time")]

@@ -26,7 +26,8 @@ impl Moving {
         let decay = if self.decays { options.weight_decay } else { 0.0 };
         let value = self.value.clone();
         let apart = options.optimiser == Optimiser::AdamW;
-        let gradient = if decay > 0.0 && !apart { gradient + value.clone() * decay } else { gradient };
+        let gradient =
+            if decay > 0.0 && !apart { gradient + value.clone() * decay } else { gradient };
         let change = match options.optimiser {
             Optimiser::Sgd => gradient,
             Optimiser::Momentum => {
@@ -37,7 +38,8 @@ impl Moving {
                 let (a, b) = BETAS;
                 self.first = self.first.clone() * a + gradient.clone() * (1.0 - a);
                 self.second = self.second.clone() * b + gradient.clone() * gradient * (1.0 - b);
-                let unbiased = |mean: &Tensor<1>, beta: f64| mean.clone() / (1.0 - beta.powf(step as f64));
+                let unbiased =
+                    |mean: &Tensor<1>, beta: f64| mean.clone() / (1.0 - beta.powf(step as f64));
                 unbiased(&self.first, a) / (unbiased(&self.second, b).sqrt() + EPSILON)
             }
         };

@@ -31,18 +31,24 @@ impl Targets {
                 match found.as_slice() {
                     _ if classes.len() != windows => wrong("there is not one class a window"),
                     [] | [_] => wrong("all windows have one class: label those with a fault too"),
-                    [.., last] if *last >= labels.len() => wrong("a window has a class without a name"),
+                    [.., last] if *last >= labels.len() => {
+                        wrong("a window has a class without a name")
+                    }
                     _ => Ok(()),
                 }
             }
             (Task::RemainingLife { .. } | Task::Imitate, Targets::Values(values)) => {
                 match values.iter().all(|value| value.is_finite() && *value >= 0.0) {
-                    _ if values.len() != windows => wrong("there is not one number to learn a window"),
+                    _ if values.len() != windows => {
+                        wrong("there is not one number to learn a window")
+                    }
                     true => Ok(()),
                     false => wrong("a number to learn is missing or below 0"),
                 }
             }
-            (Task::Classify { .. }, _) => wrong("windows need labels: name their column with `--label`"),
+            (Task::Classify { .. }, _) => {
+                wrong("windows need labels: name their column with `--label`")
+            }
             _ => wrong("windows need a number to learn, each"),
         }
     }
@@ -63,7 +69,12 @@ pub(super) struct Samples {
 
 impl Samples {
     /// All windows of `set`; those with missing values are never asked for.
-    pub(super) fn new(set: &TrainingSet, targets: &Targets, network: &Network, scaler: &Scaler) -> Samples {
+    pub(super) fn new(
+        set: &TrainingSet,
+        targets: &Targets,
+        network: &Network,
+        scaler: &Scaler,
+    ) -> Samples {
         let rows = (0..set.len()).flat_map(|index| scaler.apply(set.row(index)));
         let wide = network.wanted();
         let learned = match (&network.task, targets) {
@@ -74,7 +85,9 @@ impl Samples {
             (Task::RemainingLife { cap, .. }, Targets::Values(values)) => {
                 values.iter().map(|value| (value.min(*cap) / cap) as f32).collect()
             }
-            (Task::Imitate, Targets::Values(values)) => values.iter().map(|value| *value as f32).collect(),
+            (Task::Imitate, Targets::Values(values)) => {
+                values.iter().map(|value| *value as f32).collect()
+            }
             _ => Vec::new(),
         };
         Samples {
@@ -120,7 +133,8 @@ impl Samples {
         let most = counts.iter().copied().max().unwrap_or_default();
         let mut all = rows.to_vec();
         for (class, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let of: Vec<usize> = rows.iter().copied().filter(|row| self.class(*row) == class).collect();
+            let of: Vec<usize> =
+                rows.iter().copied().filter(|row| self.class(*row) == class).collect();
             all.extend(of.iter().cycle().take(most - count));
         }
         all
@@ -152,7 +166,13 @@ impl Samples {
         Tensor::from_data(TensorData::new(values, [rows.len(), 1]), place)
     }
 
-    fn gather(&self, from: &[f32], rows: &[usize], size: usize, part: std::ops::Range<usize>) -> Vec<f32> {
+    fn gather(
+        &self,
+        from: &[f32],
+        rows: &[usize],
+        size: usize,
+        part: std::ops::Range<usize>,
+    ) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows.len() * part.len());
         for row in rows {
             values.extend_from_slice(&from[row * size + part.start..row * size + part.end]);

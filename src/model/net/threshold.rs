@@ -35,7 +35,8 @@ mod tests {
             let pairs = scores.iter().zip(faulty);
             pairs.filter(|(s, f)| (**s >= threshold) == alarm && **f == fault).count() as f64
         };
-        let (hit, false_alarm, missed) = (count(true, true), count(true, false), count(false, true));
+        let (hit, false_alarm, missed) =
+            (count(true, true), count(true, false), count(false, true));
         2.0 * hit / (2.0 * hit + false_alarm + missed)
     }
 

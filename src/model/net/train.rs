@@ -83,7 +83,10 @@ pub fn train(
     if options.class_weights {
         samples.weigh(&fit);
     }
-    let of = digest(json(&(set.digest(), digest_of(targets), network, options, from.map(|f| &f.weights))).as_bytes());
+    let of = digest(
+        json(&(set.digest(), digest_of(targets), network, options, from.map(|f| &f.weights)))
+            .as_bytes(),
+    );
     let mut checkpoint = match resume {
         Some(checkpoint) if checkpoint.of != of => return Err(NetError::Foreign),
         Some(checkpoint) => checkpoint,
@@ -138,14 +141,22 @@ fn fits(set: &TrainingSet, network: &Network, from: Option<&Trained>) -> Result<
         }
     }
     if network.members == 0 || network.members > MEMBERS_MAX {
-        return Err(NetError::Targets(format!("{} networks; 1 to {MEMBERS_MAX} are averaged", network.members)));
+        return Err(NetError::Targets(format!(
+            "{} networks; 1 to {MEMBERS_MAX} are averaged",
+            network.members
+        )));
     }
     network.needs(0).map(drop)
 }
 
 /// What is learned from, and what is held out: the end of each asset's windows. Of a machine that runs to its end that
 /// would be the end of all lives, so of those whole assets are held out, the last ones.
-fn divide(set: &TrainingSet, usable: &[usize], task: &Task, share: f64) -> (Vec<usize>, Vec<usize>) {
+fn divide(
+    set: &TrainingSet,
+    usable: &[usize],
+    task: &Task,
+    share: f64,
+) -> (Vec<usize>, Vec<usize>) {
     let share = share.clamp(0.0, 0.5);
     if share == 0.0 {
         return (usable.to_vec(), Vec::new());
@@ -166,7 +177,10 @@ fn of(trained: &Trained, set: &TrainingSet, rows: &[usize]) -> Result<Vec<Answer
 }
 
 fn only(answers: &[Answer], output: &str) -> Vec<f64> {
-    answers.iter().map(|answer| answer.get(output).map_or(f64::NAN, |values| f64::from(values[0]))).collect()
+    answers
+        .iter()
+        .map(|answer| answer.get(output).map_or(f64::NAN, |values| f64::from(values[0])))
+        .collect()
 }
 
 /// Sets the edge of normal, or the threshold of a classifier, and measures what was held out.
@@ -194,23 +208,38 @@ fn edge(
             let mean = judged.iter().sum::<f64>() / judged.len().max(1) as f64;
             Ok(Edge {
                 threshold: index / (1.0 + index),
-                by: format!("{} times the error of the worst of {} {place}", options.margin.max(1.0), judged.len()),
+                by: format!(
+                    "{} times the error of the worst of {} {place}",
+                    options.margin.max(1.0),
+                    judged.len()
+                ),
                 measures: BTreeMap::from([("mean_squared_error", mean)]),
             })
         }
         Task::Classify { .. } => {
             let Targets::Classes(classes) = targets else { return Err(NetError::TooShort) };
-            Ok(of_classes(&of(trained, set, judged)?, &judged.iter().map(|row| classes[*row]).collect::<Vec<_>>(), place))
+            Ok(of_classes(
+                &of(trained, set, judged)?,
+                &judged.iter().map(|row| classes[*row]).collect::<Vec<_>>(),
+                place,
+            ))
         }
         Task::RemainingLife { cap, .. } => {
             let Targets::Values(values) = targets else { return Err(NetError::TooShort) };
             let found = only(&of(trained, set, judged)?, "remaining_life");
-            let squares = found.iter().zip(judged).map(|(found, row)| (found - values[*row].min(*cap)).powi(2));
+            let squares = found
+                .iter()
+                .zip(judged)
+                .map(|(found, row)| (found - values[*row].min(*cap)).powi(2));
             let root = (squares.sum::<f64>() / judged.len().max(1) as f64).sqrt();
             let measures = BTreeMap::from([("root_mean_squared_error", root)]);
             Ok(Edge { threshold: f64::NAN, by: "none: a remaining life".into(), measures })
         }
-        Task::Imitate => Ok(Edge { threshold: 0.5, by: "given: the middle of the score".into(), measures: BTreeMap::new() }),
+        Task::Imitate => Ok(Edge {
+            threshold: 0.5,
+            by: "given: the middle of the score".into(),
+            measures: BTreeMap::new(),
+        }),
     }
 }
 
@@ -221,7 +250,8 @@ fn of_classes(answers: &[Answer], classes: &[usize], place: &str) -> Edge {
         let classes = answer.get("classes").into_iter().flatten().enumerate();
         classes.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class)
     };
-    let right = answers.iter().zip(classes).filter(|(answer, class)| most(answer) == **class).count();
+    let right =
+        answers.iter().zip(classes).filter(|(answer, class)| most(answer) == **class).count();
     let mut measures = BTreeMap::from([("accuracy", right as f64 / classes.len().max(1) as f64)]);
     let (threshold, by) = match best_f1(&scores, &faulty) {
         Some((threshold, f1)) => {
@@ -235,7 +265,8 @@ fn of_classes(answers: &[Answer], classes: &[usize], place: &str) -> Edge {
 
 /// What the outputs mean.
 fn meanings(task: &Task) -> BTreeMap<String, Meaning> {
-    let named = |all: Vec<(&str, Meaning)>| all.into_iter().map(|(name, m)| (name.to_owned(), m)).collect();
+    let named =
+        |all: Vec<(&str, Meaning)>| all.into_iter().map(|(name, m)| (name.to_owned(), m)).collect();
     match task {
         Task::Reconstruct | Task::Forecast => {
             named(vec![("score", Meaning::Score), ("contributions", Meaning::Contributions)])
@@ -262,10 +293,16 @@ fn kind(task: &Task) -> &'static str {
 }
 
 /// The file, with its whole contract.
-fn write(trained: &Trained, set: &TrainingSet, used: &[usize], edge: &Edge) -> Result<Vec<u8>, NetError> {
+fn write(
+    trained: &Trained,
+    set: &TrainingSet,
+    used: &[usize],
+    edge: &Edge,
+) -> Result<Vec<u8>, NetError> {
     let mut graph = export::write(trained)?;
     let task = &trained.network.task;
-    let output = if matches!(task, Task::RemainingLife { .. }) { "remaining_life" } else { "score" };
+    let output =
+        if matches!(task, Task::RemainingLife { .. }) { "remaining_life" } else { "score" };
     let notes = Notes {
         kind: kind(task),
         outputs: meanings(task),
