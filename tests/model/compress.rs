@@ -1,6 +1,7 @@
 //! Compressed models: near the original, on both runtimes, and no further off than what ONNX Runtime's own quantisation
 //! makes of the same file. The models and its numbers are made by `tests/models/to_compress/make.py`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use forebay::model::compress::calibrate::{self, Calibration, Ranges, Watch, Watched};
@@ -27,6 +28,9 @@ struct Case {
     #[serde(rename = "static")]
     calibrated: f32,
 }
+
+/// A weight by its shape, with the axis of units.
+type Units = (&'static [i64], usize);
 
 const INT8: Method<'static> = Method::Int8Weights { full_range: false };
 const ALL: [Method<'static>; 2] = [INT8, Method::Float16];
@@ -221,7 +225,7 @@ fn the_contract_is_carried_over_and_the_signature_is_not() {
     // Components enough for a product that is worth compressing.
     wide.name = "wide".into();
     let options = PcaOptions { explained: 0.999, ..PcaOptions::default() };
-    let bytes = key.sign(&pca::train(&wide, &options).unwrap().0, &Default::default());
+    let bytes = key.sign(&pca::train(&wide, &options).unwrap().0, &BTreeMap::default());
     let original = ModelFile::of(Path::new("wide.onnx"), bytes.clone(), &Trust::default()).unwrap();
     assert!(original.signed_with.is_some());
     let mut compressed = compress(&original, Method::Float16).unwrap();
@@ -230,7 +234,7 @@ fn the_contract_is_carried_over_and_the_signature_is_not() {
         how: "float16".into(),
         suffix: "float16",
         threshold: Some((0.625, "moved".into())),
-        golden: golden,
+        golden,
     };
     compressed.note(&original, &notes);
     let (_, bytes) = compressed.files("wide.onnx").remove(0);
@@ -264,7 +268,7 @@ fn operators_that_are_too_old_are_told() {
 }
 
 /// A model with the weights of every other unit changed: `weights` by their shape, with the axis of units.
-fn with_units(file: &str, weights: &[(&[i64], usize)], change: impl Fn(&mut [u8])) -> ModelFile {
+fn with_units(file: &str, weights: &[Units], change: impl Fn(&mut [u8])) -> ModelFile {
     use prost::Message;
     use tract_onnx::pb;
     let path = folder().join(file);
@@ -274,7 +278,7 @@ fn with_units(file: &str, weights: &[(&[i64], usize)], change: impl Fn(&mut [u8]
         let tensor = tensors.iter_mut().find(|tensor| tensor.dims == *dims).unwrap();
         let inner: usize = dims[axis + 1..].iter().product::<i64>() as usize;
         for (at, number) in tensor.raw_data.chunks_mut(4).enumerate() {
-            if (at / inner) % dims[*axis] as usize % 2 == 0 {
+            if ((at / inner) % dims[*axis] as usize).is_multiple_of(2) {
                 change(number);
             }
         }
@@ -305,7 +309,7 @@ fn of(file: &str) -> Case {
 #[test]
 fn units_that_nothing_listens_to_are_the_ones_that_go() {
     // By model: weights that take units, with the axis of these.
-    let takers: [(&str, &[(&[i64], usize)]); 3] = [
+    let takers: [(&str, &[Units]); 3] = [
         ("dense.onnx", &[(&[24, 48], 1), (&[1, 24], 1)]),
         ("convolved.onnx", &[(&[16, 24, 3], 1), (&[1, 16], 1)]),
         ("attending.onnx", &[(&[64, 32], 0)]),
@@ -321,7 +325,7 @@ fn units_that_nothing_listens_to_are_the_ones_that_go() {
 #[test]
 fn units_that_never_change_become_a_bias() {
     // By model: weights that make units; without them a unit is its bias.
-    let makers: [(&str, &[(&[i64], usize)]); 3] = [
+    let makers: [(&str, &[Units]); 3] = [
         ("dense.onnx", &[(&[48, 16], 0), (&[24, 48], 0)]),
         ("convolved.onnx", &[(&[24, 3, 5], 0), (&[16, 24, 3], 0)]),
         ("attending.onnx", &[(&[32, 64], 1)]),

@@ -177,9 +177,10 @@ impl Evidence {
     }
 
     pub(super) fn bar(&self, what: &str, count: usize, screen: &Screen) -> ProgressBar {
-        let bar = match self.quiet {
-            true => ProgressBar::hidden(),
-            false => screen.line(ProgressBar::new(count as u64)),
+        let bar = if self.quiet {
+            ProgressBar::hidden()
+        } else {
+            screen.line(ProgressBar::new(count as u64))
         };
         bar.set_style(look("{prefix} {wide_bar} {pos}/{len} windows, {eta} left"));
         bar.set_prefix(what.to_owned());
