@@ -89,6 +89,8 @@ impl Kind {
         let plain = |units| Layer::Dense { units, activation: Activation::None };
         let conv = |channels, stride| Layer::Conv { channels, kernel: 5, stride, activation };
         let gru = |every| Layer::Gru { units, every };
+        let (kernel, stride, none) = (5, 1, Activation::None);
+        let same = Layer::Conv { channels: input.width, kernel, stride, activation: none };
         match self {
             Kind::DenseAutoencoder => {
                 vec![
@@ -100,33 +102,18 @@ impl Kind {
                     Layer::Split { steps: input.steps },
                 ]
             }
-            Kind::ConvAutoencoder => {
-                let half = input.steps.div_ceil(2);
-                let quarter = half.div_ceil(2);
-                vec![
-                    conv(units, 2),
-                    conv(code, 2),
-                    // The code is these few numbers at every fourth step.
-                    Layer::Upsample { steps: half },
-                    conv(units, 1),
-                    Layer::Upsample { steps: input.steps.max(quarter) },
-                    Layer::Conv {
-                        channels: input.width,
-                        kernel: 5,
-                        stride: 1,
-                        activation: Activation::None,
-                    },
-                ]
-            }
+            Kind::ConvAutoencoder => vec![
+                conv(units, 2),
+                // The code is these few numbers at every fourth step.
+                conv(code, 2),
+                Layer::Upsample { steps: input.steps.div_ceil(2) },
+                conv(units, 1),
+                Layer::Upsample { steps: input.steps },
+                same,
+            ],
             Kind::GruAutoencoder => {
-                let steps = input.steps;
-                vec![
-                    gru(false),
-                    dense(code),
-                    Layer::Upsample { steps },
-                    gru(true),
-                    plain(input.width),
-                ]
+                let back = Layer::Upsample { steps: input.steps };
+                vec![gru(false), dense(code), back, gru(true), plain(input.width)]
             }
             Kind::Forecaster => vec![gru(false), plain(out)],
             Kind::Transformer => {
