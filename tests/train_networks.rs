@@ -101,3 +101,17 @@ fn what_a_kind_lacks_is_told() {
     assert!(said("--kind forecaster").contains("input = \"sequence\""));
     assert!(said("--kind classifier --label a --device cuda --epochs 1").contains("a label is 0"));
 }
+
+#[test]
+fn trees_learn_labels_and_lives() {
+    let folder = site();
+    let chance =
+        report(&train(folder.path(), "chance.onnx", "--kind trees --label fault --rounds 60"));
+    assert!(chance["fitted"].as_u64().unwrap() > 0 && chance["held_out"].as_u64().unwrap() > 0);
+    assert!((0.0..=1.0).contains(&chance["threshold"].as_f64().unwrap()), "{chance}");
+    let life =
+        report(&train(folder.path(), "life.onnx", "--kind trees --rounds 30 --tree-depth 2"));
+    assert!(life["threshold"].is_null() && life["rounds"].as_u64().unwrap() <= 30, "{life}");
+    let wrong = train(folder.path(), "wrong.onnx", "--kind trees --tree-rate 0");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("`--tree-rate` must be above 0"));
+}

@@ -85,7 +85,7 @@ fn same(bytes: &[u8], set: &TrainingSet) {
     let names: Vec<String> = model.signature.outputs.iter().map(|port| port.name.clone()).collect();
     assert_eq!(names.len(), own[0].len(), "{names:?}");
     for (at, name) in names.iter().enumerate() {
-        let mut outputs = vec![Default::default()];
+        let mut outputs = vec![forebay::model::session::Output::default()];
         model.run(&batch, &shape, &[Wanted::all(at)], &mut outputs).unwrap();
         let expected: Vec<f32> =
             own.iter().flat_map(|answer| answer[name.as_str()].clone()).collect();

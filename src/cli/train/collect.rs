@@ -161,7 +161,9 @@ fn classes(
             columns.entry(asset).or_default().extend(times.into_iter().zip(values));
         }
     }
-    columns.values_mut().for_each(|column| column.sort_by_key(|(at, _)| *at));
+    for column in columns.values_mut() {
+        column.sort_by_key(|(at, _)| *at);
+    }
     let class = |index: usize| -> anyhow::Result<usize> {
         let asset = assets.get(set.assets[index] as usize).map_or("", String::as_str);
         let column = columns.get(asset).map(Vec::as_slice).unwrap_or_default();

@@ -151,12 +151,11 @@ fn options(args: &TrainArgs, network: &Network) -> Options {
     let net = &args.net;
     let loss = match net.loss {
         Some(LossArg::Huber) => Loss::Huber { delta: 0.1 },
-        Some(LossArg::Mse) => Loss::Mse,
         Some(LossArg::CrossEntropy) => Loss::CrossEntropy { focal: net.focal },
         None if matches!(network.task, Task::Classify { .. }) => {
             Loss::CrossEntropy { focal: net.focal }
         }
-        None => Loss::Mse,
+        Some(LossArg::Mse) | None => Loss::Mse,
     };
     Options {
         epochs: net.epochs as usize,
@@ -250,24 +249,24 @@ impl Progress {
 }
 
 fn told(kind: Kind, network: &Network, report: &NetReport, stopped: Option<&str>) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for member in 0..report.best.len() {
         let of = report.epochs.iter().filter(|epoch| epoch.member == member);
         let curve: Vec<f64> = of.map(|epoch| epoch.held_out).collect();
-        text += &format!(
+        lines.push(format!(
             "loss  {}  {:.4} to {:.4} in {} epochs\n",
             sparkline(&curve, 40),
             curve.first().copied().unwrap_or_default(),
             report.best[member],
             curve.len()
-        );
+        ));
     }
     let measures: Vec<String> = report
         .held_out_measures
         .iter()
         .map(|(name, value)| format!("{} {value:.3}", name.replace('_', " ")))
         .collect();
-    text += &format!(
+    lines.push(format!(
         "{} with {} weights on {} windows{}: {}\n",
         kind.name(),
         report.parameters,
@@ -277,18 +276,18 @@ fn told(kind: Kind, network: &Network, report: &NetReport, stopped: Option<&str>
             held => format!(", judged on {held} held-out ones"),
         },
         measures.join(", ")
-    );
+    ));
     if !report.constant.is_empty() {
-        text += &format!("ignored, for they never change: {}\n", report.constant.join(", "));
+        lines.push(format!("ignored, for they never change: {}\n", report.constant.join(", ")));
     }
     if let Some(threshold) = report.threshold {
-        text += &format!("threshold {threshold:.3}: {}\n", report.threshold_by);
+        lines.push(format!("threshold {threshold:.3}: {}\n", report.threshold_by));
     }
     if let Task::RemainingLife { cap, unit } = &network.task {
-        text += &format!("remaining lives up to {cap} times {unit}\n");
+        lines.push(format!("remaining lives up to {cap} times {unit}\n"));
     }
-    stopped.iter().for_each(|stopped| text += &format!("{stopped}\n"));
-    text
+    lines.extend(stopped.map(|stopped| format!("{stopped}\n")));
+    lines.concat()
 }
 
 /// Numbers as a line of blocks, at most `most` of them; high is large.

@@ -43,7 +43,7 @@ fn one(layer: &Layer, shape: Shape, next: Shape, weights: &[Tensor<1>], x: Tenso
             let y = module::conv1d(x.swap_dims(1, 2), weight, Some(weights[1].clone()), options);
             activate(y, activation).swap_dims(1, 2)
         }
-        Layer::Gru { units, every } => gru(units, every, shape, weights, x),
+        Layer::Gru { units, every } => gru(units, every, shape, weights, &x),
         Layer::Upsample { steps: to } => {
             let places: Vec<i32> =
                 repeats(steps, to).into_iter().map(|place| place as i32).collect();
@@ -77,13 +77,13 @@ fn activate<const D: usize>(x: Tensor<D>, with: Activation) -> Tensor<D> {
     }
 }
 
-fn gru(units: usize, every: bool, shape: Shape, weights: &[Tensor<1>], x: Tensor<3>) -> Tensor<3> {
+fn gru(units: usize, every: bool, shape: Shape, weights: &[Tensor<1>], x: &Tensor<3>) -> Tensor<3> {
     let (rows, Shape { steps, width }) = (x.dims()[0], shape);
     let wide = 3 * units;
     let weight = weights[0].clone().reshape([wide, width]).transpose();
     let recurrent = weights[1].clone().reshape([wide, units]).transpose();
     let biases = weights[2].clone().reshape([2, wide]);
-    let (of_input, of_memory) = (biases.clone().slice([0..1]), biases.slice([1..2]));
+    let (of_input, of_memory) = (biases.clone().narrow(0, 0, 1), biases.narrow(0, 1, 1));
     let mut memory: Option<Tensor<2>> = None;
     let mut all = Vec::new();
     for step in 0..steps {

@@ -142,13 +142,13 @@ impl Layer {
             Layer::Upsample { steps } => Shape { steps, width },
             Layer::Flatten => Shape { steps: 1, width: input.size() },
             Layer::Split { steps: parts } => {
-                if parts == 0 || input.size() % parts != 0 {
+                if parts == 0 || !input.size().is_multiple_of(parts) {
                     return Err(fault("its steps must divide the numbers that go in"));
                 }
                 Shape { steps: parts, width: input.size() / parts }
             }
             Layer::Encoder { heads, .. } => {
-                if heads == 0 || width % heads != 0 {
+                if heads == 0 || !width.is_multiple_of(heads) {
                     return Err(fault("its heads must divide the width that goes in"));
                 }
                 input

@@ -167,7 +167,7 @@ fn member(lesson: &mut Lesson<'_>, checkpoint: &mut Checkpoint) -> Result<bool, 
         // Without held-out windows nothing says that an earlier epoch was better.
         if held.is_empty() || held_out < state.best_loss {
             (state.best_loss, state.since) = (held_out, 0);
-            state.best = state.values.clone();
+            state.best.clone_from(&state.values);
         } else {
             state.since += 1;
         }

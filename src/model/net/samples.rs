@@ -106,7 +106,9 @@ impl Samples {
             return Vec::new();
         }
         let mut counts = vec![0; self.wide];
-        rows.iter().for_each(|row| counts[self.class(*row)] += 1);
+        for row in rows {
+            counts[self.class(*row)] += 1;
+        }
         counts
     }
 
@@ -144,7 +146,7 @@ impl Samples {
     pub(super) fn input(&self, rows: &[usize], place: &Place) -> Tensor<3> {
         let (steps, width) = self.input;
         let fed = if self.task == Task::Forecast { steps - 1 } else { steps };
-        let values = self.gather(&self.values, rows, steps * width, 0..fed * width);
+        let values = Self::gather(&self.values, rows, steps * width, 0..fed * width);
         Tensor::from_data(TensorData::new(values, [rows.len(), fed, width]), place)
     }
 
@@ -153,26 +155,20 @@ impl Samples {
         let (steps, width) = self.input;
         let size = steps * width;
         let values = match self.task {
-            Task::Reconstruct => self.gather(&self.values, rows, size, 0..size),
-            Task::Forecast => self.gather(&self.values, rows, size, size - width..size),
-            _ => self.gather(&self.targets, rows, self.wide, 0..self.wide),
+            Task::Reconstruct => Self::gather(&self.values, rows, size, 0..size),
+            Task::Forecast => Self::gather(&self.values, rows, size, size - width..size),
+            _ => Self::gather(&self.targets, rows, self.wide, 0..self.wide),
         };
         Tensor::from_data(TensorData::new(values, [rows.len(), self.wide]), place)
     }
 
     /// How much these rows count.
     pub(super) fn weight(&self, rows: &[usize], place: &Place) -> Tensor<2> {
-        let values = self.gather(&self.weights, rows, 1, 0..1);
+        let values = Self::gather(&self.weights, rows, 1, 0..1);
         Tensor::from_data(TensorData::new(values, [rows.len(), 1]), place)
     }
 
-    fn gather(
-        &self,
-        from: &[f32],
-        rows: &[usize],
-        size: usize,
-        part: std::ops::Range<usize>,
-    ) -> Vec<f32> {
+    fn gather(from: &[f32], rows: &[usize], size: usize, part: std::ops::Range<usize>) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows.len() * part.len());
         for row in rows {
             values.extend_from_slice(&from[row * size + part.start..row * size + part.end]);
