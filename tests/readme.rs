@@ -76,6 +76,7 @@ fn commands_that_are_only_named_are_these() {
     let expected = [
         "cargo run --release -- demo",
         "cargo test",
+        "forebay compress big.onnx --to int8-weights -o small.onnx --pipeline pipelines/fan.toml --data week.csv",
         "forebay doctor",
         "forebay run",
         "forebay evaluate --suite benchmarks",

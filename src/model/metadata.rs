@@ -107,6 +107,10 @@ pub struct Metadata {
     pub baseline: Option<Baseline>,
     /// Inputs with the outputs they must give.
     pub golden: Option<Golden>,
+    /// SHA-256 of the model that it was compressed from, in hex.
+    pub parent: Option<String>,
+    /// How it was compressed, for people.
+    pub compressed: Option<String>,
     /// SHA-256 of the files beside it that hold its weights, by name, as they were when it was signed (a JSON object).
     pub beside: Option<BTreeMap<String, String>>,
     /// Keys whose value cannot be read.
@@ -145,6 +149,8 @@ impl Metadata {
             data_digest: notes.text("data_digest"),
             baseline: notes.json("baseline"),
             golden: notes.json("golden"),
+            parent: notes.text("parent"),
+            compressed: notes.text("compressed"),
             beside: notes.json("beside"),
             ..Metadata::default()
         };
