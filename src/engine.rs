@@ -4,6 +4,7 @@
 //! reading is counted, and a stage that fails (or panics) costs its pipeline that tick's frame and its memory, says
 //! so, and leaves the others alone. The same input in the same ticks gives the same records.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,13 @@ impl Pipeline {
     /// Its books so far.
     pub fn account(&self) -> &Account {
         &self.account
+    }
+
+    /// How many of its assets have drifted now, by kind; nothing where nobody looks.
+    pub fn drifting(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        self.stages.iter().for_each(|s| s.stage.drifting(&mut counts));
+        counts
     }
 
     /// How many assets it knows.

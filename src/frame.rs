@@ -159,21 +159,52 @@ pub struct Grid {
     pub channels: usize,
 }
 
-/// A model's answer for every window of a [`Windows`].
+/// Who gives a score.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scored {
-    /// The name under which pipelines and records know it (`anomaly`).
-    pub output: String,
+pub struct Speaker {
     /// The model's name.
     pub model: String,
     /// The model's version.
     pub version: String,
     /// At or above it, the model calls the window abnormal. `None` where the model has none.
     pub threshold: Option<f64>,
+    /// How the model's training data was distributed, where it says so.
+    pub baseline: Option<Arc<Baseline>>,
+}
+
+/// How a model's training data was distributed: what later data is compared with to see drift. Of each column the values
+/// that divide it into ten equal parts, least and most included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Windows that it was taken from.
+    pub windows: usize,
+    /// Of each input column.
+    pub inputs: Vec<[f32; 11]>,
+    /// Of the score.
+    pub score: [f32; 11],
+}
+
+/// The answer for every window of a [`Windows`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The name under which pipelines and records know it (`anomaly`).
+    pub output: String,
+    /// Who answers, the model in use first.
+    pub speakers: Vec<Speaker>,
+    /// Who gave each window's value, as a place in `speakers`; empty: the first one all.
+    pub spoke: Vec<u8>,
     /// One value a window; `None` where an input was missing or the model failed on it.
     pub values: Vec<Option<f64>>,
     /// How much of each window's score each part of it explains; nothing where the model does not say.
     pub shares: Shares,
+}
+
+impl Scored {
+    /// Who spoke of window `index`.
+    pub fn speaker(&self, index: usize) -> Option<&Speaker> {
+        let place = self.spoke.get(index).copied().unwrap_or(0);
+        self.speakers.get(usize::from(place))
+    }
 }
 
 /// Most parts of a score that are told.

@@ -3,10 +3,14 @@
 //! `stage/emit` and `stage/alarm` make them, the outbox keeps them, uplink, feeds and `replay` send them: one
 //! shape everywhere, with a JSON Schema in `schemas/json/record.json`.
 
+mod notice;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use notice::{DriftKind, NoticeKind, NoticeRecord, VerdictRecord};
 
 use crate::time::{Span, Timestamp};
 
@@ -56,6 +60,10 @@ pub enum Record {
     Aggregate(AggregateRecord),
     /// Something that a limit or a policy had to drop.
     Loss(LossRecord),
+    /// Something that the node noticed of a model on an asset, or changed by itself.
+    Notice(NoticeRecord),
+    /// What an operator says of an alarm, with what was measured when it was raised.
+    Verdict(VerdictRecord),
 }
 
 /// A scored window of one asset.
@@ -321,6 +329,8 @@ impl Record {
             Record::Raw(r) => &r.id,
             Record::Aggregate(r) => &r.id,
             Record::Loss(r) => &r.id,
+            Record::Notice(r) => &r.id,
+            Record::Verdict(r) => &r.id,
         }
     }
 }

@@ -8,11 +8,11 @@ mod store_kit;
 use std::sync::Arc;
 
 use common::{Reading, engine, input, spec};
-use forebay::command::{Action, Command, Refusal};
+use forebay::command::{Action, Command, Refusal, Verdict};
 use forebay::engine::{Answer, Engine};
 use forebay::frame::Input;
 use forebay::pipeline::spec::PipelineSpec;
-use forebay::record::{AlarmRecord, AlarmState, Lane, Outgoing, Record, Step};
+use forebay::record::{AlarmRecord, AlarmState, Lane, Outgoing, Record, Step, VerdictRecord};
 use forebay::store::{Kv, MemKv, Receipts, Store};
 use forebay::time::{Span, Tick, Timestamp};
 use proptest::prelude::*;
@@ -45,12 +45,17 @@ fn shelve(until: i64) -> Action {
     Action::Shelve { until: Timestamp(until), reason: Some("bearing is changed".into()) }
 }
 
+fn judge(verdict: Verdict, raised: Option<Timestamp>) -> Action {
+    let (fault, note) = (Some("bearing".into()), Some("outer ring".into()));
+    Action::Judge { verdict, raised, fault, note }
+}
+
 /// Readings of two machines that go up and down, and commands of all kinds between them, some of which make no sense.
 fn script() -> impl Strategy<Value = Vec<(i64, Happens)>> {
     let reading = (0..2_u32, prop::sample::select(vec![0.0, 2.0, 5.0])).prop_map(Ok);
     let alarm = prop::sample::select(vec!["stays", "slow", "slow", "stays", "other"]);
     let asset = prop::sample::select(vec!["m0", "m1", "m0", "m1", "m2"]);
-    let order = (asset, alarm, 0..6_u8, -1_i64..8).prop_map(Err);
+    let order = (asset, alarm, 0..7_u8, -1_i64..8).prop_map(Err);
     let step = prop_oneof![5 => 1..1_200_000_i64, 1 => Just(0)];
     let one = (prop_oneof![3 => reading.boxed(), 1 => order.boxed()], step);
     prop::collection::vec(one, 1..150).prop_map(|list| {
@@ -65,6 +70,7 @@ fn script() -> impl Strategy<Value = Vec<(i64, Happens)>> {
                     let action = match action {
                         0..=2 => Action::Acknowledge,
                         3 | 4 => shelve(now + seconds * 1_000_000),
+                        5 => judge(Verdict::False, None),
                         _ => Action::Unshelve,
                     };
                     Happens::Command(command(asset, alarm, action))
@@ -108,6 +114,7 @@ impl Draft {
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     records: Vec<AlarmRecord>,
+    verdicts: Vec<VerdictRecord>,
     answers: Vec<Answer>,
 }
 
@@ -116,8 +123,11 @@ impl Told {
         assert!(engine.take_failures().is_empty());
         self.answers.extend(engine.take_answers());
         for Outgoing { record, .. } in &step.records {
-            let Record::Alarm(alarm) = record else { panic!("{record:?}") };
-            self.records.push(alarm.clone());
+            match record {
+                Record::Alarm(alarm) => self.records.push(alarm.clone()),
+                Record::Verdict(verdict) => self.verdicts.push(verdict.clone()),
+                other => panic!("{other:?}"),
+            }
         }
         step
     }
@@ -129,6 +139,10 @@ impl Told {
                 record.id = what.to_owned();
             }
         }
+        for verdict in &mut self.verdicts {
+            verdict.id.clear();
+        }
+        self.verdicts.sort_by_key(|r| (r.asset.clone(), r.name.clone(), r.given));
         self.records.sort_by_key(|r| (r.asset.clone(), r.name.clone(), r.at));
         self
     }
@@ -328,6 +342,14 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     let action = prop_oneof![
         Just(Action::Acknowledge),
         Just(Action::Unshelve),
+        (any::<Option<i64>>(), any::<Option<String>>(), any::<Option<String>>()).prop_map(
+            |(raised, fault, note)| Action::Judge {
+                verdict: Verdict::Unsure,
+                raised: raised.map(Timestamp),
+                fault,
+                note,
+            }
+        ),
         (any::<i64>(), any::<Option<String>>())
             .prop_map(|(until, reason)| Action::Shelve { until: Timestamp(until), reason }),
     ];
@@ -449,4 +471,40 @@ fn of_two_who_acknowledge_in_one_tick_the_second_is_told() {
     let answers = engine.take_answers();
     assert_eq!(answers[0], Ok(AlarmState::Acknowledged));
     assert!(matches!(answers[1], Err(Refusal::NothingToAcknowledge { .. })), "{answers:?}");
+}
+
+#[test]
+fn a_verdict_keeps_what_was_measured_when_the_alarm_was_raised() {
+    let (spec, mut engine) = at(5.0);
+    let now = START + 7_000_000;
+    // The alarm is over before somebody has looked at the machine.
+    let readings: Vec<Reading> = (0..5)
+        .map(|n| Reading { asset: 0, signal: 0, ts: START + (7 + n) * 1_000_000, value: 0.0 })
+        .collect();
+    engine.step(input(&spec, &readings), Timestamp(now + 5_000_000));
+    let said = Input::of_commands(vec![command("m0", "stays", judge(Verdict::True, None))]);
+    let step = engine.step(vec![said], Timestamp(now + 6_000_000));
+    let [Outgoing { lane: Lane::Alarm, record: Record::Verdict(verdict) }] =
+        step.records.as_slice()
+    else {
+        panic!("{step:?}")
+    };
+    assert_eq!(verdict.verdict, Verdict::True);
+    assert_eq!(
+        (verdict.fault.as_deref(), verdict.note.as_deref()),
+        (Some("bearing"), Some("outer ring"))
+    );
+    assert_eq!((verdict.by.as_deref(), verdict.given), (Some("anna"), Timestamp(now + 6_000_000)));
+    assert_eq!((verdict.peak, verdict.limit), (5.0, 3.0));
+    assert!(verdict.features.values().any(|value| *value == Some(5.0)), "{verdict:?}");
+    let rows = &verdict.signals["a"];
+    assert!(!rows.is_empty() && rows.iter().all(|row| row.1 == 5.0), "{rows:?}");
+    assert!(rows.iter().all(|row| (verdict.window_start..verdict.window_end).contains(&row.0)));
+    // What was said is said again in another way; another moment than that of the last alarm is none.
+    let raised = Some(rows[0].0);
+    let other = ask(&mut engine, "stays", judge(Verdict::False, raised), now + 7_000_000);
+    assert!(matches!(other, Err(Refusal::NothingToJudge { .. })), "{other:?}");
+    let never = Input::of_commands(vec![command("m1", "stays", judge(Verdict::Unsure, None))]);
+    engine.step(vec![never], Timestamp(now + 8_000_000));
+    assert!(engine.take_answers().remove(0).is_err());
 }

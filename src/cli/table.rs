@@ -19,14 +19,14 @@ use polars_io::parquet::write::BatchedWriter;
 use polars_io::prelude::{ParallelStrategy, ParquetReader, ParquetWriter};
 use serde_json::{Map, Value};
 
-use crate::record::{Aggregate, RawReading, Record};
+use crate::record::{Aggregate, RawReading, RawRecord, Record, VerdictRecord};
 use crate::time::Timestamp;
 
 /// Rows of a row group.
 const GROUP_ROWS: usize = 32 << 10;
 
 /// Groups of columns in their order, with the type of each in Parquet.
-const GROUPS: [(&str, Kind); 38] = [
+const GROUPS: [(&str, Kind); 45] = [
     ("type", Kind::Text),
     ("id", Kind::Text),
     ("node", Kind::Text),
@@ -65,6 +65,13 @@ const GROUPS: [(&str, Kind); 38] = [
     ("mean", Kind::Number),
     ("last", Kind::Number),
     ("last_at", Kind::Time),
+    ("kind", Kind::Text),
+    ("since", Kind::Time),
+    ("before", Kind::Number),
+    ("verdict", Kind::Text),
+    ("fault", Kind::Text),
+    ("given", Kind::Time),
+    ("peak", Kind::Number),
 ];
 
 /// Groups that are objects in a record.
@@ -130,8 +137,10 @@ fn rows(record: &Record) -> Vec<Vec<(String, Value)>> {
         row
     };
     match record {
-        Record::Raw(raw) => {
-            let readings = raw.signals.iter().flat_map(|(signal, readings)| {
+        Record::Raw(RawRecord { signals, .. }) | Record::Verdict(VerdictRecord { signals, .. })
+            if !signals.is_empty() =>
+        {
+            let readings = signals.iter().flat_map(|(signal, readings)| {
                 readings.iter().map(move |reading| (signal, reading))
             });
             let with_reading = |(signal, reading): (&String, &RawReading)| {
@@ -410,9 +419,9 @@ fn add_row(
     let time = |name: &str| columns.get(name).and_then(|cells| cells.time(row));
     let number = |name: &str| columns.get(name).and_then(|cells| cells.number(row));
     match record {
-        Record::Raw(raw) => {
+        Record::Raw(RawRecord { signals, .. }) | Record::Verdict(VerdictRecord { signals, .. }) => {
             let reading = RawReading(time("at")?, number("value")?);
-            raw.signals.entry(signal.to_owned()).or_default().push(reading);
+            signals.entry(signal.to_owned()).or_default().push(reading);
         }
         Record::Aggregate(aggregate) => {
             let count = columns.get("count").and_then(|cells| cells.integer(row))?;

@@ -278,7 +278,9 @@ impl Desk {
         }
         self.counts.records += 1;
         let lane = match &record {
-            Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
+            Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_) => {
+                Lane::Alarm
+            }
             Record::Score(score) if score.scores.is_empty() => Lane::Feature,
             Record::Score(_) => Lane::Score,
             Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
@@ -295,7 +297,11 @@ impl Desk {
                 self.alarms.push_back(alarm);
             }
             Record::Loss(loss) => self.counts.lost += loss.count,
-            Record::Score(_) | Record::Raw(_) | Record::Aggregate(_) => {}
+            Record::Score(_)
+            | Record::Raw(_)
+            | Record::Aggregate(_)
+            | Record::Notice(_)
+            | Record::Verdict(_) => {}
         }
     }
 }

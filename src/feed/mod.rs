@@ -71,7 +71,7 @@ impl LiveEvent {
         })
     }
 
-    /// `score`, `alarm`, `loss`, `raw` or `aggregate`: the event's name in the stream.
+    /// `score`, `alarm`, `loss`, `raw`, `aggregate`, `notice` or `verdict`: the event's name in the stream.
     pub fn kind(&self) -> &'static str {
         match &self.record {
             Record::Score(_) => "score",
@@ -79,6 +79,8 @@ impl LiveEvent {
             Record::Raw(_) => "raw",
             Record::Aggregate(_) => "aggregate",
             Record::Loss(_) => "loss",
+            Record::Notice(_) => "notice",
+            Record::Verdict(_) => "verdict",
         }
     }
 
@@ -89,6 +91,8 @@ impl LiveEvent {
             Record::Alarm(r) => Some((&r.pipeline, &r.asset)),
             Record::Raw(r) => Some((&r.pipeline, &r.asset)),
             Record::Aggregate(r) => Some((&r.pipeline, &r.asset)),
+            Record::Notice(r) => Some((&r.pipeline, &r.asset)),
+            Record::Verdict(r) => Some((&r.pipeline, &r.asset)),
             Record::Loss(_) => None,
         }
     }
@@ -185,7 +189,10 @@ impl HubHandle {
         };
         let mut skipped = 0;
         for record in refused {
-            let precious = matches!(record, Record::Alarm(_) | Record::Loss(_));
+            let precious = matches!(
+                record,
+                Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_)
+            );
             if precious && self.held.len() < HELD && !self.batches.is_closed() {
                 self.held.push_back(record);
             } else {

@@ -40,7 +40,10 @@ pub struct CoreView {
 
 /// The engine thread's view of now.
 pub(super) fn view(engine: &Engine, messages: Messages, beats: u64) -> CoreView {
-    let pipelines = engine.pipelines().iter().map(|p| (p.name.clone(), counts(p.account())));
+    let pipelines = engine.pipelines().iter().map(|p| {
+        let counts = PipelineCounts { drifting: p.drifting(), ..counts(p.account()) };
+        (p.name.clone(), counts)
+    });
     CoreView { beats, messages, pipelines: pipelines.collect(), is_disk_full: false }
 }
 
@@ -75,6 +78,7 @@ pub fn counts(account: &Account) -> PipelineCounts {
         alarms_raised: account.alarms_raised,
         alarms_cleared: account.alarms_cleared,
         failures: account.failures,
+        drifting: BTreeMap::new(),
     }
 }
 
@@ -246,6 +250,7 @@ fn in_words(stage: &StageSpec) -> String {
             format!("window of {} every {}", w.length, w.every.unwrap_or(w.length))
         }
         StageSpec::Score(s) => format!("score {} with {}", s.output, s.model),
+        StageSpec::Drift(d) => format!("drift of {}", d.on),
         StageSpec::Alarm(a) => format!("alarm {} on {}", a.name, a.on),
         StageSpec::Emit(e) => format!("emit on lane {}", e.lane.name()),
     }

@@ -77,7 +77,7 @@ impl Parcel {
 
 fn lane_of(record: &Record) -> Lane {
     match record {
-        Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
+        Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_) => Lane::Alarm,
         Record::Score(score) if score.scores.is_empty() => Lane::Feature,
         Record::Score(_) => Lane::Score,
         Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,

@@ -88,6 +88,7 @@ impl Emit {
             let asset = &around.assets[windows.asset[index] as usize];
             let end = windows.end[index];
             let first = windows.scores.first();
+            let speaker = first.and_then(|s| s.speaker(index));
             let known = |value: f64| (!value.is_nan()).then_some(value);
             let features = windows.names.iter().zip(windows.row(index));
             let scores = windows.scores.iter().map(|s| (s.output.clone(), s.values[index]));
@@ -108,11 +109,11 @@ impl Emit {
                 window_end: end,
                 features: features.map(|(name, value)| (name.clone(), known(*value))).collect(),
                 scores: scores.collect(),
-                threshold: first.and_then(|s| s.threshold),
+                threshold: speaker.and_then(|s| s.threshold),
                 coverage: windows.coverage[index],
-                model: first.map(|s| s.model.clone()),
-                model_version: first.map(|s| s.version.clone()),
-                models: models(&windows.scores),
+                model: speaker.map(|s| s.model.clone()),
+                model_version: speaker.map(|s| s.version.clone()),
+                models: models(&windows.scores, index),
                 contributions: first.map_or_else(Vec::new, |s| contributions(s, index)),
             };
             effects.records.push(Outgoing { lane: self.lane, record: Record::Score(record) });
@@ -121,17 +122,20 @@ impl Emit {
 }
 
 /// The models, where there are several.
-fn models(scores: &[Scored]) -> Vec<ModelRef> {
+fn models(scores: &[Scored], index: usize) -> Vec<ModelRef> {
     if scores.len() < 2 {
         return Vec::new();
     }
-    let model = |s: &Scored| ModelRef {
-        output: s.output.clone(),
-        model: s.model.clone(),
-        model_version: s.version.clone(),
-        threshold: s.threshold,
+    let model = |s: &Scored| {
+        let speaker = s.speaker(index)?;
+        Some(ModelRef {
+            output: s.output.clone(),
+            model: speaker.model.clone(),
+            model_version: speaker.version.clone(),
+            threshold: speaker.threshold,
+        })
     };
-    scores.iter().map(model).collect()
+    scores.iter().filter_map(model).collect()
 }
 
 fn contributions(score: &Scored, index: usize) -> Vec<Contribution> {

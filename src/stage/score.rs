@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
 use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
-use crate::frame::{Scored, Shares, Windows};
+use crate::frame::{Baseline, Scored, Shares, Speaker, Windows};
 use crate::model::session::Output;
 use crate::model::{Given, Mismatch, Model, ModelError, Wanted};
 use crate::pipeline::spec::{ModelInput, ScoreSpec};
@@ -43,6 +43,7 @@ pub struct ScoreStage {
     name: String,
     version: String,
     threshold: Option<f64>,
+    baseline: Option<Arc<Baseline>>,
     /// Shape of a batch; the rows are filled in.
     shape: Vec<usize>,
     /// What is read: the score, and the contributions where there are some.
@@ -94,6 +95,7 @@ impl ScoreStage {
             name: model.name(),
             version: model.version(),
             threshold: spec.threshold.or(model.metadata.threshold),
+            baseline: model.metadata.baseline.clone().map(Arc::new),
             shape: given.shape(1),
             wanted,
             parts: given.names().into(),
@@ -263,9 +265,13 @@ impl ScoreStage {
         }
         Scored {
             output: self.output.clone(),
-            model: self.name.clone(),
-            version: self.version.clone(),
-            threshold: self.threshold,
+            speakers: vec![Speaker {
+                model: self.name.clone(),
+                version: self.version.clone(),
+                threshold: self.threshold,
+                baseline: self.baseline.clone(),
+            }],
+            spoke: Vec::new(),
             values,
             shares,
         }

@@ -219,7 +219,7 @@ impl Books {
 
 fn lane(record: &Record) -> Lane {
     match record {
-        Record::Alarm(_) | Record::Loss(_) => Lane::Alarm,
+        Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_) => Lane::Alarm,
         Record::Score(_) => Lane::Score,
         Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
     }
