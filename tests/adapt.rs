@@ -12,3 +12,5 @@ mod drifts;
 mod laws;
 #[path = "adapt/oracle.rs"]
 mod oracle;
+#[path = "adapt/verdicts.rs"]
+mod verdicts;

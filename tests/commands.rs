@@ -247,6 +247,7 @@ proptest! {
         prop_assert_eq!(second.standing(), first.standing());
         let rest = run(&mut second, &spec, after);
         told.records.extend(rest.records);
+        told.verdicts.extend(rest.verdicts);
         told.answers.extend(rest.answers);
         prop_assert_eq!(told, expected);
         prop_assert_eq!(second.checkpoint().unwrap(), straight.checkpoint().unwrap());
@@ -312,8 +313,12 @@ proptest! {
         let lines: Vec<Record> = waiting.unwrap().map_or(Vec::new(), |parcel| {
             parcel.records().map(|(_, line)| serde_json::from_slice(line).unwrap()).collect()
         });
+        let (verdicts, alarms): (Vec<Record>, Vec<Record>) =
+            lines.into_iter().partition(|line| matches!(line, Record::Verdict(_)));
         let sent: Vec<Record> = expected.records.into_iter().map(Record::Alarm).collect();
-        prop_assert_eq!(lines, sent);
+        prop_assert_eq!(alarms, sent);
+        let said: Vec<Record> = expected.verdicts.into_iter().map(Record::Verdict).collect();
+        prop_assert_eq!(verdicts, said);
     }
 
     #[test]
@@ -471,40 +476,4 @@ fn of_two_who_acknowledge_in_one_tick_the_second_is_told() {
     let answers = engine.take_answers();
     assert_eq!(answers[0], Ok(AlarmState::Acknowledged));
     assert!(matches!(answers[1], Err(Refusal::NothingToAcknowledge { .. })), "{answers:?}");
-}
-
-#[test]
-fn a_verdict_keeps_what_was_measured_when_the_alarm_was_raised() {
-    let (spec, mut engine) = at(5.0);
-    let now = START + 7_000_000;
-    // The alarm is over before somebody has looked at the machine.
-    let readings: Vec<Reading> = (0..5)
-        .map(|n| Reading { asset: 0, signal: 0, ts: START + (7 + n) * 1_000_000, value: 0.0 })
-        .collect();
-    engine.step(input(&spec, &readings), Timestamp(now + 5_000_000));
-    let said = Input::of_commands(vec![command("m0", "stays", judge(Verdict::True, None))]);
-    let step = engine.step(vec![said], Timestamp(now + 6_000_000));
-    let [Outgoing { lane: Lane::Alarm, record: Record::Verdict(verdict) }] =
-        step.records.as_slice()
-    else {
-        panic!("{step:?}")
-    };
-    assert_eq!(verdict.verdict, Verdict::True);
-    assert_eq!(
-        (verdict.fault.as_deref(), verdict.note.as_deref()),
-        (Some("bearing"), Some("outer ring"))
-    );
-    assert_eq!((verdict.by.as_deref(), verdict.given), (Some("anna"), Timestamp(now + 6_000_000)));
-    assert_eq!((verdict.peak, verdict.limit), (5.0, 3.0));
-    assert!(verdict.features.values().any(|value| *value == Some(5.0)), "{verdict:?}");
-    let rows = &verdict.signals["a"];
-    assert!(!rows.is_empty() && rows.iter().all(|row| row.1 == 5.0), "{rows:?}");
-    assert!(rows.iter().all(|row| (verdict.window_start..verdict.window_end).contains(&row.0)));
-    // What was said is said again in another way; another moment than that of the last alarm is none.
-    let raised = Some(rows[0].0);
-    let other = ask(&mut engine, "stays", judge(Verdict::False, raised), now + 7_000_000);
-    assert!(matches!(other, Err(Refusal::NothingToJudge { .. })), "{other:?}");
-    let never = Input::of_commands(vec![command("m1", "stays", judge(Verdict::Unsure, None))]);
-    engine.step(vec![never], Timestamp(now + 8_000_000));
-    assert!(engine.take_answers().remove(0).is_err());
 }
