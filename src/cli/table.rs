@@ -78,6 +78,8 @@ const GROUPS: [(&str, Kind); 45] = [
 const OBJECTS: [&str; 3] = ["tags", "features", "scores"];
 /// Fields that are lists in a record, and JSON text here.
 const LISTS: [&str; 3] = ["models", "contributions", "assets"];
+/// Fields that are true or false in a record, and text here.
+const FLAGS: [&str; 1] = ["retrain"];
 /// Columns that differ between the rows of a record.
 const OF_A_ROW: [&str; 9] =
     ["signal", "at", "value", "count", "min", "max", "mean", "last", "last_at"];
@@ -459,7 +461,8 @@ fn fields(columns: &HashMap<String, Cells>, row: usize, is_one_of: bool) -> Map<
             }
             _ if is_one_of && OF_A_ROW.contains(&name.as_str()) => {}
             _ => {
-                let list = value.as_str().filter(|_| LISTS.contains(&name.as_str()));
+                let is_coded = LISTS.contains(&name.as_str()) || FLAGS.contains(&name.as_str());
+                let list = value.as_str().filter(|_| is_coded);
                 let list = list.and_then(|text| serde_json::from_str(text).ok());
                 fields.insert(name.clone(), list.unwrap_or(value));
             }

@@ -60,7 +60,9 @@ fn distances_are_numpys_and_never_above_the_whole_d() {
         let edges: Vec<f32> = numbers(&case["edges"]).into_iter().map(|v| v as f32).collect();
         let edges: [f32; 11] = edges.try_into().unwrap();
         let mut tenths = Tenths::default();
-        numbers(&case["values"]).into_iter().for_each(|value| tenths.count(&edges, value));
+        for value in numbers(&case["values"]) {
+            tenths.count(&edges, value);
+        }
         let windows = case["windows"].as_u64().unwrap() as usize;
         let distance = tenths.distance(&edges, windows, 1.0);
         let name = &case["name"];
