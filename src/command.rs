@@ -1,9 +1,10 @@
-//! What an operator asks of an alarm, and why it may be refused.
+//! What an operator asks of an alarm, or of the model behind a score, and why it may be refused.
 //!
-//! `feed` makes commands of requests, `frame::Input` carries them into the engine and the journal like readings, and
-//! the alarm stage carries them out. A command is complete in itself: the moment at which a shelving ends is in it, so
-//! that a replay needs no clock.
+//! `feed` and `node` make commands, `frame::Input` carries them into the engine and the journal like readings, and
+//! the stages carry them out. A command is complete in itself: the moment at which a shelving ends is in it, and a model
+//! is named by its digest, so that a replay needs neither clock nor network.
 
+pub mod models;
 pub mod quarantine;
 
 use schemars::JsonSchema;
@@ -11,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// One thing to do to one alarm of one asset.
+/// One thing to do to one alarm of one asset, or to the model behind one score of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The pipeline.
     pub pipeline: String,
-    /// The asset.
+    /// The asset; of a model, nothing.
     pub asset: String,
-    /// The alarm's name in the pipeline file.
+    /// The alarm's name in the pipeline file; of a model, the score's (`output`).
     pub alarm: String,
     /// What to do.
     pub action: Action,
@@ -26,7 +27,7 @@ pub struct Command {
     pub by: Option<String>,
 }
 
-/// What to do to an alarm, after ISA-18.2.
+/// What to do to an alarm, after ISA-18.2, or to a model. New ones come last: their order is the journal's format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Somebody has seen it.
@@ -40,7 +41,9 @@ pub enum Action {
     },
     /// Speak again now.
     Unshelve,
-    /// Whether it was right.
+    /// Something to do to a model.
+    Model(ModelAction),
+    /// Whether an alarm was right.
     Judge {
         /// Whether there was something wrong with the machine.
         verdict: Verdict,
@@ -65,6 +68,39 @@ pub enum Verdict {
     Unsure,
 }
 
+/// What to do to the model behind a score. A new model goes from shadow over canary to promoted and settled, or is
+/// withdrawn on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModelAction {
+    /// This model scores every window beside the one in use; only that one speaks. *Shadow*.
+    Offer {
+        /// SHA-256 of the model, in hex: its place on the node's shelf.
+        digest: String,
+    },
+    /// The new one speaks for some assets. *Canary*.
+    Canary {
+        /// For how many of a thousand; for one at least.
+        permille: u16,
+    },
+    /// The new one speaks for all assets; the old one goes on beside it.
+    Promote,
+    /// The old one is let go.
+    Settle,
+    /// The new one is let go; where there is none, the one before the one in use returns.
+    Withdraw {
+        /// Why.
+        reason: String,
+    },
+    /// Not asked by anybody: the engine writes into the journal that a model had no answer in this tick, or none in
+    /// time, so that a replay has none either.
+    Failed {
+        /// Which model.
+        digest: String,
+        /// Why.
+        reason: String,
+    },
+}
+
 impl Action {
     /// Its name in logs.
     pub fn name(&self) -> &'static str {
@@ -72,6 +108,14 @@ impl Action {
             Action::Acknowledge => "acknowledge",
             Action::Shelve { .. } => "shelve",
             Action::Unshelve => "unshelve",
+            Action::Model(action) => match action {
+                ModelAction::Offer { .. } => "offer",
+                ModelAction::Canary { .. } => "canary",
+                ModelAction::Promote => "promote",
+                ModelAction::Settle => "settle",
+                ModelAction::Withdraw { .. } => "withdraw",
+                ModelAction::Failed { .. } => "failed",
+            },
             Action::Judge { .. } => "judge",
         }
     }
@@ -131,14 +175,42 @@ pub enum Refusal {
         /// When it would end.
         until: Timestamp,
     },
+    /// No such score.
+    #[error("pipeline `{pipeline}` has no score `{score}`")]
+    NoScore {
+        /// The pipeline.
+        pipeline: String,
+        /// The score.
+        score: String,
+    },
+    /// A model cannot be had, or does not fit.
+    #[error("the model cannot be used: {0}")]
+    Unfit(String),
+    /// It is what runs already.
+    #[error("this model is {0} already")]
+    Already(&'static str),
+    /// There is nothing that could be promoted or withdrawn.
+    #[error("score `{score}` has no {what}")]
+    NoModel {
+        /// The score.
+        score: String,
+        /// What there is none of: a model on trial, or one before the present.
+        what: &'static str,
+    },
     /// The pipeline failed in the tick that was to carry it out.
     #[error("pipeline `{0}` failed and has lost what it remembered; its alarms start anew")]
     Failed(String),
 }
 
 impl Refusal {
-    /// Whether there is no such alarm at all, rather than one in another state.
+    /// Whether there is no such thing at all, rather than one in another state.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Refusal::NoPipeline(_) | Refusal::NoAsset { .. } | Refusal::NoAlarm { .. })
+        matches!(
+            self,
+            Refusal::NoPipeline(_)
+                | Refusal::NoAsset { .. }
+                | Refusal::NoAlarm { .. }
+                | Refusal::NoScore { .. }
+        )
     }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Span;
 
-pub use models::{ModelsConfig, OnnxConfig};
+pub use models::{ModelsConfig, OnnxConfig, RolloutConfig};
 pub use retention::{KeepConfig, RetentionConfig};
 pub use uplink::{
     BudgetConfig, HttpConfig, LaneBudgetConfig, MqttEncoding, TargetConfig, UplinkConfig,

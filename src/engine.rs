@@ -4,6 +4,8 @@
 //! reading is counted, and a stage that fails (or panics) costs its pipeline that tick's frame and its memory, says
 //! so, and leaves the others alone. The same input in the same ticks gives the same records.
 
+mod orders;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Refusal};
 use crate::frame::{Asset, Input, Readings, Windows};
-use crate::record::{AlarmState, Checkpoint, Step};
+use crate::record::{Checkpoint, Now, Step};
+use crate::stage::score::ScoreStage;
 use crate::stage::{
-    Account, Around, AssetTable, Effects, Flow, Order, Reason, Stage, StageError, Standing,
+    Account, Around, AssetTable, Effects, Flow, Reason, Stage, StageError, Standing,
 };
 use crate::time::{Tick, Timestamp};
 
@@ -26,8 +29,8 @@ pub struct Engine {
     answers: Vec<Answer>,
 }
 
-/// What came of a command: the alarm's state after it, or why nothing was done.
-pub type Answer = Result<AlarmState, Refusal>;
+/// What came of a command: what it was for is now this, or why nothing was done.
+pub type Answer = Result<Now, Refusal>;
 
 /// A pipeline ready to run.
 pub struct Pipeline {
@@ -173,46 +176,6 @@ impl Pipeline {
         all
     }
 
-    /// Whether a command for this pipeline can be carried out at `now`.
-    fn judge(&self, command: &Command, now: Timestamp) -> Result<(), Refusal> {
-        let Some(asset) = self.assets.index(&command.asset) else {
-            return Err(no_asset(command));
-        };
-        let mut judges = self.stages.iter().map(|s| s.stage.judge(command, asset, now));
-        judges.find_map(|judged| judged).unwrap_or_else(|| Err(no_alarm(command)))
-    }
-
-    /// The tick's commands for this pipeline. They come before its readings, so an asset that only these bring is not
-    /// known yet; such a command is answered here.
-    fn orders<'a>(&self, input: &'a [Input], answers: &mut [Answer]) -> Vec<Order<'a>> {
-        let mut orders = Vec::new();
-        for (number, command) in input.iter().flat_map(|i| &i.commands).enumerate() {
-            if command.pipeline != self.name {
-                continue;
-            }
-            match self.assets.index(&command.asset) {
-                Some(asset) => orders.push(Order { command, number, asset }),
-                None => answers[number] = Err(no_asset(command)),
-            }
-        }
-        orders
-    }
-
-    /// Carries commands out.
-    fn obey(
-        &mut self,
-        orders: &[Order<'_>],
-        around: &Around<'_>,
-        effects: &mut Effects,
-        answers: &mut [Answer],
-    ) {
-        for order in orders {
-            let mut stages = self.stages.iter_mut();
-            let obeyed = stages.find_map(|s| s.stage.obey(*order, around, effects));
-            answers[order.number] = obeyed.unwrap_or_else(|| Err(no_alarm(order.command)));
-        }
-    }
-
     /// Takes a frame through the stages.
     fn run(
         &mut self,
@@ -278,15 +241,6 @@ impl Pipeline {
     }
 }
 
-fn no_asset(command: &Command) -> Refusal {
-    Refusal::NoAsset { pipeline: command.pipeline.clone(), asset: command.asset.clone() }
-}
-
-fn no_alarm(command: &Command) -> Refusal {
-    let Command { pipeline, asset, alarm, .. } = command.clone();
-    Refusal::NoAlarm { pipeline, asset, alarm }
-}
-
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -323,9 +277,9 @@ impl Engine {
         self.advance(tick, Vec::new(), true)
     }
 
-    fn advance(&mut self, tick: Tick, input: Vec<Input>, ended: bool) -> Step {
+    fn advance(&mut self, tick: Tick, mut input: Vec<Input>, ended: bool) -> Step {
         self.tick = tick;
-        let mut records = Vec::new();
+        let (mut records, mut faults) = (Vec::new(), Vec::new());
         let commands = input.iter().flat_map(|i| &i.commands);
         self.answers = commands.map(|c| Err(Refusal::NoPipeline(c.pipeline.clone()))).collect();
         for pipeline in &mut self.pipelines {
@@ -334,6 +288,11 @@ impl Engine {
             pipeline.account.records += effects.records.len() as u64;
             records.extend(effects.records);
             self.failures.extend(failure);
+            pipeline.take_faults(&mut faults);
+        }
+        // Only the journal can tell a replay that a model had no answer, or none in time.
+        if !faults.is_empty() {
+            input.push(Input::of_commands(faults));
         }
         Step { tick, input, records }
     }
@@ -378,6 +337,24 @@ impl Engine {
     /// What came of the last tick's commands, in their order.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.answers)
+    }
+
+    /// The scores, whose models can be swapped, each with its pipeline's name.
+    pub fn scores(&self) -> impl Iterator<Item = (&str, &ScoreStage)> {
+        let pipelines = self.pipelines.iter();
+        pipelines.flat_map(|p| {
+            p.stages.iter().filter_map(|s| s.stage.score()).map(|score| (p.name.as_str(), score))
+        })
+    }
+
+    /// The same, to hand a model over or to set a deadline.
+    pub fn scores_mut(&mut self) -> impl Iterator<Item = (&str, &mut ScoreStage)> {
+        let pipelines = self.pipelines.iter_mut();
+        pipelines.flat_map(|p| {
+            let Pipeline { name, stages, .. } = p;
+            let name = name.as_str();
+            stages.iter_mut().filter_map(|s| s.stage.score_mut()).map(move |score| (name, score))
+        })
     }
 
     /// All alarms that are not normal.

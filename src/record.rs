@@ -60,6 +60,8 @@ pub enum Record {
     Aggregate(AggregateRecord),
     /// Something that a limit or a policy had to drop.
     Loss(LossRecord),
+    /// A change of the model behind a score.
+    Model(ModelRecord),
     /// Something that the node noticed of a model on an asset, or changed by itself.
     Notice(NoticeRecord),
     /// What an operator says of an alarm, with what was measured when it was raised.
@@ -315,12 +317,103 @@ pub struct LossRecord {
     pub at: Timestamp,
 }
 
+/// What a model is to a score, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelPhase {
+    /// It scores every window, and nobody hears it.
+    Shadow,
+    /// It speaks for some assets.
+    Canary,
+    /// It speaks for all assets, watched beside the one before.
+    Promoted,
+    /// It alone is in use.
+    Settled,
+    /// It was taken back, by somebody or by the node itself.
+    Withdrawn,
+    /// It failed too often and is left alone for a time.
+    Quarantined,
+    /// It answers again.
+    Restored,
+}
+
+impl ModelPhase {
+    /// Its name, as in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelPhase::Shadow => "shadow",
+            ModelPhase::Canary => "canary",
+            ModelPhase::Promoted => "promoted",
+            ModelPhase::Settled => "settled",
+            ModelPhase::Withdrawn => "withdrawn",
+            ModelPhase::Quarantined => "quarantined",
+            ModelPhase::Restored => "restored",
+        }
+    }
+}
+
+/// A change of the model behind a score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelRecord {
+    /// Unique and the same on every recomputation.
+    pub id: String,
+    /// The node.
+    pub node: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The score (`output` in the pipeline file).
+    pub output: String,
+    /// What the model is now.
+    pub phase: ModelPhase,
+    /// The model's name.
+    pub model: String,
+    /// Its version.
+    pub model_version: String,
+    /// SHA-256 of it, in hex.
+    pub digest: String,
+    /// Version of the model that speaks where this one does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who asked for it, as they said it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When: the time of the tick.
+    pub at: Timestamp,
+}
+
+/// What something is after a command that was for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Now {
+    /// An alarm.
+    Alarm(AlarmState),
+    /// A model.
+    Model(ModelPhase),
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
 impl Record {
+    /// The lane that records of its kind go out on, unless a pipeline says otherwise.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Record::Alarm(_)
+            | Record::Loss(_)
+            | Record::Model(_)
+            | Record::Notice(_)
+            | Record::Verdict(_) => Lane::Alarm,
+            Record::Score(score) if score.scores.is_empty() => Lane::Feature,
+            Record::Score(_) => Lane::Score,
+            Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
+        }
+    }
+
     /// Its id: the idempotency key of one record.
     pub fn id(&self) -> &str {
         match self {
@@ -329,6 +422,7 @@ impl Record {
             Record::Raw(r) => &r.id,
             Record::Aggregate(r) => &r.id,
             Record::Loss(r) => &r.id,
+            Record::Model(r) => &r.id,
             Record::Notice(r) => &r.id,
             Record::Verdict(r) => &r.id,
         }

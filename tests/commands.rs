@@ -12,7 +12,7 @@ use forebay::command::{Action, Command, Refusal, Verdict};
 use forebay::engine::{Answer, Engine};
 use forebay::frame::Input;
 use forebay::pipeline::spec::PipelineSpec;
-use forebay::record::{AlarmRecord, AlarmState, Lane, Outgoing, Record, Step, VerdictRecord};
+use forebay::record::{AlarmRecord, AlarmState, Lane, Now, Outgoing, Record, Step, VerdictRecord};
 use forebay::store::{Kv, MemKv, Receipts, Store};
 use forebay::time::{Span, Tick, Timestamp};
 use proptest::prelude::*;
@@ -398,7 +398,7 @@ fn at(value: f64) -> (PipelineSpec, Engine) {
     (spec, engine)
 }
 
-fn ask(engine: &mut Engine, alarm: &str, action: Action, now: i64) -> Result<AlarmState, Refusal> {
+fn ask(engine: &mut Engine, alarm: &str, action: Action, now: i64) -> Result<Now, Refusal> {
     let input = Input::of_commands(vec![command("m0", alarm, action)]);
     engine.step(vec![input], Timestamp(now));
     engine.take_answers().remove(0)
@@ -408,9 +408,15 @@ fn ask(engine: &mut Engine, alarm: &str, action: Action, now: i64) -> Result<Ala
 fn a_shelving_ends_by_the_clock_and_what_is_on_is_raised_again() {
     let (_, mut engine) = at(5.0);
     let now = START + 7_000_000;
-    assert_eq!(ask(&mut engine, "stays", Action::Acknowledge, now), Ok(AlarmState::Acknowledged));
+    assert_eq!(
+        ask(&mut engine, "stays", Action::Acknowledge, now),
+        Ok(Now::Alarm(AlarmState::Acknowledged))
+    );
     let until = now + 3_600_000_000;
-    assert_eq!(ask(&mut engine, "stays", shelve(until), now + 1), Ok(AlarmState::Shelved));
+    assert_eq!(
+        ask(&mut engine, "stays", shelve(until), now + 1),
+        Ok(Now::Alarm(AlarmState::Shelved))
+    );
     assert_eq!(engine.wake_at(), Some(Timestamp(until)));
     let early = engine.step(Vec::new(), Timestamp(until - 1));
     assert!(early.records.is_empty(), "{early:?}");
@@ -474,6 +480,6 @@ fn of_two_who_acknowledge_in_one_tick_the_second_is_told() {
     let step = engine.step(vec![Input::of_commands(twice)], Timestamp(START + 7_000_000));
     assert_eq!(step.records.len(), 1);
     let answers = engine.take_answers();
-    assert_eq!(answers[0], Ok(AlarmState::Acknowledged));
+    assert_eq!(answers[0], Ok(Now::Alarm(AlarmState::Acknowledged)));
     assert!(matches!(answers[1], Err(Refusal::NothingToAcknowledge { .. })), "{answers:?}");
 }

@@ -18,10 +18,16 @@ use forebay::stage::Reason;
 use readme_kit::{Block, Node, Site, backticked, blocks, readme, rows};
 use serde_json::Value;
 
+/// Commands that are for a node that runs.
+const REMOTE: [&str; 5] =
+    ["model push", "model list", "model canary", "model promote", "model rollback"];
+
 #[test]
 fn every_command_works_in_the_example_site() {
     let site = Site::new();
     let mut ran = 0;
+    // For commands that are for a node that runs.
+    let mut running: Option<(Broker, Node)> = None;
     for Block { kind, text, .. } in blocks() {
         match kind.split_once(' ') {
             Some(("toml", path)) => site.write(path, &text),
@@ -30,7 +36,16 @@ fn every_command_works_in_the_example_site() {
                     let command = line.strip_prefix("$ forebay ").unwrap_or_else(|| {
                         panic!("a console block holds `$ forebay …` lines, not `{line}`")
                     });
-                    let output = site.forebay(command).output().unwrap();
+                    let mut process = site.forebay(command);
+                    if REMOTE.iter().any(|remote| command.starts_with(remote)) {
+                        let (_, node) = running.get_or_insert_with(|| {
+                            let broker = Broker::start(None).unwrap();
+                            let node = Node::start(&site, &broker);
+                            (broker, node)
+                        });
+                        process.env("FOREBAY_NODE", node.url());
+                    }
+                    let output = process.output().unwrap();
                     assert!(
                         output.status.success(),
                         "`forebay {command}`: {}\n{}{}",
@@ -185,13 +200,20 @@ fn a_running_node_answers_every_path_and_has_every_metric() {
             assert_eq!(status, 200, "{path}{query}: {body}");
         }
     }
+    let train = "train --pipeline pipelines/fan.toml --data day.csv --rows 600 --out new.onnx";
+    assert!(site.forebay(train).status().unwrap().success());
+    let model = std::fs::read(site.path("new.onnx")).unwrap();
+    let put = format!("{}/api/v1/models/incoming/ID/model.onnx", node.url());
+    assert_eq!(ureq::put(put).send(&model[..]).unwrap().status(), 201);
     for row in rows("| command | body |") {
         let (path, body) = (backticked(&row[0]).remove(0), backticked(&row[1]).remove(0));
         let (status, answer) = node.post(&path, &body);
         assert_eq!(status, 200, "{path}: {answer}");
     }
     let tables = ["| path | |", "| command | body |"].map(rows);
-    let paths: Vec<String> = tables.iter().flatten().flat_map(|row| backticked(&row[0])).collect();
+    let mut paths: Vec<String> =
+        tables.iter().flatten().flat_map(|row| backticked(&row[0])).collect();
+    paths.extend(tables.iter().flatten().flat_map(|row| backticked(&row[1])));
     for path in forebay::feed::api::PATHS.split(", ").filter(|path| *path != "/") {
         assert!(paths.iter().any(|p| p == path), "`{path}` is not in the README");
     }

@@ -33,7 +33,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rumqttc", &["src/link", "src/demo"]),
     ("rumqttd", &["src/demo"]),
     ("axum", &["src/feed", "src/receive", "src/demo"]),
-    ("ureq", &["src/uplink/http.rs"]),
+    ("ureq", &["src/uplink/http.rs", "src/cli/remote.rs"]),
     ("anyhow", &["src/main.rs", "src/cli"]),
     ("clap", &["src/main.rs", "src/cli"]),
     ("polars", &["src/stage/features.rs", "src/ingest/replay", "src/cli/table.rs"]),

@@ -231,6 +231,7 @@ fn time_of(record: &Record) -> Timestamp {
         Record::Score(score) => score.window_end,
         Record::Alarm(alarm) => alarm.at,
         Record::Loss(loss) => loss.at,
+        Record::Model(model) => model.at,
         Record::Notice(notice) => notice.at,
         Record::Verdict(verdict) => verdict.given,
         Record::Aggregate(aggregate) => {

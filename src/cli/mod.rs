@@ -13,6 +13,7 @@ pub mod results;
 mod table;
 mod train;
 pub mod receive;
+pub mod remote;
 mod run;
 mod screen;
 pub mod store;

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::remote::{RemoteAction, remote};
 use super::{Outcome, print, write_whole};
 use crate::model::golden::Golden;
 use crate::model::metadata::Meaning;
@@ -60,6 +61,9 @@ pub enum ModelAction {
         #[arg(long, short, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Look after the models of a node that runs.
+    #[command(flatten)]
+    Remote(RemoteAction),
     /// Make a key to sign with; prints the public key, for `models.keys` of the nodes
     Keygen {
         /// Where to write the private key; only its owner may read it.
@@ -92,6 +96,7 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
             write_whole(out, &key.sign(&model.bytes, &model.beside()))?;
             print(&format!("{} is signed with {}\n", out.display(), key.public()))?;
         }
+        ModelAction::Remote(action) => return remote(action),
         ModelAction::Keygen { out } => {
             let (key, pem) = SigningKey::make()?;
             write_secret(out, &pem)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use bytesize::ByteSize;
 
 use super::address::{Address, MQTT};
-use super::{Config, FeedConfig, ModelsConfig, MqttConfig, Secret, StoreConfig};
+use super::{Config, FeedConfig, ModelsConfig, MqttConfig, RolloutConfig, Secret, StoreConfig};
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::source::shown_path;
 use crate::diagnose::{Problem, Problems, Spot};
@@ -85,6 +85,25 @@ impl Rules<'_> {
                 "no model could ever be used: there is no key whose signature is believed",
             );
             self.tell(problem.expected("`keys`, beside it"));
+        }
+        let rollout = spot.key("rollout");
+        let RolloutConfig { canary_share, most_unanswered, most_more_alarms, .. } = models.rollout;
+        let shares = [
+            ("canary_share", canary_share),
+            ("most_unanswered", most_unanswered),
+            ("most_more_alarms", most_more_alarms),
+        ];
+        for (name, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                let problem = Problem::error(rollout.key(name), format!("`{name}` is a share"));
+                self.tell(problem.found(share.to_string()).expected("0.0 to 1.0"));
+            }
+        }
+        let times = models.rollout.most_times_slower;
+        if !(1.0..=1e6).contains(&times) {
+            let spot = rollout.key("most_times_slower");
+            let problem = Problem::error(spot, "`most_times_slower` cannot be so");
+            self.tell(problem.found(times.to_string()).expected("1.0 or more"));
         }
     }
 

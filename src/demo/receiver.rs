@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::DemoError;
-use crate::record::{AlarmRecord, Lane, Record};
+use crate::record::{AlarmRecord, Record};
 use crate::uplink::wire;
 
 /// Ids remembered to find repeats; the oldest are forgotten.
@@ -277,15 +277,7 @@ impl Desk {
             return;
         }
         self.counts.records += 1;
-        let lane = match &record {
-            Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_) => {
-                Lane::Alarm
-            }
-            Record::Score(score) if score.scores.is_empty() => Lane::Feature,
-            Record::Score(_) => Lane::Score,
-            Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
-        };
-        self.counts.by_lane[lane as usize] += 1;
+        self.counts.by_lane[record.lane() as usize] += 1;
         if self.kept.len() < self.kept_max {
             self.kept.push(record.clone());
         }
@@ -300,6 +292,7 @@ impl Desk {
             Record::Score(_)
             | Record::Raw(_)
             | Record::Aggregate(_)
+            | Record::Model(_)
             | Record::Notice(_)
             | Record::Verdict(_) => {}
         }

@@ -24,7 +24,9 @@ use crate::time::{self, Span, Timestamp};
 pub const PATHS: &str = "/, /api/v1/status, /api/v1/pipelines, /api/v1/assets, \
     /api/v1/assets/{pipeline}/{asset}, /api/v1/scores/latest, /api/v1/scores, /api/v1/alarms, \
     /api/v1/alarms/ack, /api/v1/alarms/shelve, /api/v1/alarms/unshelve, /api/v1/losses, \
-    /api/v1/quarantine, /api/v1/quarantine/retry, /api/v1/quarantine/drop, /api/v1/stream, \
+    /api/v1/quarantine, /api/v1/quarantine/retry, /api/v1/quarantine/drop, /api/v1/models, \
+    /api/v1/models/incoming/{id}/{file}, /api/v1/models/canary, /api/v1/models/promote, \
+    /api/v1/models/rollback, /api/v1/stream, \
     /api/v1/chart/{pipeline}/{asset}.svg, /metrics, /healthz, /readyz";
 
 /// Why a request cannot be answered, as `{ "error", "expected" }`.

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::{Action, Command, Refusal, Verdict};
 use crate::feed::api::{Answer, Problem};
 use crate::feed::http::App;
-use crate::record::AlarmState;
+use crate::record::Now;
 use crate::time::{self, Span, Timestamp};
 
 /// Commands that may wait for the engine thread.
@@ -33,9 +33,10 @@ pub const WAITING: usize = 64;
 pub const BODY_MAX: usize = 8 << 10;
 /// The longest shelving: what is forgotten for longer is no alarm any more.
 const SHELVE_MAX: Span = Span::seconds(7 * 24 * 3600);
-/// Characters of a name somebody gives, and of a reason.
-const BY_MAX: usize = 64;
-const REASON_MAX: usize = 256;
+/// Characters of a name somebody gives.
+pub(super) const BY_MAX: usize = 64;
+/// Of a reason.
+pub(super) const REASON_MAX: usize = 256;
 /// How long a request waits for the engine before it is told that it is only accepted.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -44,8 +45,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub struct Order {
     /// What is asked.
     pub command: Command,
-    /// The alarm's state after it, once that is durable; or why nothing was done.
-    pub answer: oneshot::Sender<Result<AlarmState, Refusal>>,
+    /// What is so after it, once that is durable; or why nothing was done.
+    pub answer: oneshot::Sender<Result<Now, Refusal>>,
 }
 
 /// The engine thread's end.
@@ -122,6 +123,17 @@ pub type Body = Result<Bytes, BytesRejection>;
 async fn carry(State(app): State<App>, headers: HeaderMap, body: Body, verb: &str) -> Answer {
     let (operators, body) = allowed(&app, &headers, body)?;
     let command = command(&body, verb)?;
+    let state = carry_out(operators, &command).await?;
+    // Where nothing can be said of the outcome yet, it stands in the queue and will be carried out.
+    let status = if state.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(done(&command, status, state))
+}
+
+/// Gives a command to the engine thread; what is so after it, or `None` where that is not known yet.
+pub(super) async fn carry_out(
+    operators: &Operators,
+    command: &Command,
+) -> Result<Option<Now>, Problem> {
     let (answer, answered) = oneshot::channel();
     operators.orders.try_send(Order { command: command.clone(), answer }).map_err(|e| {
         let error = match e {
@@ -132,14 +144,13 @@ async fn carry(State(app): State<App>, headers: HeaderMap, body: Body, verb: &st
     })?;
     (operators.ring)();
     match tokio::time::timeout(ANSWER_WITHIN, answered).await {
-        Ok(Ok(Ok(state))) => Ok(done(&command, StatusCode::OK, Some(state))),
+        Ok(Ok(Ok(state))) => Ok(Some(state)),
         Ok(Ok(Err(refusal))) => Err(refused(&refusal)),
         Ok(Err(_)) => {
             let error = "the node stopped before the command was carried out";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "another try after its start"))
         }
-        // It stands in the queue and will be carried out; nothing can be said of the outcome yet.
-        Err(_) => Ok(done(&command, StatusCode::ACCEPTED, None)),
+        Err(_) => Ok(None),
     }
 }
 
@@ -161,14 +172,19 @@ pub(super) fn allowed<'a>(
     Ok((operators, body))
 }
 
-fn done(command: &Command, status: StatusCode, state: Option<AlarmState>) -> Response {
+fn done(command: &Command, status: StatusCode, state: Option<Now>) -> Response {
     let Command { pipeline, asset, alarm, .. } = command;
     let body = json!({ "pipeline": pipeline, "asset": asset, "alarm": alarm, "state": state });
     (status, axum::Json(body)).into_response()
 }
 
-fn refused(refusal: &Refusal) -> Problem {
+pub(super) fn refused(refusal: &Refusal) -> Problem {
     let (status, expected) = match refusal {
+        Refusal::NoScore { .. } => (StatusCode::NOT_FOUND, "one of /api/v1/models"),
+        Refusal::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "a model that fits the pipeline"),
+        Refusal::Already(_) | Refusal::NoModel { .. } => {
+            (StatusCode::CONFLICT, "models in another state; see /api/v1/models")
+        }
         Refusal::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "a look into the node's log"),
         _ if refusal.is_unknown() => (StatusCode::NOT_FOUND, "one of /api/v1/alarms?active=true"),
         _ => (StatusCode::CONFLICT, "an alarm in another state; see /api/v1/alarms?active=true"),
@@ -258,7 +274,11 @@ fn shelve_for(text: &str) -> Result<Span, Problem> {
 }
 
 /// What a person typed: trimmed, short, one line; nothing where nothing is left.
-fn said(name: &str, text: Option<String>, most: usize) -> Result<Option<String>, Problem> {
+pub(super) fn said(
+    name: &str,
+    text: Option<String>,
+    most: usize,
+) -> Result<Option<String>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let text = text.trim();
     if text.chars().count() > most || text.chars().any(char::is_control) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::serve::Listener;
 use axum::{Router, middleware};
 use serde_json::json;
@@ -22,11 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::command::models::ModelDoor;
 use crate::command::quarantine::Desks;
 use crate::feed::api::{self, Problem};
 use crate::feed::command::{self, Operators};
 use crate::feed::status::{NodeStatus, Pulse};
-use crate::feed::{Hub, page, quarantine, sse};
+use crate::feed::{Hub, models, page, quarantine, sse};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
 /// Connections at one time; further ones wait at the door.
@@ -56,10 +57,23 @@ pub struct App {
     pub operators: Option<Operators>,
     /// Where the uplinks answer for what was refused.
     pub desks: Desks,
+    /// Where models come in; `None` where none are taken.
+    pub models: Option<ModelDoor>,
     /// Room for streams.
     pub streams: Arc<Semaphore>,
     /// Ends streams.
     pub stop: CancellationToken,
+}
+
+/// Where what is asked of the node goes.
+#[derive(Clone, Debug, Default)]
+pub struct Doors {
+    /// Commands; `None`: none are taken.
+    pub operators: Option<Operators>,
+    /// Questions about what was refused.
+    pub desks: Desks,
+    /// Models; `None`: none are taken.
+    pub models: Option<ModelDoor>,
 }
 
 /// Serves until `stop`; answers under way get two seconds more. Without `operators` no command is taken.
@@ -71,10 +85,10 @@ pub async fn serve(
     hub: Hub,
     metrics: Arc<Metrics>,
     status: watch::Receiver<NodeStatus>,
-    operators: Option<Operators>,
-    desks: Desks,
+    doors: Doors,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let Doors { operators, desks, models } = doors;
     let app = App {
         hub,
         metrics,
@@ -82,6 +96,7 @@ pub async fn serve(
         pulse: Pulse::new(),
         operators,
         desks,
+        models,
         streams: Arc::new(Semaphore::new(STREAMS)),
         stop: stop.clone(),
     };
@@ -163,9 +178,14 @@ fn router(app: App) -> Router {
         .route("/api/v1/alarms/judge", post(command::judge).fallback(only_posted))
         .route("/api/v1/quarantine/retry", post(quarantine::retry).fallback(only_posted))
         .route("/api/v1/quarantine/drop", post(quarantine::drop).fallback(only_posted))
+        .route("/api/v1/models/canary", post(models::canary).fallback(only_posted))
+        .route("/api/v1/models/promote", post(models::promote).fallback(only_posted))
+        .route("/api/v1/models/rollback", post(models::rollback).fallback(only_posted))
+        .route("/api/v1/models", get(models::list).post(models::offer))
         .layer(DefaultBodyLimit::max(command::BODY_MAX));
     Router::new()
         .merge(commands)
+        .route("/api/v1/models/incoming/{id}/{file}", put(models::put))
         .route("/", get(page::html))
         .route("/page.css", get(page::css))
         .route("/page.js", get(page::js))

@@ -12,6 +12,7 @@ pub mod command;
 pub mod history;
 pub mod http;
 pub mod live;
+mod models;
 pub mod mqtt;
 pub mod page;
 pub mod quarantine;
@@ -71,7 +72,7 @@ impl LiveEvent {
         })
     }
 
-    /// `score`, `alarm`, `loss`, `raw`, `aggregate`, `notice` or `verdict`: the event's name in the stream.
+    /// `score`, `alarm`, `loss`, `model`, `raw`, `aggregate`, `notice` or `verdict`: the event's name in the stream.
     pub fn kind(&self) -> &'static str {
         match &self.record {
             Record::Score(_) => "score",
@@ -79,6 +80,7 @@ impl LiveEvent {
             Record::Raw(_) => "raw",
             Record::Aggregate(_) => "aggregate",
             Record::Loss(_) => "loss",
+            Record::Model(_) => "model",
             Record::Notice(_) => "notice",
             Record::Verdict(_) => "verdict",
         }
@@ -93,7 +95,7 @@ impl LiveEvent {
             Record::Aggregate(r) => Some((&r.pipeline, &r.asset)),
             Record::Notice(r) => Some((&r.pipeline, &r.asset)),
             Record::Verdict(r) => Some((&r.pipeline, &r.asset)),
-            Record::Loss(_) => None,
+            Record::Loss(_) | Record::Model(_) => None,
         }
     }
 }
@@ -189,10 +191,7 @@ impl HubHandle {
         };
         let mut skipped = 0;
         for record in refused {
-            let precious = matches!(
-                record,
-                Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_)
-            );
+            let precious = record.lane() == crate::record::Lane::Alarm;
             if precious && self.held.len() < HELD && !self.batches.is_closed() {
                 self.held.push_back(record);
             } else {

@@ -44,6 +44,9 @@ pub struct NodeStatus {
     pub outages: u64,
     /// What is computed.
     pub pipelines: Vec<PipelineView>,
+    /// The scores and their models.
+    #[serde(skip)]
+    pub models: Vec<serde_json::Value>,
     /// Whether operators may acknowledge and shelve alarms over HTTP.
     pub commands: bool,
     /// Goes up whenever the engine thread comes round, with readings or without, at least once in 10 s.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::runtime::{RuntimeError, Settings};
-use super::{Model, ModelError, ModelFile, Runtime, Trust};
+use super::{Model, ModelError, ModelFile, Runtime, Shelf, Trust};
 
 /// See the module. By default: any library that is found, any model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Host {
     pub settings: Settings,
     /// Largest model that it loads, in bytes, weights included. `None`: any.
     pub largest: Option<u64>,
+    /// Where it keeps models that came while it ran; `None`: it takes none.
+    pub shelf: Option<Shelf>,
 }
 
 /// Why a host has no model.
@@ -45,11 +47,21 @@ impl Host {
 
     /// Opens a model.
     pub fn open(&self, path: &Path) -> Result<Model, HostError> {
+        self.load(self.read(path)?)
+    }
+
+    /// Reads a model's file, if it may run here.
+    pub fn read(&self, path: &Path) -> Result<ModelFile, HostError> {
         let file = ModelFile::read(path, &self.trust)?;
         if let Some(limit) = self.largest.filter(|limit| file.size() > *limit) {
             let (path, found) = (path.to_owned(), file.size());
             return Err(ModelError::OverBudget { path, found, limit }.into());
         }
-        Ok(Model::load(self.runtime()?, self.settings, file)?)
+        Ok(file)
+    }
+
+    /// Loads and tries a model whose file was read.
+    pub fn load(&self, file: ModelFile) -> Result<Model, HostError> {
+        Ok(Model::load(self.runtime()?, &self.settings, file)?)
     }
 }

@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ort::session::{Session, SessionInputValue};
+use ort::session::{Session, SessionInputValue, SessionOutputs};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use prost::Message;
 use tract_onnx::prelude::{
@@ -17,9 +18,10 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::model::IntoRunnable;
 
+use super::deadline::Watchdog;
 use super::element::{Element, Number, with_number};
 use super::onnx::{Parsed, Signature, first_line, panic_text};
-use super::runtime::{Runtime, Settings};
+use super::runtime::{Provider, Runtime, Settings};
 use super::state::State;
 
 /// What a model gave for a batch.
@@ -71,7 +73,14 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) enum Loaded {
     /// By ONNX Runtime.
-    Ort(Session),
+    Ort {
+        /// The session.
+        session: Session,
+        /// The execution provider that it was made with.
+        provider: Provider,
+        /// What ends a batch that takes too long, once there was a deadline.
+        watchdog: Option<Watchdog>,
+    },
     /// By tract.
     Tract(Arc<TypedRunnableModel>),
 }
@@ -80,19 +89,22 @@ impl Loaded {
     /// Loads what was parsed from `bytes`, the content of the file `path`.
     pub(super) fn load(
         runtime: &Runtime,
-        settings: Settings,
+        settings: &Settings,
         parsed: &Parsed,
         path: &Path,
         bytes: &[u8],
     ) -> Result<Loaded, String> {
         guarded(|| {
             let rewritten = parsed.rewritten.then(|| parsed.proto.encode_to_vec());
-            let session = runtime.open(settings, |mut builder| match &parsed.weights {
+            let session = runtime.open(settings, |builder| match &parsed.weights {
                 Some(_) => builder.commit_from_file(path),
                 None => builder.commit_from_memory(rewritten.as_deref().unwrap_or(bytes)),
             });
             match session {
-                Some(session) => session.map(Loaded::Ort).map_err(|e| e.to_string()),
+                Some(made) => {
+                    let (session, provider) = made.map_err(|e| e.to_string())?;
+                    Ok(Loaded::Ort { session, provider, watchdog: None })
+                }
                 None => load_tract(parsed).map(Loaded::Tract),
             }
         })
@@ -108,13 +120,16 @@ impl Loaded {
         signature: &Signature,
         memories: &mut [Vec<f32>],
         wanted: &[Wanted],
+        deadline: Option<Duration>,
         into: &mut [Output],
     ) -> Result<(), Failure> {
         let feeds = feeds(batch, dims, signature, memories);
         let rows = dims.first().copied().unwrap_or(0);
         let mut sink = Sink { rows, states: &signature.states, memories, wanted, into };
         let ran = catch_unwind(AssertUnwindSafe(|| match self {
-            Loaded::Ort(session) => run_ort(session, &feeds, &mut sink),
+            Loaded::Ort { session, watchdog, .. } => {
+                run_ort(session, watchdog, deadline, &feeds, &mut sink)
+            }
             Loaded::Tract(plan) => run_tract(plan, &feeds, &mut sink),
         }));
         ran.unwrap_or_else(|panic| Err(Failure::Run(panic_text(&*panic))))
@@ -173,10 +188,31 @@ struct Sink<'a> {
     into: &'a mut [Output],
 }
 
-fn run_ort(session: &mut Session, feeds: &[Feed<'_>], sink: &mut Sink<'_>) -> Result<(), Failure> {
+fn run_ort(
+    session: &mut Session,
+    watchdog: &mut Option<Watchdog>,
+    deadline: Option<Duration>,
+    feeds: &[Feed<'_>],
+    sink: &mut Sink<'_>,
+) -> Result<(), Failure> {
     let failed = |error: ort::Error| Failure::Run(first_line(&error.to_string()));
     let inputs = feeds.iter().map(ort_tensor).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let outputs = session.run(inputs.as_slice()).map_err(failed)?;
+    let Some(deadline) = deadline else {
+        let outputs = session.run(inputs.as_slice()).map_err(failed)?;
+        return take_ort(&outputs, sink);
+    };
+    let dog = match watchdog {
+        Some(dog) => dog,
+        None => watchdog.insert(Watchdog::start().map_err(Failure::Run)?),
+    };
+    let ran = dog.guard(deadline, |options| {
+        let outputs = session.run_with_options(inputs.as_slice(), options).map_err(failed)?;
+        take_ort(&outputs, sink)
+    });
+    ran.map_err(failed)?
+}
+
+fn take_ort(outputs: &SessionOutputs<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
     sink.take(|index| {
         let value = &outputs[index];
         let ValueType::Tensor { ty, .. } = value.dtype() else {

@@ -4,11 +4,12 @@
 //! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
-//! (a model that runs), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
+//! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
 //! (what they are given), [`pca`], [`logistic`], and [`evaluate`].
-//! It opens model files and nothing else, and reads no clock.
+//! It opens model files and nothing else; the clock it reads for how long a batch takes, and for nothing that is computed.
 
 pub mod build;
+mod deadline;
 pub mod element;
 pub mod evaluate;
 pub mod file;
@@ -22,8 +23,10 @@ pub mod logistic;
 pub mod metadata;
 pub mod onnx;
 pub mod pca;
+mod provider;
 pub mod runtime;
 pub mod session;
+pub mod shelf;
 pub mod signature;
 pub mod state;
 pub mod training;
@@ -34,6 +37,7 @@ pub use fit::{Given, Mismatch};
 pub use host::{Host, HostError};
 pub use runtime::Runtime;
 pub use session::{Model, Wanted};
+pub use shelf::Shelf;
 pub use signature::Trust;
 
 use std::path::PathBuf;
@@ -167,6 +171,21 @@ pub enum ModelError {
         model: String,
         /// What the runtime said.
         reason: String,
+    },
+    /// It took too long.
+    #[error(
+        "model `{model}` took {took:.1?} for {rows} windows, its `deadline` is {deadline:?}; give it a smaller `batch`, \
+         `onnxruntime.threads`, or a smaller model"
+    )]
+    Late {
+        /// The model.
+        model: String,
+        /// Windows in the batch.
+        rows: usize,
+        /// How long it took.
+        took: std::time::Duration,
+        /// How long it may take.
+        deadline: std::time::Duration,
     },
     /// An output is not what the file promised.
     #[error("model `{model}`: output `{output}` {reason}")]

@@ -19,7 +19,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info, warn};
 
-use super::onnx::panic_text;
+use super::onnx::{first_line, panic_text};
+pub use super::provider::Provider;
 
 /// What to write for `onnxruntime.library` to use tract even where an ONNX Runtime is installed.
 pub const TRACT: &str = "tract";
@@ -65,8 +66,10 @@ impl fmt::Display for Place {
 }
 
 /// How ONNX Runtime runs a model; tract has no such choices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Execution providers in order of preference; where none of them can be had, the processor does the work.
+    pub providers: Vec<Provider>,
     /// Threads that one model may use. One is the engine's own.
     pub threads: u16,
     /// How much the graph is changed when it is loaded.
@@ -75,7 +78,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { threads: 1, optimisation: Optimisation::All }
+        Settings { providers: Vec::new(), threads: 1, optimisation: Optimisation::All }
     }
 }
 
@@ -174,21 +177,38 @@ impl Runtime {
     ///
     /// Public for benches, which compare a stage with a bare loop; everybody else opens a [`super::Model`].
     pub fn session(&self, bytes: &[u8]) -> Option<Result<Session, ort::Error>> {
-        self.open(Settings::default(), |mut builder| builder.commit_from_memory(bytes))
+        let made = self.open(&Settings::default(), |builder| builder.commit_from_memory(bytes))?;
+        Some(made.map(|(session, _)| session))
     }
 
-    /// What `commit` makes of a builder with these settings; `None` where tract is to do the work.
+    /// What `commit` makes of a builder with these settings, and with which execution provider: the first of them that
+    /// works, else the processor. `None` where tract is to do the work.
     pub(super) fn open(
         &self,
-        settings: Settings,
-        commit: impl FnOnce(SessionBuilder) -> Result<Session, ort::Error>,
-    ) -> Option<Result<Session, ort::Error>> {
+        settings: &Settings,
+        commit: impl Fn(&mut SessionBuilder) -> Result<Session, ort::Error>,
+    ) -> Option<Result<(Session, Provider), ort::Error>> {
         let environment = self.environment.as_ref()?;
-        Some(builder(environment, settings).and_then(commit))
+        for &provider in settings.providers.iter().take_while(|p| **p != Provider::Cpu) {
+            let made = builder(environment, settings).and_then(|builder| {
+                let dispatch = provider.dispatch();
+                let mut builder = builder.with_execution_providers(dispatch.as_slice())?;
+                commit(&mut builder)
+            });
+            match made {
+                Ok(session) => return Some(Ok((session, provider))),
+                Err(error) => {
+                    let reason = first_line(&error.to_string());
+                    warn!(%provider, reason, "the execution provider cannot be used; the next one is tried");
+                }
+            }
+        }
+        let made = builder(environment, settings).and_then(|mut builder| commit(&mut builder));
+        Some(made.map(|session| (session, Provider::Cpu)))
     }
 }
 
-fn builder(environment: &Environment, settings: Settings) -> Result<SessionBuilder, ort::Error> {
+fn builder(environment: &Environment, settings: &Settings) -> Result<SessionBuilder, ort::Error> {
     let level = match settings.optimisation {
         Optimisation::None => GraphOptimizationLevel::Disable,
         Optimisation::Basic => GraphOptimizationLevel::Level1,

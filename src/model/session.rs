@@ -6,6 +6,9 @@
 //! It does not know pipelines: whether a model fits one is [`super::fit`]'s question.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
 
 use super::ModelError;
 use super::element::Element;
@@ -16,11 +19,30 @@ use super::onnx::{Parsed, Signature, shape_text};
 use super::runtime::{Runtime, Settings};
 use super::signature::{PublicKey, Trust};
 use super::state::State;
+use crate::time::monotonic;
 
 pub use super::loaded::{Output, Part, Wanted};
 
 /// Most rows that go to the runtime at once, unless told otherwise: more gain nothing and cost memory.
 pub const BATCH: usize = 256;
+
+/// What running a model has cost since it was loaded, its trials left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Rows that it was run on.
+    pub rows: u64,
+    /// Microseconds that they took, all together.
+    pub micros: u64,
+    /// Microseconds of the batch that took longest.
+    pub longest_micros: u64,
+}
+
+impl Cost {
+    /// Microseconds a row.
+    pub fn a_row(&self) -> f64 {
+        if self.rows == 0 { 0.0 } else { self.micros as f64 / self.rows as f64 }
+    }
+}
 
 /// An ONNX model, loaded.
 #[derive(Debug)]
@@ -37,6 +59,10 @@ pub struct Model {
     pub signed_by: Option<PublicKey>,
     /// Most rows that go to the runtime at once.
     pub most_rows: usize,
+    /// How long a batch may take; `None`: as long as it does.
+    pub deadline: Option<Duration>,
+    /// What it has cost.
+    pub cost: Cost,
     name: String,
     version: String,
     runtime: &'static Runtime,
@@ -50,7 +76,7 @@ impl Model {
         path: &Path,
         trust: &Trust,
     ) -> Result<Model, ModelError> {
-        Model::load(runtime, Settings::default(), ModelFile::read(path, trust)?)
+        Model::load(runtime, &Settings::default(), ModelFile::read(path, trust)?)
     }
 
     /// Checks, loads and tries the model in `bytes`, whoever made it; `path` names it.
@@ -60,13 +86,13 @@ impl Model {
         bytes: &[u8],
     ) -> Result<Model, ModelError> {
         let file = ModelFile::of(path, bytes.to_owned(), &Trust::default())?;
-        Model::load(runtime, Settings::default(), file)
+        Model::load(runtime, &Settings::default(), file)
     }
 
     /// Loads and tries a model's file.
     pub fn load(
         runtime: &'static Runtime,
-        settings: Settings,
+        settings: &Settings,
         file: ModelFile,
     ) -> Result<Model, ModelError> {
         let (name, version) = (file.name(), file.version());
@@ -85,6 +111,8 @@ impl Model {
             digest,
             signed_by,
             most_rows,
+            deadline: None,
+            cost: Cost::default(),
             name,
             version,
             runtime,
@@ -92,6 +120,7 @@ impl Model {
         };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
         model.try_golden()?;
+        model.cost = Cost::default();
         Ok(model)
     }
 
@@ -133,6 +162,14 @@ impl Model {
     /// The runtime it runs on.
     pub fn runtime(&self) -> &'static Runtime {
         self.runtime
+    }
+
+    /// What runs it: the runtime, and which of its execution providers.
+    pub fn runs_on(&self) -> String {
+        match &self.loaded {
+            Loaded::Ort { provider, .. } => format!("{} ({provider})", self.runtime.name()),
+            Loaded::Tract(_) => self.runtime.name(),
+        }
     }
 
     /// Runs it once on zeros: whether it takes this shape at all.
@@ -270,7 +307,16 @@ impl Model {
         if let Some(size) = dims.first_mut() {
             *size = rows;
         }
-        let ran = self.loaded.run(chunk, &dims, &self.signature, memories, wanted, into);
+        let began = monotonic();
+        let (signature, deadline) = (&self.signature, self.deadline);
+        let ran = self.loaded.run(chunk, &dims, signature, memories, wanted, deadline, into);
+        let took = began.elapsed();
+        self.cost.rows += rows as u64;
+        self.cost.micros += took.as_micros() as u64;
+        self.cost.longest_micros = self.cost.longest_micros.max(took.as_micros() as u64);
+        if let Some(deadline) = deadline.filter(|deadline| took > *deadline) {
+            return Err(ModelError::Late { model: self.name(), rows, took, deadline });
+        }
         ran.map_err(|failure| match failure {
             Failure::Run(reason) => ModelError::Run { model: self.name(), reason },
             Failure::Output(index, reason) => {

@@ -180,6 +180,11 @@ impl Trust {
         Trust { keys, required }
     }
 
+    /// Whether a model without a signature of one of the keys is refused.
+    pub fn requires(&self) -> bool {
+        self.required
+    }
+
     /// Who signed the file `bytes`; an error if a signature is wrong, or missing where one is required.
     pub(super) fn check(&self, path: &Path, bytes: &[u8]) -> Result<Option<PublicKey>, ModelError> {
         let refused = |reason: String| Err(ModelError::Untrusted { path: path.to_owned(), reason });

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::NodeError;
+use super::models::Models;
 use super::refusals::Refusals;
 use super::status::{CoreView, view};
 use crate::command::Command;
@@ -47,6 +48,7 @@ pub(super) struct Core {
     pub(super) acks: Acks,
     pub(super) ear: Ear,
     pub(super) orders: Orders,
+    pub(super) models: Models,
     pub(super) routes: Vec<Route>,
     pub(super) committed: watch::Sender<Committed>,
     pub(super) hub: HubHandle,
@@ -95,6 +97,8 @@ impl Core {
     /// Runs until the source has ended.
     pub(super) fn run(&mut self) -> Result<CoreView, NodeError> {
         // Dashboards start empty; what is on since before the start is not shown as over.
+        // From here on the engine meets what happens, not what the journal says has happened.
+        self.engine.scores_mut().for_each(|(_, score)| score.enforce_deadline());
         let standing = self.engine.standing().into_iter().map(|s| Record::Alarm(s.record));
         self.hub.publish(standing.collect());
         // By the clock that never jumps: a wall clock set back by an hour must not keep the journal growing for one.
@@ -108,6 +112,7 @@ impl Core {
                 checkpointed = at;
             }
             self.ledger.sync_due()?;
+            self.models.oversee(&self.engine, at);
             if told.is_none_or(|told| at - told >= TELL) {
                 self.tell();
                 told = Some(at);
@@ -235,7 +240,8 @@ impl Core {
     /// The operators' commands for this tick. What cannot be done is answered at once: it costs no tick and no write.
     fn orders(&mut self, at: Timestamp) -> Vec<Order> {
         let mut fit = Vec::new();
-        for order in self.orders.take() {
+        let from_desk = self.models.take(&mut self.engine);
+        for order in self.orders.take().into_iter().chain(from_desk) {
             match self.engine.judge(&order.command, at) {
                 Ok(()) => fit.push(order),
                 Err(refusal) => tell_operator(order, Err(refusal)),
@@ -252,6 +258,9 @@ impl Core {
             let (topic, limit) = (delivery.topic.clone(), self.message_max);
             let error = DecodeError::TooLarge { topic, size, limit };
             return self.reject(delivery, error.name(), &error.to_string());
+        }
+        if self.models.is_for_desk(delivery) {
+            return Ok(());
         }
         let mut taken = false;
         for index in 0..self.routes.len() {

@@ -5,8 +5,10 @@
 //! that a broker or a far side that is away is normal. A store that fails ends the node: start-up is recovery.
 
 mod core;
+mod models;
 mod recovery;
 mod refusals;
+mod rollout;
 mod status;
 mod uplinks;
 
@@ -15,20 +17,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::core::Messages;
 use self::core::{Core, Ear, Route};
+use self::models::Desk;
 use self::recovery::Ready;
 use self::refusals::Refusals;
 pub use self::status::{CoreView, counts};
-use crate::command::quarantine::{Desks, Inquiry};
+use crate::command::quarantine::Desks;
 use crate::config::Config;
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::Engine;
-use crate::feed::command::{self, Operators};
+use crate::feed::command::open as open_operators;
+use crate::feed::http::Doors;
 use crate::feed::mqtt::{FeedCounts, MqttFeed};
 use crate::feed::{Hub, Keeper, NodeStatus, http};
 use crate::ingest::{self, Closing, Limits, MqttSource};
@@ -181,15 +185,18 @@ impl Node {
         let closing = Closing::new(config.store.tick, config.store.tick_readings, in_flight);
         let opened = ingest::open(Limits::new(in_flight), closing);
         let (committed, committed_reader) = watch::channel(store.committed);
-        let (core_status, core_reader) = watch::channel(CoreView::default());
-        let (core_end, core_ended) = oneshot::channel();
+        let (core_status, core_reader) =
+            watch::channel(status::view(&parts.engine, Messages::default(), 0));
         let meter = store.ledger.meter();
-        let bell = opened.bell;
-        let (operators, orders) = command::open(move || bell.ring(), &config.feed.hosts);
+        let (bell, ring) = (opened.bell.clone(), opened.bell);
+        let (operators, orders) = open_operators(move || bell.ring(), &config.feed.hosts);
         let operators = config.feed.takes_commands().then_some(operators);
         hub.recall(parts.engine.standing().into_iter().map(|s| (s.record, s.since)).collect());
+        let (models, desk, door) =
+            models::open(config, pipelines, &parts.engine, &core_reader, ring);
         let core = Core {
             engine: parts.engine,
+            models,
             ledger: store.ledger,
             inbox: opened.inbox,
             acks: opened.acks,
@@ -207,13 +214,12 @@ impl Node {
             refusals: Refusals::default(),
             stop: stop.clone(),
         };
-        start_core(core, core_end, stop.clone())?;
-        let mut tasks = Tasks::new(core_ended, stop);
+        let mut tasks = Tasks::new(start_core(core, stop.clone())?, stop);
         tasks.ingest(parts.source, opened.door);
-        let mut desks = Desks::default();
-        let ways = parts.uplinks.into_iter().map(|way| (desks.add(way.name()), way)).collect();
-        let uplinks = tasks.uplinks(ways, store.outboxes, &committed_reader, config);
+        let (uplinks, desks) =
+            tasks.uplinks(parts.uplinks, store.outboxes, &committed_reader, config);
         tasks.feeds(keeper, parts.feed, &hub);
+        tasks.models(desk);
         let sources = status::Sources {
             node: config.node.clone(),
             runtime: parts.runtime.name(),
@@ -230,10 +236,8 @@ impl Node {
             metrics: Arc::clone(&metrics),
         };
         let status = tasks.status(sources);
-        let address = parts.listener.as_ref().and_then(|l| l.local_addr().ok());
-        if let Some(listener) = parts.listener {
-            tasks.serve(listener, hub.clone(), metrics, status.clone(), operators, desks);
-        }
+        let doors = Doors { operators, desks, models: door };
+        let address = tasks.serve(parts.listener, hub.clone(), metrics, status.clone(), doors);
         let runtime = parts.runtime;
         let uplinks = uplinks.into_iter().map(|seen| seen.counts).collect();
         Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, uplinks, tasks })
@@ -262,6 +266,9 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
     .await??;
     let routes = routes(pipelines, config)?;
     let mut filters: Vec<String> = routes.iter().flat_map(|r| r.decoder.filters()).collect();
+    if config.models.mqtt {
+        filters.push(format!("{}+/+", models::topics(&config.node)));
+    }
     filters.sort();
     filters.dedup();
     let source = MqttSource::new(&config.mqtt, &config.node, filters, config.limits.message)
@@ -328,11 +335,10 @@ async fn blocking<T: Send + 'static>(
 
 /// The engine gets a thread of its own: it computes, and it waits for the disk.
 fn start_core(
-    core: Core,
-    ended: oneshot::Sender<Result<CoreView, NodeError>>,
+    mut core: Core,
     stop: CancellationToken,
-) -> Result<(), NodeError> {
-    let mut core = core;
+) -> Result<oneshot::Receiver<Result<CoreView, NodeError>>, NodeError> {
+    let (ended, core_ended) = oneshot::channel();
     let work = move || {
         let result = core.run();
         // Whatever ended it, nothing may come in any more.
@@ -342,7 +348,7 @@ fn start_core(
         drop(core);
     };
     let thread = std::thread::Builder::new().name("engine".into()).spawn(work);
-    thread.map(drop).map_err(|_| NodeError::Ended("the engine thread"))
+    thread.map(|_| core_ended).map_err(|_| NodeError::Ended("the engine thread"))
 }
 
 impl Tasks {
@@ -382,6 +388,14 @@ impl Tasks {
         }
     }
 
+    fn models(&mut self, desk: Desk) {
+        let stop = self.stop.clone();
+        self.spawn("models", async move {
+            desk.run(stop).await;
+            Ok(())
+        });
+    }
+
     fn status(&mut self, sources: status::Sources) -> watch::Receiver<NodeStatus> {
         let (status, reader) = watch::channel(NodeStatus::default());
         let stop = self.stop_feed.clone();
@@ -402,16 +416,18 @@ impl Tasks {
 
     fn uplinks(
         &mut self,
-        ways: Vec<(mpsc::Receiver<Inquiry>, uplinks::Way)>,
+        ways: Vec<uplinks::Way>,
         outboxes: Vec<Outbox>,
         committed: &watch::Receiver<Committed>,
         config: &Config,
-    ) -> Vec<uplinks::Seen> {
-        let Some(uplink) = &config.uplink else { return Vec::new() };
+    ) -> (Vec<uplinks::Seen>, Desks) {
+        let mut desks = Desks::default();
+        let Some(uplink) = &config.uplink else { return (Vec::new(), desks) };
         // With the last uplink done, dashboards have nothing more to show.
         let feeds = Arc::new(self.stop_feed.clone().drop_guard());
         let mut all = Vec::new();
-        for ((inquiries, way), outbox) in ways.into_iter().zip(outboxes) {
+        for (way, outbox) in ways.into_iter().zip(outboxes) {
+            let inquiries = desks.add(way.name());
             let (committed, stop) = (committed.clone(), self.stop_out.clone());
             let (work, seen) = way.work(uplink, outbox, committed, inquiries, stop);
             let feeds = Arc::clone(&feeds);
@@ -422,24 +438,25 @@ impl Tasks {
             });
             all.push(seen);
         }
-        all
+        (all, desks)
     }
 
     fn serve(
         &mut self,
-        listener: TcpListener,
+        listener: Option<TcpListener>,
         hub: Hub,
         metrics: Arc<Metrics>,
         status: watch::Receiver<NodeStatus>,
-        operators: Option<Operators>,
-        desks: Desks,
-    ) {
-        let (stop, address) = (self.stop_feed.clone(), listener.local_addr());
+        doors: Doors,
+    ) -> Option<SocketAddr> {
+        let listener = listener?;
+        let (stop, address) = (self.stop_feed.clone(), listener.local_addr().ok());
         self.spawn("dashboards", async move {
-            let served = http::serve(listener, hub, metrics, status, operators, desks, stop).await;
+            let served = http::serve(listener, hub, metrics, status, doors, stop).await;
             let address = address.map(|a| a.to_string()).unwrap_or_default();
             served.map_err(|source| NodeError::Listen { address, source })
         });
+        address
     }
 
     /// Stops in the direction of the data: the source, then the engine, then the uplink, then the feeds. Whatever
@@ -451,7 +468,7 @@ impl Tasks {
                 ended = &mut self.core => break ended.unwrap_or(Err(NodeError::Ended("the engine"))),
                 Some(task) = self.set.join_next() => {
                     let (name, result) = task.unwrap_or(("a task", Ok(())));
-                    let stopping = self.stop.is_cancelled() && (name == "ingest" || name == "feed");
+                    let stopping = self.stop.is_cancelled() && ["ingest", "feed", "models"].contains(&name);
                     let early = (!stopping).then_some(NodeError::Ended(name));
                     failure = failure.or(result.err()).or(early);
                     self.stop.cancel();

@@ -21,7 +21,7 @@ use crate::metrics::{LaneCounts, Metrics, PipelineCounts};
 use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::spec::StageSpec;
 use crate::record::Lane;
-use crate::stage::{Account, Reason};
+use crate::stage::{Account, Reason, score};
 use crate::store::{LaneStats, Meter, StoreStats};
 use crate::time::{Timestamp, now};
 
@@ -36,6 +36,18 @@ pub struct CoreView {
     pub pipelines: Vec<(String, PipelineCounts)>,
     /// Whether the disk is full, so that nothing is taken.
     pub is_disk_full: bool,
+    /// Every score and its models, with its pipeline's name.
+    pub models: Vec<(String, score::View)>,
+    /// Digests of the models that may still be needed.
+    pub needed: Vec<String>,
+}
+
+impl CoreView {
+    /// Digests of the models that were withdrawn from a score.
+    pub(super) fn withdrawn(&self, pipeline: &str, output: &str) -> Vec<String> {
+        let mut views = self.models.iter().filter(|m| m.0 == pipeline && m.1.output == output);
+        views.next().map(|(_, view)| view.withdrawn.clone()).unwrap_or_default()
+    }
 }
 
 /// The engine thread's view of now.
@@ -44,7 +56,15 @@ pub(super) fn view(engine: &Engine, messages: Messages, beats: u64) -> CoreView 
         let counts = PipelineCounts { drifting: p.drifting(), ..counts(p.account()) };
         (p.name.clone(), counts)
     });
-    CoreView { beats, messages, pipelines: pipelines.collect(), is_disk_full: false }
+    let models = engine.scores().map(|(pipeline, score)| (pipeline.to_owned(), score.view()));
+    CoreView {
+        beats,
+        messages,
+        pipelines: pipelines.collect(),
+        is_disk_full: false,
+        models: models.collect(),
+        needed: engine.scores().flat_map(|(_, score)| score.needed()).collect(),
+    }
 }
 
 fn store(is_full: bool, is_behind: bool) -> StoreView {
@@ -145,6 +165,7 @@ impl Sources {
             lanes,
             outages,
             pipelines,
+            models: core.models.iter().map(model).collect(),
             commands: self.commands,
             beats: core.beats,
         }
@@ -171,6 +192,21 @@ impl Sources {
         self.metrics.set_feed_skipped(self.hub.skipped());
         self.metrics.set_store(&stats.written.by_purpose(), stats.journal_bytes);
     }
+}
+
+/// A score and its models, as they are listed.
+fn model((pipeline, view): &(String, score::View)) -> serde_json::Value {
+    let mut listed = serde_json::json!(view);
+    listed["pipeline"] = serde_json::json!(pipeline);
+    if let Some(candidate) = &view.candidate {
+        let trial = &candidate.trial;
+        listed["candidate"]["trial"] = serde_json::json!({
+            "since": trial.since, "windows": trial.windows, "unanswered": trial.unanswered,
+            "both": trial.both, "abnormal": [trial.above_old, trial.above_new],
+            "mean": [trial.old.mean(), trial.new.mean()],
+        });
+    }
+    listed
 }
 
 /// A target as dashboards see it.

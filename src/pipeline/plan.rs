@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::spec::{ModelInput, PipelineSpec, StageSpec};
 use crate::engine::{Pipeline, Planned};
-use crate::model::{Given, Host, HostError};
+use crate::model::{Host, HostError};
 use crate::schema::Schema;
 use crate::stage::Stage;
 use crate::stage::alarm::{Alarm, SAMPLES_MAX};
@@ -16,7 +16,7 @@ use crate::stage::clean::Clean;
 use crate::stage::drift::Drift;
 use crate::stage::emit::Emit;
 use crate::stage::resample::Resample;
-use crate::stage::score::{ScoreError, ScoreStage};
+use crate::stage::score::{Loader, ScoreError, ScoreStage};
 use crate::stage::window::{Window, WindowInput};
 use crate::time::Span;
 
@@ -237,16 +237,14 @@ impl<'a> Builder<'a> {
             None => self.options.base.join(&score.model),
         };
         let pipeline = self.spec.name.clone();
-        let model = self.options.host.open(&path).map_err(|source| PlanError::Model {
-            pipeline: pipeline.clone(),
-            source: source.into(),
-        })?;
-        let (steps, channels) = &self.sequence;
-        let given = Given::of(score.input, &self.features, *steps, channels);
-        ScoreStage::new(score, model, given).map_err(|source| PlanError::Fit {
-            pipeline,
-            path,
-            source: Box::new(source),
-        })
+        let (spec, features) = (score.clone(), self.features.clone());
+        let loader = Loader::new(spec, features, self.sequence.clone(), self.options.host.clone());
+        match loader.open(&path) {
+            Ok(model) => Ok(ScoreStage::of(loader, model)),
+            Err(ScoreError::Host(source)) => {
+                Err(PlanError::Model { pipeline, source: source.into() })
+            }
+            Err(source) => Err(PlanError::Fit { pipeline, path, source: source.into() }),
+        }
     }
 }

@@ -403,10 +403,27 @@ pub struct ScoreSpec {
     /// At or above it a window is abnormal. Absent: what the model says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// How long the model may take for a batch. One that takes longer is broken off between two operators (on tract: its
+    /// answer is not used), and its windows count as unanswered. Absent: as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// Whether statistics of the features answer where the model cannot: when it fails, is too slow, or is left alone
+    /// because it failed three times in a row. Only for scores that say how abnormal a window is.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub fallback: bool,
 }
 
 fn most_windows() -> u16 {
     256
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// `alarm`: watches a score or a feature; states after ISA-18.2, one record a change.

@@ -62,7 +62,7 @@ impl Parcel {
         let incoming = |(record, line): (Record, &[u8])| Incoming {
             digest: digest(record.id()),
             line: line.to_vec(),
-            lane: lane_of(&record),
+            lane: record.lane(),
             lost: if let Record::Loss(loss) = &record { loss.count } else { 0 },
         };
         let records = wire::records(&lines)?.into_iter().map(incoming).collect();
@@ -72,15 +72,6 @@ impl Parcel {
     /// Stands for one that cannot be read: it is counted, and nothing of it kept.
     pub(super) fn unreadable() -> Parcel {
         Parcel { records: Vec::new(), size: 0, unreadable: true }
-    }
-}
-
-fn lane_of(record: &Record) -> Lane {
-    match record {
-        Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_) => Lane::Alarm,
-        Record::Score(score) if score.scores.is_empty() => Lane::Feature,
-        Record::Score(_) => Lane::Score,
-        Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
     }
 }
 

@@ -14,6 +14,7 @@ use judged::Moment;
 pub use judged::SAMPLES_MAX;
 
 use super::condition::{Condition, Event, Outcome};
+use super::score::fallback;
 use super::threshold::{Terms, Threshold};
 use super::{
     Around, Effects, Flow, Order, Stage, StageError, Standing, load_state, of_asset, save_state,
@@ -176,14 +177,18 @@ impl Alarm {
                 (None, None) => None,
             };
             let Some(value) = value else { continue };
-            let followed = self.threshold_of(asset, speaker);
+            // Statistics that stand in for a model teach its threshold nothing.
+            let stands_in = speaker.is_some_and(|s| s.model == fallback::NAME);
+            let followed = if stands_in { None } else { self.threshold_of(asset, speaker) };
             let threshold = followed.or(self.spec.raise).or(speaker.and_then(|s| s.threshold));
             let normal = followed.and(self.normal_of(asset));
             let Some(limits) = threshold.map(|raise| self.limits(raise, normal)) else { continue };
             let at = windows.end[index];
             self.judge_value(asset, (value, limits), (at, score, index), around, effects);
             self.remember(asset, (value, limits.0), (windows, index), speaker);
-            self.follow(asset, value, at, around, effects);
+            if followed.is_some() {
+                self.follow(asset, value, at, around, effects);
+            }
         }
         Ok(())
     }
@@ -311,13 +316,13 @@ impl Alarm {
     }
 }
 
-/// What an action does to the alarm's state; nothing where it only says something.
+/// What an action does to the alarm's state; nothing where it only says something, or is for a model.
 fn event_of(action: &Action) -> Option<Event> {
     match action {
         Action::Acknowledge => Some(Event::Acknowledge),
         Action::Shelve { until, .. } => Some(Event::Shelve(*until)),
         Action::Unshelve => Some(Event::Unshelve),
-        Action::Judge { .. } => None,
+        Action::Judge { .. } | Action::Model(_) => None,
     }
 }
 
@@ -350,6 +355,9 @@ impl Stage for Alarm {
             return Some(Err(Refusal::NoAlarm { pipeline, asset, alarm: alarm.clone() }));
         };
         let (alarm, state) = (alarm.clone(), watched.condition.state().name());
+        if matches!(command.action, Action::Model(_)) {
+            return None;
+        }
         let fits = event_of(&command.action).is_none_or(|event| watched.condition.allows(event));
         Some(match command.action {
             Action::Judge { raised, .. } => self.can_judge(command, asset as usize, raised),

@@ -82,6 +82,16 @@ pub trait Stage: Send {
         None
     }
 
+    /// The stage itself, where it is a score, whose models can be swapped.
+    fn score(&self) -> Option<&score::ScoreStage> {
+        None
+    }
+
+    /// The same, to carry out an order.
+    fn score_mut(&mut self) -> Option<&mut score::ScoreStage> {
+        None
+    }
+
     /// The alarms that are not normal, each with its last change.
     fn standing(&self, _around: &Around<'_>) -> Vec<Standing> {
         Vec::new()

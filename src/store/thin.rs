@@ -207,7 +207,13 @@ impl Plan<'_> {
                 self.window(mask, number, score);
                 true
             }
-            Ok(Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_))
+            Ok(
+                Record::Alarm(_)
+                | Record::Loss(_)
+                | Record::Model(_)
+                | Record::Notice(_)
+                | Record::Verdict(_),
+            )
             | Err(_) => {
                 self.others.insert(number);
                 true

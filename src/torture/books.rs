@@ -190,7 +190,7 @@ impl Books {
         let mut told = Vec::new();
         for (id, wanted) in &expected.records {
             match self.records.get(id) {
-                None => missing.entry(lane(wanted)).or_default().push(id),
+                None => missing.entry(wanted.lane()).or_default().push(id),
                 Some(came) if is_near(wanted, came) => closed.records_delivered += 1,
                 Some(came) => {
                     closed.records_strange += 1;
@@ -214,14 +214,6 @@ impl Books {
         for what in told {
             self.tell(|| what);
         }
-    }
-}
-
-fn lane(record: &Record) -> Lane {
-    match record {
-        Record::Alarm(_) | Record::Loss(_) | Record::Notice(_) | Record::Verdict(_) => Lane::Alarm,
-        Record::Score(_) => Lane::Score,
-        Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
     }
 }
 

@@ -84,8 +84,7 @@ impl Site {
             hub.clone(),
             Arc::clone(&metrics),
             seen,
-            operators,
-            forebay::command::quarantine::Desks::default(),
+            http::Doors { operators, ..http::Doors::default() },
             stop.clone(),
         ));
         let (served, orders) = (Some(served), Some(orders));

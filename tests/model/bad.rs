@@ -27,7 +27,7 @@ fn misfit(bytes: &[u8], width: usize) -> String {
     let stage = ScoreStage::new(&spec(), open(bytes), Given::Features(&names(width)));
     match stage.unwrap_err() {
         ScoreError::Fit(all) => all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
-        ScoreError::Model(other) => panic!("{other}"),
+        other => panic!("{other}"),
     }
 }
 

@@ -55,7 +55,7 @@ fn stage(case: &Case) -> Result<ScoreStage, ModelError> {
     match ScoreStage::new(&spec, model, given) {
         Ok(stage) => Ok(stage),
         Err(ScoreError::Model(error)) => Err(error),
-        Err(ScoreError::Fit(misfits)) => panic!("{}: {misfits:?}", case.file),
+        Err(other) => panic!("{}: {other}", case.file),
     }
 }
 

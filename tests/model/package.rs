@@ -131,7 +131,7 @@ fn a_signature_covers_every_byte_and_changes_nothing_else() {
     assert_eq!((file.signed_by, file.signed_with), (Some(key.public()), Some(key.public().name())));
     Model::load(
         runtime(),
-        Settings::default(),
+        &Settings::default(),
         ModelFile::of(Path::new("s"), signed.clone(), &trusted(&key)).unwrap(),
     )
     .unwrap();
@@ -281,7 +281,7 @@ fn weights_beside_a_model_are_signed_with_it() {
     assert_eq!(key.sign(&signed, &file.beside()), signed);
     std::fs::write(&model, &signed).unwrap();
     let file = ModelFile::read(&model, &trusted(&key)).unwrap();
-    Model::load(runtime(), Settings::default(), file).unwrap();
+    Model::load(runtime(), &Settings::default(), file).unwrap();
     let mut changed = std::fs::read(&weights).unwrap();
     changed[100] ^= 1;
     std::fs::write(&weights, &changed).unwrap();
@@ -341,4 +341,21 @@ fn weights_that_are_not_as_the_model_says_are_told() {
     std::os::unix::fs::symlink(&there, &weights).unwrap();
     let error = ModelFile::read(&model, &Trust::default()).unwrap_err().to_string();
     assert!(error.contains("lie outside of its folder"), "{error}");
+}
+
+#[test]
+fn a_provider_that_is_not_there_leaves_the_work_to_the_processor() {
+    let bytes = sum(2, Kind::Float32, Dim::Batch).finish();
+    let settings = Settings {
+        // None of these can be had on a machine that builds this.
+        providers: vec![Provider::CoreMl, Provider::TensorRt, Provider::OpenVino],
+        ..Settings::default()
+    };
+    let file = ModelFile::of(Path::new("m.onnx"), bytes, &Trust::default()).unwrap();
+    let model = Model::load(runtime(), &settings, file).unwrap();
+    let expected = match runtime().backend {
+        Backend::OnnxRuntime => format!("{} (cpu)", runtime().name()),
+        Backend::Tract => "tract".into(),
+    };
+    assert_eq!(model.runs_on(), expected);
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use forebay::command::ModelAction;
 use forebay::frame::Windows;
 use forebay::model::build::{Dim, Graph, Kind};
 use forebay::model::{Given, Model};
 use forebay::pipeline::spec::{ModelInput, ScoreSpec};
 use forebay::stage::score::{ScoreError, ScoreStage};
 use forebay::stage::{Around, Effects, Flow, Stage, StageError};
-use forebay::time::{Tick, Timestamp};
+use forebay::time::{Span, Tick, Timestamp};
 use proptest::prelude::*;
 
 use crate::{names, open, sum};
@@ -23,6 +24,8 @@ pub(crate) fn spec() -> ScoreSpec {
         batch: 256,
         state: BTreeMap::new(),
         threshold: None,
+        deadline: None,
+        fallback: true,
     }
 }
 
@@ -170,6 +173,41 @@ fn a_model_that_fails_leaves_windows_unscored_and_the_frame_whole() {
     assert_eq!(out.len(), 3);
     let (out, _) = apply(&mut stage, windows(&[vec![0.0]]));
     assert_eq!(out.scores[0].values, [Some(7.0)], "it goes on afterwards");
+}
+
+#[test]
+fn a_model_that_exceeds_its_deadline_has_no_answer_and_is_left_alone() {
+    // Enough work that a microsecond cannot do it, and enough operators to be broken off between.
+    let mut graph = Graph::new("slow");
+    graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(64)]);
+    graph.weights("square", &[64, 64], &[0.01; 64 * 64]);
+    let names_of: Vec<String> = (0..50).map(|step| format!("step{step}")).collect();
+    let mut last = "features";
+    for name in &names_of {
+        last = graph.node("MatMul", &[last, "square"], name);
+    }
+    graph.weights("column", &[64], &[1.0; 64]);
+    graph.node("MatMul", &[last, "column"], "score");
+    graph.output("score", Kind::Float32, &[Dim::Batch]);
+    let spec = ScoreSpec { deadline: Some(Span(1)), ..spec() };
+    let mut stage =
+        ScoreStage::new(&spec, open(&graph.finish()), Given::Features(&names(64))).unwrap();
+    let rows = [vec![1.0; 64]];
+    let (out, _) = apply(&mut stage, windows(&rows));
+    assert!(out.scores[0].values[0].is_some(), "a replay is not hurried");
+    stage.enforce_deadline();
+    for _ in 0..3 {
+        let (out, effects) = apply(&mut stage, windows(&rows));
+        assert_eq!(out.scores[0].values, [None]);
+        assert_eq!(effects.account.unscored, 1);
+        let faults = stage.take_faults();
+        let [ModelAction::Failed { reason, .. }] = faults.as_slice() else { panic!("{faults:?}") };
+        assert!(reason.contains("deadline"), "{reason}");
+    }
+    assert!(stage.view().quarantined_until.is_some());
+    let (_, effects) = apply(&mut stage, windows(&rows));
+    assert_eq!(effects.account.unscored, 1);
+    assert!(stage.take_faults().is_empty(), "it is not asked");
 }
 
 #[test]

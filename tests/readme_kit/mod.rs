@@ -165,6 +165,11 @@ impl Node {
         node
     }
 
+    /// Where it serves.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Publishes three minutes of the fan, and waits until they are scored.
     pub fn feed_fan(&self) {
         let start = now().0 - 180_000_000;

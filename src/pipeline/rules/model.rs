@@ -110,7 +110,7 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
             }
             threshold(look, score, score.threshold.or(noted));
         }
-        Err(ScoreError::Model(error)) => {
+        Err(error @ (ScoreError::Model(_) | ScoreError::Host(_))) => {
             let problem = Problem::error(
                 spot.key("model"),
                 format!("model `{}` does not run on what it would be given", score.model),

@@ -1,79 +1,45 @@
-//! `score`: a model's answer for every window.
+//! A model fitted to what a pipeline gives: batches gathered from windows, run, and read.
 //!
-//! All windows that close in a tick, of all assets, go to the model as one batch. It promises one value a window,
-//! in order; a window with a missing input, or on which the model fails, has none and is counted as unscored. A
-//! model that fails does not stop the frame: features and other scores go on, and the failure is told once.
-//! It has no memory that outlives a tick, unless its model has: a model's state is kept for each asset, and belongs to
-//! that model alone.
+//! The stage has one or two of them. It promises one value a window, in order; a window with a missing input has none.
+//! What a model remembers of each asset is kept here. It knows nothing of who speaks: that is the stage's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use tracing::{error, info};
-
-use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
-use crate::frame::{Baseline, Scored, Shares, Speaker, Windows};
+use super::{Health, ScoreError};
+use crate::frame::{Shares, Speaker, Windows};
 use crate::model::session::Output;
 use crate::model::{Given, Mismatch, Model, ModelError, Wanted};
 use crate::pipeline::spec::{ModelInput, ScoreSpec};
+use crate::stage::of_asset;
 
-/// Why a model cannot be used in a pipeline.
-#[derive(Debug, thiserror::Error)]
-pub enum ScoreError {
-    /// It does not fit.
-    #[error("model does not fit the pipeline: {}", list(.0))]
-    Fit(Vec<Mismatch>),
-    /// It does not run on what the pipeline gives.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
-
-fn list(mismatches: &[Mismatch]) -> String {
-    let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-    texts.join("; ")
-}
-
-/// The stage.
+/// See the module.
 #[derive(Debug)]
-pub struct ScoreStage {
-    output: String,
+pub struct Scorer {
+    pub(super) model: Model,
+    pub(super) speaker: Speaker,
+    pub(super) health: Health,
+    /// By asset: what the model remembers of it.
+    pub(super) memories: Vec<Vec<f32>>,
     input: ModelInput,
-    model: Model,
-    name: String,
-    version: String,
-    threshold: Option<f64>,
-    baseline: Option<Arc<Baseline>>,
     /// Shape of a batch; the rows are filled in.
     shape: Vec<usize>,
     /// What is read: the score, and the contributions where there are some.
     wanted: Vec<Wanted>,
     /// Names of what a score is divided among: features, or channels.
     parts: Arc<[String]>,
-    /// Whether the last batch failed.
-    failing: bool,
     batch: Vec<f32>,
     rows: Vec<usize>,
     outputs: Vec<Output>,
-    /// By asset: what the model remembers of it.
-    memories: Vec<Vec<f32>>,
 }
 
-/// What is saved: memories, and of which model they are.
-#[derive(Default, Serialize, Deserialize)]
-struct Saved {
-    digest: String,
-    memories: Vec<Vec<f32>>,
-}
-
-impl ScoreStage {
-    /// A stage that asks `model` about what the pipeline gives; refuses a model that does not fit, with everything
-    /// that does not.
-    pub fn new(
+impl Scorer {
+    /// `model`, asked about what the pipeline gives; refuses a model that does not fit, with everything that does not.
+    pub(super) fn new(
         spec: &ScoreSpec,
         mut model: Model,
         given: Given<'_>,
-    ) -> Result<ScoreStage, ScoreError> {
+    ) -> Result<Scorer, ScoreError> {
         model.most_rows = usize::from(spec.batch.max(1));
         let declared =
             if spec.state.is_empty() { Ok(()) } else { model.signature.remember(&spec.state) };
@@ -88,36 +54,27 @@ impl ScoreStage {
         model.try_shape(&given.shape(1))?;
         let contributions = model.signature.output("contributions").map(Wanted::all);
         let apart = contributions.filter(|wanted| wanted.output != score.output);
-        let wanted = std::iter::once(score).chain(apart).collect();
-        let mut stage = ScoreStage {
-            output: spec.output.clone(),
-            input: spec.input,
-            name: model.name(),
+        let speaker = Speaker {
+            model: model.name(),
             version: model.version(),
             threshold: spec.threshold.or(model.metadata.threshold),
             baseline: model.metadata.baseline.clone().map(Arc::new),
+        };
+        let mut scorer = Scorer {
+            speaker,
+            health: Health::default(),
+            input: spec.input,
             shape: given.shape(1),
-            wanted,
+            wanted: std::iter::once(score).chain(apart).collect(),
             parts: given.names().into(),
-            failing: false,
             batch: Vec::new(),
             rows: Vec::new(),
             outputs: Vec::new(),
             memories: Vec::new(),
             model,
         };
-        stage.try_outputs()?;
-        Ok(stage)
-    }
-
-    /// The threshold in force: the pipeline's, else the model's.
-    pub fn threshold(&self) -> Option<f64> {
-        self.threshold
-    }
-
-    /// The model.
-    pub fn model(&self) -> &Model {
-        &self.model
+        scorer.try_outputs()?;
+        Ok(scorer)
     }
 
     /// Reads the wanted outputs once, so that one of a wrong width is found before the first window.
@@ -146,8 +103,45 @@ impl ScoreStage {
         Ok(())
     }
 
-    /// Fills the batch with the windows whose input is whole.
-    fn gather(&mut self, windows: &Windows) -> Result<(), StageError> {
+    /// The name of the output that is the score.
+    pub(super) fn output(&self) -> Option<&str> {
+        let index = self.wanted.first()?.output;
+        self.model.signature.outputs.get(index).map(|port| port.name.as_str())
+    }
+
+    /// SHA-256 of the model, in hex.
+    pub fn digest(&self) -> &str {
+        &self.model.digest
+    }
+
+    /// Fills the batch with the windows whose input is whole, and runs the model on it; whether there were any.
+    pub(super) fn run(&mut self, windows: &Windows) -> Result<bool, ModelError> {
+        self.gather(windows)?;
+        if self.rows.is_empty() {
+            return Ok(false);
+        }
+        if let Some(rows) = self.shape.first_mut() {
+            *rows = self.rows.len();
+        }
+        let ran = if self.model.signature.states.is_empty() {
+            self.model.run(&self.batch, &self.shape, &self.wanted, &mut self.outputs)
+        } else {
+            self.run_remembering(&windows.asset)
+        };
+        if ran.is_err() {
+            self.rows.clear();
+        }
+        ran.map(|()| true)
+    }
+
+    /// Forgets the last batch: there is no answer for any window.
+    pub(super) fn rest(&mut self) {
+        self.rows.clear();
+    }
+
+    fn gather(&mut self, windows: &Windows) -> Result<(), ModelError> {
+        self.batch.clear();
+        self.rows.clear();
         let width: usize = self.shape.iter().skip(1).product();
         let values = match self.input {
             ModelInput::Features => &windows.features,
@@ -155,10 +149,8 @@ impl ScoreStage {
         };
         if values.len() != windows.len() * width {
             let reason = format!("{} numbers for {} windows", values.len(), windows.len());
-            return Err(StageError::Model { model: self.name.clone(), reason });
+            return Err(ModelError::Run { model: self.speaker.model.clone(), reason });
         }
-        self.batch.clear();
-        self.rows.clear();
         for (index, row) in values.chunks_exact(width.max(1)).enumerate() {
             let before = self.batch.len();
             if self.input == ModelInput::ChannelsFirst {
@@ -176,30 +168,6 @@ impl ScoreStage {
             }
         }
         Ok(())
-    }
-
-    /// Runs the model on the batch; tells a failure when it starts and when it ends.
-    fn run(&mut self, windows: &Windows, around: &Around<'_>) -> bool {
-        if self.rows.is_empty() {
-            return true;
-        }
-        if let Some(rows) = self.shape.first_mut() {
-            *rows = self.rows.len();
-        }
-        let ran = if self.model.signature.states.is_empty() {
-            self.model.run(&self.batch, &self.shape, &self.wanted, &mut self.outputs)
-        } else {
-            self.run_remembering(&windows.asset)
-        };
-        match (&ran, self.failing) {
-            (Err(reason), false) => {
-                error!(pipeline = around.pipeline, %reason, "windows stay unscored");
-            }
-            (Ok(()), true) => info!(pipeline = around.pipeline, model = self.name, "scores again"),
-            _ => {}
-        }
-        self.failing = ran.is_err();
-        ran.is_ok()
     }
 
     /// Runs a model that remembers: the first window of every asset in this tick, then the second ones, and so on. Where
@@ -241,84 +209,42 @@ impl ScoreStage {
         Ok(())
     }
 
-    fn scored(&mut self, windows: usize) -> Scored {
+    /// The last batch's answers, one a window.
+    pub(super) fn values(&self, windows: usize) -> Vec<Option<f64>> {
         let mut values = vec![None; windows];
-        let mut shares = Shares::default();
-        let mut outputs = self.outputs.iter_mut();
-        if let Some(scores) = outputs.next() {
+        if let Some(scores) = self.outputs.first() {
             for (&row, &value) in self.rows.iter().zip(&scores.values) {
                 values[row] = value.is_finite().then_some(f64::from(value));
             }
         }
-        if let Some(output) = outputs.next().filter(|_| !self.rows.is_empty()) {
-            shares.parts = Arc::clone(&self.parts);
-            shares.width = output.width;
-            if self.rows.len() == windows {
-                shares.values = std::mem::take(&mut output.values);
-            } else {
-                shares.values = vec![f32::NAN; windows * output.width];
-                let rows = output.values.chunks_exact(output.width.max(1));
-                for (&row, given) in self.rows.iter().zip(rows) {
-                    shares.values[row * output.width..][..output.width].copy_from_slice(given);
-                }
+        values
+    }
+
+    /// What the last batch's scores are divided among; nothing where the model does not say.
+    pub(super) fn shares(&mut self, windows: usize) -> Shares {
+        let mut shares = Shares::default();
+        let Some(output) = self.outputs.get_mut(1).filter(|_| !self.rows.is_empty()) else {
+            return shares;
+        };
+        shares.parts = Arc::clone(&self.parts);
+        shares.width = output.width;
+        if self.rows.len() == windows {
+            shares.values = std::mem::take(&mut output.values);
+        } else {
+            shares.values = vec![f32::NAN; windows * output.width];
+            let rows = output.values.chunks_exact(output.width.max(1));
+            for (&row, given) in self.rows.iter().zip(rows) {
+                shares.values[row * output.width..][..output.width].copy_from_slice(given);
             }
         }
-        Scored {
-            output: self.output.clone(),
-            speakers: vec![Speaker {
-                model: self.name.clone(),
-                version: self.version.clone(),
-                threshold: self.threshold,
-                baseline: self.baseline.clone(),
-            }],
-            spoke: Vec::new(),
-            values,
-            shares,
-        }
-    }
-}
-
-impl Stage for ScoreStage {
-    fn name(&self) -> &'static str {
-        "score"
+        shares
     }
 
-    fn apply(
-        &mut self,
-        input: Flow,
-        around: &Around<'_>,
-        effects: &mut Effects,
-    ) -> Result<Flow, StageError> {
-        let Flow::Windows(mut windows) = input else {
-            return Err(StageError::WrongInput { stage: "score", expected: "windows" });
-        };
-        self.gather(&windows)?;
-        if !self.run(&windows, around) {
-            self.rows.clear();
-        }
-        let scored = self.scored(windows.len());
-        let scores = scored.values.iter().flatten().count() as u64;
-        effects.account.scores += scores;
-        effects.account.unscored += windows.len() as u64 - scores;
-        windows.scores.push(scored);
-        Ok(Flow::Windows(windows))
-    }
-
-    fn save(&self) -> Result<Vec<u8>, StageError> {
-        if self.memories.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (digest, memories) = (self.model.digest.clone(), self.memories.clone());
-        save_state("score", &Saved { digest, memories })
-    }
-
-    fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
-        let saved: Saved = load_state("score", state)?;
-        // What another model remembered means nothing to this one.
+    /// Takes over what a model of this digest remembered; what another one remembered means nothing to this one.
+    pub(super) fn remember(&mut self, digest: &str, memories: Vec<Vec<f32>>) {
         let size = self.model.fresh_memory().len();
-        let is_ours = saved.digest == self.model.digest
-            && saved.memories.iter().all(|memory| memory.len() == size);
-        self.memories = if is_ours { saved.memories } else { Vec::new() };
-        Ok(())
+        let is_ours =
+            digest == self.model.digest && memories.iter().all(|memory| memory.len() == size);
+        self.memories = if is_ours { memories } else { Vec::new() };
     }
 }

@@ -1,0 +1,61 @@
+//! What is asked of a node about its models that is no command yet: to take one in.
+//!
+//! `feed` and the broker's door make inquiries, `node` answers them: it reads the file, checks that it fits, puts it on
+//! the shelf, and gives the order that stands in the journal.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Refusal;
+
+/// Inquiries that may wait: each may hold a model.
+pub const WAITING: usize = 4;
+
+/// A model that is to come into use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The pipeline; `None`: the one that has the score.
+    pub pipeline: Option<String>,
+    /// The score; `None`: the only one.
+    pub score: Option<String>,
+    /// The model's file, or the folder of it and its weights.
+    pub path: PathBuf,
+    /// Who offers it.
+    pub by: Option<String>,
+    /// Whether nobody asked for it just now: a file that was changed, a message that the broker kept. What was withdrawn
+    /// before does not come back that way.
+    pub by_itself: bool,
+}
+
+/// A model that was taken in: it is in shadow now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Taken {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The score.
+    pub score: String,
+    /// The model's digest.
+    pub digest: String,
+}
+
+/// An offer on its way, and where its answer goes.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// What is offered.
+    pub offer: Offer,
+    /// What became of it.
+    pub answer: oneshot::Sender<Result<Taken, Refusal>>,
+}
+
+/// The door for models.
+#[derive(Clone, Debug)]
+pub struct ModelDoor {
+    /// Where files come in.
+    pub incoming: PathBuf,
+    /// Most bytes of all files of a model.
+    pub largest: u64,
+    /// To whom they are offered.
+    pub desk: mpsc::Sender<Inquiry>,
+}

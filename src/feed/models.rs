@@ -1,0 +1,253 @@
+//! `/api/v1/models`: which models score, on trial and in use; new ones in, on to their next phase, or back.
+//!
+//! `http` routes here. Reading is free; everything else goes through the operators' door (`command`). A model comes in as
+//! one file or several, each put under a name that whoever sends them has chosen
+//! (`PUT /api/v1/models/incoming/{id}/{file}`), and is then offered by that name: what is offered is read by the node, not here.
+//! It promises that nothing is written outside of that folder, and no more than a model may have.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::body::Body as Stream;
+use axum::extract::{Path as Names, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
+
+use super::api::{self, Answer, Problem};
+use super::command::{self, Body, Operators, allowed};
+use super::http::App;
+use crate::command::models::{Inquiry, ModelDoor, Offer};
+use crate::command::{Action, Command, ModelAction};
+
+/// Most uploads that may lie about, and most files of one.
+const UPLOADS: usize = 4;
+const FILES: usize = 16;
+/// Characters of a name.
+const NAME_MAX: usize = 64;
+/// A large model takes its time to be read, hashed, loaded and tried.
+const ANSWER_WITHIN: Duration = Duration::from_mins(5);
+
+/// The body of an offer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Offered {
+    incoming: String,
+    pipeline: Option<String>,
+    score: Option<String>,
+    by: Option<String>,
+}
+
+/// The body of an order.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ordered {
+    pipeline: String,
+    score: String,
+    share: Option<f64>,
+    reason: Option<String>,
+    by: Option<String>,
+}
+
+/// All scores with their models.
+pub(super) async fn list(State(app): State<App>) -> Answer {
+    let models = app.status.borrow().models.clone();
+    api::json(&models)
+}
+
+/// One file of a model that is to be offered.
+pub(super) async fn put(
+    State(app): State<App>,
+    Names((id, file)): Names<(String, String)>,
+    request: Request,
+) -> Answer {
+    let door = door(&app, request.headers())?.1;
+    let (id, file) = (plain("id", &id)?, plain("file", &file)?);
+    let folder = door.incoming.join(id);
+    let written = write(door, &folder, file, request.into_body()).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!({ "bytes": written }))).into_response())
+}
+
+/// Offers what was put.
+pub(super) async fn offer(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
+    const EXPECTED: &str = "{\"incoming\": ID of what was put, \"pipeline\"?, \"score\"?, \"by\"?}";
+    let door = app.models.as_ref().ok_or_else(switched_off)?;
+    let (_, body) = allowed(&app, &headers, body)?;
+    let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, error, EXPECTED);
+    let ask: Offered = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
+    let path = door.incoming.join(plain("incoming", &ask.incoming)?);
+    if !path.is_dir() {
+        return Err(bad(format!("nothing was put under `{}`", ask.incoming)));
+    }
+    let by = command::said("by", ask.by, command::BY_MAX)?;
+    let Offered { pipeline, score, .. } = ask;
+    let offer = Offer { pipeline, score, path, by, by_itself: false };
+    let (answer, answered) = oneshot::channel();
+    let busy = |_| {
+        let error = "other models are being taken in";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "another try in a moment")
+    };
+    door.desk.try_send(Inquiry { offer, answer }).map_err(busy)?;
+    match tokio::time::timeout(ANSWER_WITHIN, answered).await {
+        Ok(Ok(Ok(taken))) => {
+            let mut body = json!(taken);
+            body["state"] = json!("shadow");
+            Ok(axum::Json(body).into_response())
+        }
+        Ok(Ok(Err(refusal))) => Err(command::refused(&refusal)),
+        _ => {
+            let error = "the model is not taken in yet";
+            Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, error, "a look at /api/v1/models"))
+        }
+    }
+}
+
+/// The model on trial speaks for some assets.
+pub(super) async fn canary(state: State<App>, headers: HeaderMap, body: Body) -> Answer {
+    order(state, headers, body, "canary").await
+}
+
+/// It speaks for all.
+pub(super) async fn promote(state: State<App>, headers: HeaderMap, body: Body) -> Answer {
+    order(state, headers, body, "promote").await
+}
+
+/// It goes, or the model before the one in use returns.
+pub(super) async fn rollback(state: State<App>, headers: HeaderMap, body: Body) -> Answer {
+    order(state, headers, body, "rollback").await
+}
+
+async fn order(State(app): State<App>, headers: HeaderMap, body: Body, verb: &str) -> Answer {
+    const EXPECTED: &str =
+        "{\"pipeline\", \"score\", \"by\"?}, for canary \"share\": 0.1, for rollback \"reason\"?";
+    let (operators, body) = allowed(&app, &headers, body)?;
+    let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, error, EXPECTED);
+    let ask: Ordered = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
+    let by = command::said("by", ask.by, command::BY_MAX)?;
+    let reason = command::said("reason", ask.reason, command::REASON_MAX)?;
+    let action = match (verb, ask.share) {
+        ("canary", share) => {
+            let share = share.unwrap_or(0.1);
+            if !(0.0..=1.0).contains(&share) {
+                return Err(bad(format!("`share` is {share}; it is from 0 to 1")));
+            }
+            ModelAction::Canary { permille: (share * 1000.0).round() as u16 }
+        }
+        (_, Some(_)) => return Err(bad("only canary takes `share`".into())),
+        ("promote", None) => ModelAction::Promote,
+        _ => {
+            let reason = reason.unwrap_or_else(|| "an operator's wish".into());
+            ModelAction::Withdraw { reason }
+        }
+    };
+    let command = Command {
+        pipeline: ask.pipeline,
+        asset: String::new(),
+        alarm: ask.score,
+        action: Action::Model(action),
+        by,
+    };
+    let said = |state| -> Response {
+        let Command { pipeline, alarm, .. } = &command;
+        json!({ "pipeline": pipeline, "score": alarm, "state": state }).to_string().into_response()
+    };
+    command::carry_out(operators, &command).await.map(said)
+}
+
+fn switched_off() -> Problem {
+    let error = "this node keeps no models";
+    Problem::new(StatusCode::NOT_FOUND, error, "a pipeline with a score")
+}
+
+/// Whether a file may come in: as a command may, but that it is no JSON. A page of another site cannot send a `PUT`
+/// without asking first, and is told no.
+fn door<'a>(app: &'a App, headers: &HeaderMap) -> Result<(&'a Operators, &'a ModelDoor), Problem> {
+    let mut headers = headers.clone();
+    let json = axum::http::HeaderValue::from_static("application/json");
+    headers.insert(axum::http::header::CONTENT_TYPE, json);
+    let (operators, _) = allowed(app, &headers, Ok(axum::body::Bytes::new()))?;
+    Ok((operators, app.models.as_ref().ok_or_else(switched_off)?))
+}
+
+/// A name that is a file's name and nothing else.
+fn plain<'a>(what: &str, name: &'a str) -> Result<&'a str, Problem> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || ['.', '-', '_'].contains(&c);
+    if name.is_empty()
+        || name.len() > NAME_MAX
+        || name.starts_with('.')
+        || !name.chars().all(is_fine)
+    {
+        let expected = format!("at most {NAME_MAX} letters, digits, `.`, `-` and `_`");
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("`{what}` is `{name}`"),
+            expected,
+        ));
+    }
+    Ok(name)
+}
+
+/// Writes what comes into `folder`, up to the limit.
+async fn write(door: &ModelDoor, folder: &Path, file: &str, body: Stream) -> Result<u64, Problem> {
+    let failed = |error: std::io::Error| {
+        let expected = "space in the store's folder";
+        Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string(), expected)
+    };
+    let (folder, incoming) = (folder.to_owned(), door.incoming.clone());
+    let path = folder.join(file);
+    let own = path.clone();
+    let room = move || -> std::io::Result<(bool, u64)> {
+        std::fs::create_dir_all(&folder)?;
+        let (files, bytes) = measure(&folder, &own)?;
+        Ok((std::fs::read_dir(incoming)?.count() <= UPLOADS && files < FILES, bytes))
+    };
+    let room = tokio::task::spawn_blocking(room).await.map_err(|e| failed(e.into()))?;
+    let (has_room, before) = room.map_err(failed)?;
+    if !has_room {
+        let error = "there are too many uploads, or too many files of this one";
+        let expected = "an offer of what was put, or another start of the node";
+        return Err(Problem::new(StatusCode::INSUFFICIENT_STORAGE, error, expected));
+    }
+    let written = pour(&path, body, door.largest.saturating_sub(before)).await;
+    if written.is_err() {
+        drop(tokio::fs::remove_file(&path).await);
+    }
+    written.map_err(failed)?.ok_or_else(|| {
+        let expected = format!("at most {} bytes (`models.largest`)", door.largest);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the model is too large", expected)
+    })
+}
+
+/// Files and bytes in `folder` but for `own`, which is written anew.
+fn measure(folder: &Path, own: &Path) -> std::io::Result<(usize, u64)> {
+    let mut found = (0, 0);
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.path() != own {
+            found = (found.0 + 1, found.1 + entry.metadata()?.len());
+        }
+    }
+    Ok(found)
+}
+
+/// Writes a body to a file; `None`: it has more than `most` bytes, and nothing is left.
+async fn pour(path: &PathBuf, body: Stream, most: u64) -> std::io::Result<Option<u64>> {
+    let mut file = tokio::fs::File::create(path).await?;
+    let mut stream = body.into_data_stream();
+    let mut written = 0;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(std::io::Error::other)?;
+        written += chunk.len() as u64;
+        if written > most {
+            tokio::fs::remove_file(path).await?;
+            return Ok(None);
+        }
+        file.write_all(&chunk).await?;
+    }
+    file.flush().await?;
+    Ok(Some(written))
+}

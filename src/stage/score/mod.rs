@@ -1,0 +1,496 @@
+//! `score`: a model's answer for every window.
+//!
+//! All windows that close in a tick, of all assets, go to the model as one batch. It promises one value a window,
+//! in order; a window with a missing input has none and is counted as unscored. Where the model fails, or is left alone
+//! because it failed too often, [`fallback`] answers. Features and other scores go on.
+//!
+//! A new model can take the place of the one in use while windows come: an order names it, and it scores beside the old
+//! one until it is heard ([`rollout`]). Orders stand in the journal, and so does a model's failure, which no replay could
+//! know. What is remembered: which models are in use, what they remember, the trial, the statistics.
+
+pub mod fallback;
+mod health;
+mod orders;
+pub mod rollout;
+mod scorer;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, info};
+
+pub use self::health::Health;
+pub use self::orders::{Candidate, View};
+pub use self::scorer::Scorer;
+
+use self::fallback::Fallback;
+use self::health::Change;
+use self::rollout::{Rollout, RolloutState};
+use super::{Around, Effects, Flow, Stage, StageError, load_state, save_state};
+use crate::command::ModelAction;
+use crate::frame::{Scored, Shares, Speaker, Windows};
+use crate::model::metadata::Meaning;
+use crate::model::{Given, Host, HostError, Mismatch, Model, ModelError};
+use crate::pipeline::spec::ScoreSpec;
+use crate::record::ModelPhase;
+use crate::time::Span;
+
+/// Why a model cannot be used in a pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// It cannot be had.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// It does not fit.
+    #[error("model does not fit the pipeline: {}", list(.0))]
+    Fit(Vec<Mismatch>),
+    /// It does not run on what the pipeline gives.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+fn list(mismatches: &[Mismatch]) -> String {
+    let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// What opens models for one score of one pipeline, and checks that they fit. Whoever has it may open them on another
+/// thread than the stage's.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    spec: ScoreSpec,
+    features: Vec<String>,
+    steps: usize,
+    channels: Vec<String>,
+    host: Host,
+}
+
+impl Loader {
+    /// What opens models for `spec`, which is given these features, or so many samples of these channels.
+    pub fn new(
+        spec: ScoreSpec,
+        features: Vec<String>,
+        sequence: (usize, Vec<String>),
+        host: Host,
+    ) -> Loader {
+        let (steps, channels) = sequence;
+        Loader { spec, features, steps, channels, host }
+    }
+
+    /// Opens, checks and tries the model in the file or folder `path`.
+    pub fn open(&self, path: &Path) -> Result<Scorer, ScoreError> {
+        self.fit(self.host.open(path)?)
+    }
+
+    /// The name of the score.
+    pub fn output(&self) -> &str {
+        &self.spec.output
+    }
+
+    /// The model's file, as the pipeline names it.
+    pub fn model(&self) -> &str {
+        &self.spec.model
+    }
+
+    /// How this machine runs models.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn fit(&self, model: Model) -> Result<Scorer, ScoreError> {
+        let Loader { spec, features, steps, channels, .. } = self;
+        Scorer::new(spec, model, Given::of(spec.input, features, *steps, channels))
+    }
+
+    /// The model on the shelf that has this digest.
+    fn shelved(&self, digest: &str) -> Result<Scorer, String> {
+        let shelf = self.host.shelf.as_ref().ok_or("there is no shelf of models here")?;
+        let path = shelf.place(digest).ok_or_else(|| format!("`{digest}` is no digest"))?;
+        let scorer = self.open(&path).map_err(|e| e.to_string())?;
+        match scorer.digest() {
+            found if found == digest => Ok(scorer),
+            found => Err(format!("{} was changed: it is {found} now", path.display())),
+        }
+    }
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct ScoreStage {
+    loader: Loader,
+    current: Scorer,
+    /// The digest of the pipeline's own model, as it was opened.
+    own: String,
+    rollout: Option<Rollout>,
+    /// The digest of the model that was in use before.
+    previous: Option<String>,
+    /// Digests of models that were withdrawn, the latest last.
+    withdrawn: Vec<String>,
+    /// Models that were opened for an order to come.
+    supplied: Vec<Scorer>,
+    /// Statistics that stand in for a model; `None`: not for this kind of score, or not wanted.
+    fallback: Option<Fallback>,
+    /// Failures of this tick that the journal knows of: digests and reasons.
+    told: Vec<(String, String)>,
+    /// Failures of this tick that it does not.
+    faults: Vec<ModelAction>,
+}
+
+/// What is saved.
+#[derive(Default, Serialize, Deserialize)]
+struct Saved {
+    digest: String,
+    memories: Vec<Vec<f32>>,
+    own: String,
+    previous: Option<String>,
+    withdrawn: Vec<String>,
+    health: Health,
+    fallback: Option<Fallback>,
+    rollout: Option<SavedRollout>,
+}
+
+/// What was saved before models could be swapped.
+#[derive(Default, Deserialize)]
+struct Before {
+    digest: String,
+    memories: Vec<Vec<f32>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedRollout {
+    digest: String,
+    memories: Vec<Vec<f32>>,
+    health: Health,
+    state: RolloutState,
+}
+
+impl ScoreStage {
+    /// A stage that asks `model` about what the pipeline gives; refuses a model that does not fit, with everything
+    /// that does not. Without a shelf, it takes no other model.
+    pub fn new(spec: &ScoreSpec, model: Model, given: Given<'_>) -> Result<ScoreStage, ScoreError> {
+        let (features, steps, channels) = match given {
+            Given::Features(names) => (names.to_vec(), 0, Vec::new()),
+            Given::Sequence { steps, channels } | Given::ChannelsFirst { steps, channels } => {
+                (Vec::new(), steps, channels.to_vec())
+            }
+        };
+        let loader = Loader::new(spec.clone(), features, (steps, channels), Host::default());
+        let current = loader.fit(model)?;
+        Ok(ScoreStage::of(loader, current))
+    }
+
+    /// A stage whose first model is `current`, and whose others come from `loader`.
+    pub fn of(loader: Loader, current: Scorer) -> ScoreStage {
+        let fits = loader.spec.fallback && current.is_of_anomalies();
+        ScoreStage {
+            fallback: fits.then(Fallback::default),
+            own: current.digest().to_owned(),
+            rollout: None,
+            previous: None,
+            withdrawn: Vec::new(),
+            supplied: Vec::new(),
+            told: Vec::new(),
+            faults: Vec::new(),
+            loader,
+            current,
+        }
+    }
+
+    /// The threshold in force: the pipeline's, else the model's.
+    pub fn threshold(&self) -> Option<f64> {
+        self.current.speaker.threshold
+    }
+
+    /// The model in use.
+    pub fn model(&self) -> &Model {
+        &self.current.model
+    }
+
+    /// The digest of the pipeline's own model, as it was opened.
+    pub fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// What opens models for it.
+    pub fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// Whether a batch may take too long from now on: not in a replay, where the journal says which did.
+    pub fn enforce_deadline(&mut self) {
+        let deadline = self.loader.spec.deadline.map(Span::to_std);
+        self.current.model.deadline = deadline;
+        if let Some(rollout) = &mut self.rollout {
+            rollout.candidate.model.deadline = deadline;
+        }
+    }
+
+    /// Failures of the last tick that the journal does not know of yet.
+    pub fn take_faults(&mut self) -> Vec<ModelAction> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Asks one of the models; whether it answered, and what that changed.
+    fn ask(
+        scorer: &mut Scorer,
+        windows: &Windows,
+        around: &Around<'_>,
+        told: &[(String, String)],
+        faults: &mut Vec<ModelAction>,
+    ) -> (bool, Change, String) {
+        let nothing = String::new();
+        if windows.is_empty() || !scorer.health.is_asked(around.tick.now) {
+            scorer.rest();
+            return (windows.is_empty(), Change::None, nothing);
+        }
+        let reason = match told.iter().find(|(digest, _)| digest == scorer.digest()) {
+            Some((_, reason)) => {
+                scorer.rest();
+                reason.clone()
+            }
+            None => match scorer.run(windows) {
+                Ok(false) => return (true, Change::None, nothing),
+                Ok(true) => return (true, scorer.health.answered(), nothing),
+                Err(error) => {
+                    let reason: String = error.to_string().chars().take(300).collect();
+                    let (digest, reason) = (scorer.digest().to_owned(), reason);
+                    faults.push(ModelAction::Failed { digest, reason: reason.clone() });
+                    reason
+                }
+            },
+        };
+        (false, scorer.health.failed(around.tick.now), reason)
+    }
+
+    /// Asks the models about the windows and puts their answers together.
+    fn answer(&mut self, windows: &Windows, around: &Around<'_>, effects: &mut Effects) -> Scored {
+        let told = std::mem::take(&mut self.told);
+        let count = windows.len();
+        let (has_answered, change, reason) =
+            ScoreStage::ask(&mut self.current, windows, around, &told, &mut self.faults);
+        self.tell(false, change, &reason, around, effects);
+        let mut answers = Answers {
+            values: self.current.values(count),
+            shares: self.current.shares(count),
+            spoke: Vec::new(),
+        };
+        let mut speakers = vec![self.current.speaker.clone()];
+        if let Some(rollout) = &mut self.rollout {
+            let candidate = &mut rollout.candidate;
+            let (_, change, reason) =
+                ScoreStage::ask(candidate, windows, around, &told, &mut self.faults);
+            let (values, shares) = (candidate.values(count), candidate.shares(count));
+            speakers.push(candidate.speaker.clone());
+            let limits = [self.current.speaker.threshold, candidate.speaker.threshold];
+            for (old, new) in answers.values.iter().zip(&values) {
+                rollout.state.trial.count(*old, *new, limits);
+            }
+            let chosen = rollout.state.chosen(around.assets);
+            answers.mix(&windows.asset, &chosen, &values, &shares);
+            self.tell(true, change, &reason, around, effects);
+        }
+        self.stand_in(windows, has_answered, &mut answers, &mut speakers);
+        Scored {
+            output: self.loader.spec.output.clone(),
+            speakers,
+            spoke: answers.spoke,
+            values: answers.values,
+            shares: answers.shares,
+        }
+    }
+
+    /// Lets the statistics watch, and speak where no model has.
+    fn stand_in(
+        &mut self,
+        windows: &Windows,
+        has_answered: bool,
+        answers: &mut Answers,
+        speakers: &mut Vec<Speaker>,
+    ) {
+        let Some(fallback) = &mut self.fallback else { return };
+        let limit = self.current.speaker.threshold.filter(|limit| *limit > 0.0);
+        let place = speakers.len() as u8;
+        let is_chance = self.current.is_a_chance();
+        for index in 0..windows.len() {
+            let value = answers.values[index];
+            let threshold = self.current.speaker.threshold;
+            let is_normal = value.is_some_and(|v| threshold.is_none_or(|limit| v < limit));
+            let found = fallback.watch(windows.asset[index], windows.row(index), is_normal);
+            if value.is_some() || has_answered {
+                continue;
+            }
+            // On the model's own scale, so that alarms mean the same.
+            let scaled = found.map(|found| found * limit.unwrap_or(1.0));
+            answers.values[index] = scaled.map(|v| if is_chance { v.min(1.0) } else { v });
+            answers.speak(index, place, windows.len());
+        }
+        if answers.spoke.contains(&place) {
+            speakers.push(Speaker {
+                model: fallback::NAME.into(),
+                version: fallback::VERSION.into(),
+                threshold: Some(limit.unwrap_or(1.0)),
+                baseline: None,
+            });
+        }
+    }
+
+    /// Says what has changed about one of the models.
+    fn tell(
+        &self,
+        is_candidate: bool,
+        change: Change,
+        reason: &str,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        let scorer = match &self.rollout {
+            Some(rollout) if is_candidate => &rollout.candidate,
+            _ => &self.current,
+        };
+        let (pipeline, model) = (around.pipeline, scorer.speaker.model.as_str());
+        let version = scorer.speaker.version.as_str();
+        let phase = match change {
+            Change::None => return,
+            Change::Fails => {
+                error!(pipeline, model, version, reason, "the model has no answer");
+                return;
+            }
+            Change::Answers => {
+                info!(pipeline, model, version, "the model answers again");
+                return;
+            }
+            Change::Quarantined => {
+                error!(pipeline, model, version, reason, "the model is left alone for a time");
+                ModelPhase::Quarantined
+            }
+            Change::Restored => {
+                info!(pipeline, model, version, "the model answers again and is back in use");
+                ModelPhase::Restored
+            }
+        };
+        let reason = (!reason.is_empty()).then(|| reason.to_owned());
+        self.record(scorer, phase, reason, None, around, effects);
+    }
+}
+
+/// What is said of a tick's windows.
+struct Answers {
+    values: Vec<Option<f64>>,
+    shares: Shares,
+    spoke: Vec<u8>,
+}
+
+impl Answers {
+    /// Notes who speaks of a window.
+    fn speak(&mut self, index: usize, place: u8, windows: usize) {
+        self.spoke.resize(windows, 0);
+        self.spoke[index] = place;
+    }
+
+    /// Takes the new model's answers for the assets for which it speaks.
+    fn mix(&mut self, assets: &[u32], chosen: &[bool], values: &[Option<f64>], shares: &Shares) {
+        let windows = assets.len();
+        let is_chosen = |asset: u32| chosen.get(asset as usize).copied().unwrap_or(false);
+        if self.shares.values.is_empty() && !shares.values.is_empty() {
+            self.shares = Shares { values: vec![f32::NAN; shares.values.len()], ..shares.clone() };
+        }
+        let width = self.shares.width;
+        for index in 0..windows {
+            if !is_chosen(assets[index]) || values[index].is_none() {
+                continue;
+            }
+            self.values[index] = values[index];
+            self.speak(index, 1, windows);
+            let row = index * width..(index + 1) * width;
+            let Some(mine) = self.shares.values.get_mut(row.clone()) else { continue };
+            match shares.values.get(row).filter(|_| shares.width == width) {
+                Some(theirs) => mine.copy_from_slice(theirs),
+                None => mine.fill(f32::NAN),
+            }
+        }
+    }
+}
+
+impl Stage for ScoreStage {
+    fn name(&self) -> &'static str {
+        "score"
+    }
+
+    fn apply(
+        &mut self,
+        input: Flow,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<Flow, StageError> {
+        let Flow::Windows(mut windows) = input else {
+            return Err(StageError::WrongInput { stage: "score", expected: "windows" });
+        };
+        let scored = self.answer(&windows, around, effects);
+        let scores = scored.values.iter().flatten().count() as u64;
+        effects.account.scores += scores;
+        effects.account.unscored += windows.len() as u64 - scores;
+        windows.scores.push(scored);
+        Ok(Flow::Windows(windows))
+    }
+
+    fn score(&self) -> Option<&ScoreStage> {
+        Some(self)
+    }
+
+    fn score_mut(&mut self) -> Option<&mut ScoreStage> {
+        Some(self)
+    }
+
+    fn save(&self) -> Result<Vec<u8>, StageError> {
+        let rollout = self.rollout.as_ref().map(|rollout| SavedRollout {
+            digest: rollout.candidate.digest().to_owned(),
+            memories: rollout.candidate.memories.clone(),
+            health: rollout.candidate.health.clone(),
+            state: rollout.state.clone(),
+        });
+        let saved = Saved {
+            digest: self.current.digest().to_owned(),
+            memories: self.current.memories.clone(),
+            own: self.own.clone(),
+            previous: self.previous.clone(),
+            withdrawn: self.withdrawn.clone(),
+            health: self.current.health.clone(),
+            fallback: self.fallback.clone(),
+            rollout,
+        };
+        save_state("score", &saved)
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
+        if state.is_empty() {
+            self.forget();
+            return Ok(());
+        }
+        match load_state::<Saved>("score", state) {
+            Ok(saved) => self.take_up(saved),
+            Err(error) => match load_state::<Before>("score", state) {
+                Ok(Before { digest, memories }) => self.current.remember(&digest, memories),
+                Err(_) => return Err(error),
+            },
+        }
+        Ok(())
+    }
+}
+
+impl Scorer {
+    /// Whether its score says how unlike normal running a window is: what statistics can say, too.
+    fn is_of_anomalies(&self) -> bool {
+        self.meaning().is_none_or(|meaning| {
+            let is_score = *meaning == Meaning::Score;
+            is_score || matches!(meaning, Meaning::Probability { .. })
+        })
+    }
+
+    fn is_a_chance(&self) -> bool {
+        self.meaning().is_some_and(|meaning| matches!(meaning, Meaning::Probability { .. }))
+    }
+
+    fn meaning(&self) -> Option<&Meaning> {
+        self.model.metadata.outputs.as_ref()?.get(self.output()?)
+    }
+}

@@ -1,0 +1,360 @@
+//! Orders to a score's models: carried out in their tick, each with a record; and what is remembered of them.
+//!
+//! `engine` brings the orders, `node` gives them and prepares their models. An order for a model that was not supplied
+//! opens it from the shelf: that is how a replay carries it out. It promises that a refused order changes nothing.
+
+use serde::Serialize;
+use tracing::{info, warn};
+
+use super::rollout::{Rollout, RolloutState, Trial};
+use super::{Saved, SavedRollout, ScoreStage, Scorer};
+use crate::command::{Command, ModelAction, Refusal};
+use crate::record::{Lane, ModelPhase, ModelRecord, Outgoing, Record};
+use crate::stage::{Around, Effects};
+use crate::time::Timestamp;
+
+/// Digests of withdrawn models that are remembered.
+const WITHDRAWN: usize = 16;
+
+/// The models of a score, to look at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct View {
+    /// The score.
+    pub output: String,
+    /// The model in use.
+    pub model: String,
+    /// Its version.
+    pub version: String,
+    /// Its digest.
+    pub digest: String,
+    /// Until when it is left alone, because it failed; absent: it is asked.
+    pub quarantined_until: Option<Timestamp>,
+    /// Windows it was run on since the start, and how long that took a window.
+    pub cost: crate::model::session::Cost,
+    /// What runs it.
+    pub runs_on: String,
+    /// The digest of the model before it.
+    pub previous: Option<String>,
+    /// Digests of the models that were withdrawn, the latest last.
+    pub withdrawn: Vec<String>,
+    /// The model on trial.
+    pub candidate: Option<Candidate>,
+}
+
+/// A model on trial, to look at.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Its name.
+    pub model: String,
+    /// Its version.
+    pub version: String,
+    /// Its digest.
+    pub digest: String,
+    /// How far it is.
+    pub phase: ModelPhase,
+    /// Whether it is left alone.
+    pub quarantined_until: Option<Timestamp>,
+    /// Windows it was run on since the start, and how long that took a window.
+    pub cost: crate::model::session::Cost,
+    /// Whether either model has a threshold.
+    pub has_threshold: bool,
+    /// How it compares.
+    #[serde(skip)]
+    pub trial: Trial,
+}
+
+impl ScoreStage {
+    /// Its models.
+    pub fn view(&self) -> View {
+        let current = &self.current;
+        let candidate = self.rollout.as_ref().map(|rollout| {
+            let candidate = &rollout.candidate;
+            let thresholds = [current.speaker.threshold, candidate.speaker.threshold];
+            Candidate {
+                model: candidate.speaker.model.clone(),
+                version: candidate.speaker.version.clone(),
+                digest: candidate.digest().to_owned(),
+                phase: rollout.state.phase,
+                quarantined_until: candidate.health.until,
+                cost: candidate.model.cost,
+                has_threshold: thresholds.iter().any(Option::is_some),
+                trial: rollout.state.trial.clone(),
+            }
+        });
+        View {
+            output: self.loader.output().to_owned(),
+            model: current.speaker.model.clone(),
+            version: current.speaker.version.clone(),
+            digest: current.digest().to_owned(),
+            quarantined_until: current.health.until,
+            cost: current.model.cost,
+            runs_on: current.model.runs_on(),
+            previous: self.previous.clone(),
+            withdrawn: self.withdrawn.clone(),
+            candidate,
+        }
+    }
+
+    /// Digests of the models that it may still need.
+    pub fn needed(&self) -> Vec<String> {
+        let candidate = self.rollout.as_ref().map(|rollout| rollout.candidate.digest().to_owned());
+        let mut needed = vec![self.current.digest().to_owned(), self.own.clone()];
+        needed.extend(self.previous.iter().cloned().chain(candidate));
+        needed
+    }
+
+    /// Whether there is a model on trial.
+    pub fn is_on_trial(&self) -> bool {
+        self.rollout.is_some()
+    }
+
+    /// Hands over a model that was opened for an order to come. A few wait at most.
+    pub fn supply(&mut self, scorer: Scorer) {
+        self.supplied.truncate(3);
+        self.supplied.insert(0, scorer);
+    }
+
+    /// Whether an order can be carried out.
+    pub fn judge_order(&self, action: &ModelAction) -> Result<(), Refusal> {
+        let none = |what| Refusal::NoModel { score: self.loader.output().to_owned(), what };
+        let phase = self.rollout.as_ref().map(|rollout| rollout.state.phase);
+        match action {
+            ModelAction::Failed { .. } => Ok(()),
+            ModelAction::Offer { digest } if digest == self.current.digest() => {
+                Err(Refusal::Already("in use"))
+            }
+            ModelAction::Offer { digest } => {
+                let on_trial = self.rollout.as_ref().map(|rollout| rollout.candidate.digest());
+                if on_trial == Some(digest) {
+                    return Err(Refusal::Already("on trial"));
+                }
+                match self.supplied.iter().find(|scorer| scorer.digest() == digest) {
+                    Some(scorer) => self.is_newer(scorer),
+                    None => Ok(()),
+                }
+            }
+            ModelAction::Canary { .. } | ModelAction::Promote if phase.is_none() => {
+                Err(none("model on trial"))
+            }
+            ModelAction::Promote if phase == Some(ModelPhase::Promoted) => {
+                Err(Refusal::Already("promoted"))
+            }
+            ModelAction::Canary { .. } | ModelAction::Promote => Ok(()),
+            ModelAction::Settle if phase == Some(ModelPhase::Promoted) => Ok(()),
+            ModelAction::Settle => Err(none("promoted model")),
+            ModelAction::Withdraw { .. } if phase.is_none() && self.previous.is_none() => {
+                Err(none("model on trial, and none before the one in use"))
+            }
+            ModelAction::Withdraw { .. } => Ok(()),
+        }
+    }
+
+    /// Where models must be signed, one that was given out before the one in use is refused: an old fault must not come
+    /// back with a good signature.
+    fn is_newer(&self, scorer: &Scorer) -> Result<(), Refusal> {
+        let (new, old) = (&scorer.model.metadata, &self.current.model.metadata);
+        let is_of_line = self.loader.host().trust.requires() && new.name == old.name;
+        match (new.serial, old.serial) {
+            (new, Some(old)) if is_of_line && new.is_none_or(|new| new < old) => {
+                let found = new.map_or_else(|| "none".into(), |new| new.to_string());
+                Err(Refusal::Unfit(format!(
+                    "its serial is {found}, that of the model in use {old}: older ones are refused"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries an order out.
+    pub fn obey_order(
+        &mut self,
+        command: &Command,
+        action: &ModelAction,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<ModelPhase, Refusal> {
+        if let ModelAction::Failed { digest, reason } = action {
+            self.told.push((digest.clone(), reason.clone()));
+            return Ok(ModelPhase::Quarantined);
+        }
+        self.judge_order(action)?;
+        let by = command.by.clone();
+        let phase = match action {
+            ModelAction::Offer { digest } => self.offer(digest, by.as_ref(), around, effects)?,
+            ModelAction::Canary { permille } => self.advance(ModelPhase::Canary, *permille, around),
+            ModelAction::Promote => self.advance(ModelPhase::Promoted, 1000, around),
+            ModelAction::Settle => {
+                if let Some(rollout) = self.rollout.take() {
+                    let old = std::mem::replace(&mut self.current, rollout.candidate);
+                    self.previous = Some(old.digest().to_owned());
+                }
+                ModelPhase::Settled
+            }
+            ModelAction::Withdraw { reason } => {
+                return self.withdraw(reason, by, around, effects);
+            }
+            ModelAction::Failed { .. } => ModelPhase::Quarantined,
+        };
+        let scorer = self.rollout.as_ref().map_or(&self.current, |rollout| &rollout.candidate);
+        self.record(scorer, phase, None, by, around, effects);
+        let speaker = &scorer.speaker;
+        info!(
+            pipeline = around.pipeline,
+            score = self.loader.output(),
+            model = speaker.model,
+            version = speaker.version,
+            "the model is {}",
+            phase.name()
+        );
+        Ok(phase)
+    }
+
+    fn offer(
+        &mut self,
+        digest: &str,
+        by: Option<&String>,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<ModelPhase, Refusal> {
+        let place = self.supplied.iter().position(|scorer| scorer.digest() == digest);
+        let mut candidate = match place {
+            Some(place) => self.supplied.remove(place),
+            None => self.loader.shelved(digest).map_err(Refusal::Unfit)?,
+        };
+        self.is_newer(&candidate)?;
+        candidate.model.deadline = self.current.model.deadline;
+        if self.rollout.is_some() {
+            self.withdraw("another model is offered", by.cloned(), around, effects)?;
+        }
+        // Offered again, it is no longer one that was taken back.
+        self.withdrawn.retain(|withdrawn| withdrawn != digest);
+        let trial = Trial::begins(around.tick.now);
+        let state = RolloutState { phase: ModelPhase::Shadow, permille: 0, trial };
+        self.rollout = Some(Rollout { candidate, state });
+        Ok(ModelPhase::Shadow)
+    }
+
+    fn advance(&mut self, phase: ModelPhase, permille: u16, around: &Around<'_>) -> ModelPhase {
+        if let Some(rollout) = &mut self.rollout {
+            let trial = Trial::begins(around.tick.now);
+            rollout.state = RolloutState { phase, permille, trial };
+        }
+        phase
+    }
+
+    fn withdraw(
+        &mut self,
+        reason: &str,
+        by: Option<String>,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) -> Result<ModelPhase, Refusal> {
+        let gone = if let Some(rollout) = self.rollout.take() {
+            rollout.candidate
+        } else {
+            let digest = self.previous.clone().unwrap_or_default();
+            let mut back = self.loader.shelved(&digest).map_err(Refusal::Unfit)?;
+            back.model.deadline = self.current.model.deadline;
+            self.previous = None;
+            std::mem::replace(&mut self.current, back)
+        };
+        self.withdrawn.push(gone.digest().to_owned());
+        if self.withdrawn.len() > WITHDRAWN {
+            self.withdrawn.remove(0);
+        }
+        let phase = ModelPhase::Withdrawn;
+        self.record(&gone, phase, Some(reason.to_owned()), by, around, effects);
+        let (model, version) = (&gone.speaker.model, &gone.speaker.version);
+        warn!(pipeline = around.pipeline, model, version, reason, "the model is withdrawn");
+        Ok(phase)
+    }
+
+    /// Makes the record of a change.
+    pub(super) fn record(
+        &self,
+        scorer: &Scorer,
+        phase: ModelPhase,
+        reason: Option<String>,
+        by: Option<String>,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        let output = self.loader.output();
+        let number = effects.records.len();
+        let is_other = scorer.digest() != self.current.digest();
+        let record = ModelRecord {
+            // Orders stand in the journal: a recomputation has the same tick.
+            id: format!(
+                "{}/{}/model/{output}/{}/{number}",
+                around.node, around.pipeline, around.tick.seq
+            ),
+            node: around.node.to_owned(),
+            pipeline: around.pipeline.to_owned(),
+            output: output.to_owned(),
+            phase,
+            model: scorer.speaker.model.clone(),
+            model_version: scorer.speaker.version.clone(),
+            digest: scorer.digest().to_owned(),
+            beside: is_other.then(|| self.current.speaker.version.clone()),
+            reason,
+            by,
+            at: around.tick.now,
+        };
+        effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Model(record) });
+    }
+
+    /// Forgets what it has seen, and not which models are in use: how it goes on after a failure.
+    pub(super) fn forget(&mut self) {
+        let scorers = std::iter::once(&mut self.current);
+        let candidate = self.rollout.iter_mut().map(|rollout| &mut rollout.candidate);
+        for scorer in scorers.chain(candidate) {
+            scorer.memories.clear();
+        }
+        if let Some(fallback) = &mut self.fallback {
+            fallback.clear();
+        }
+    }
+
+    /// Goes on with what was saved. A pipeline's model file that was changed since, and is none that was swapped in or
+    /// out, is the wish of whoever changed it: it is in use now, and what was on trial is not.
+    pub(super) fn take_up(&mut self, saved: Saved) {
+        if self.fallback.is_some() {
+            self.fallback = saved.fallback.or(self.fallback.take());
+        }
+        let is_known = saved.own == self.own
+            || saved.digest == self.own
+            || saved.withdrawn.contains(&self.own);
+        if !is_known {
+            let model = &self.current.speaker.model;
+            info!(model, "the pipeline's model file was changed while the node was stopped");
+            return;
+        }
+        if saved.digest != self.current.digest() {
+            match self.loader.shelved(&saved.digest) {
+                Ok(scorer) => self.current = scorer,
+                Err(reason) => {
+                    let model = &self.current.speaker.model;
+                    warn!(
+                        model,
+                        reason, "the model that was in use is gone; the pipeline's own is"
+                    );
+                    return;
+                }
+            }
+        }
+        self.current.remember(&saved.digest, saved.memories);
+        self.current.health = saved.health;
+        self.previous = saved.previous;
+        self.withdrawn = saved.withdrawn;
+        if let Some(SavedRollout { digest, memories, health, state }) = saved.rollout {
+            match self.loader.shelved(&digest) {
+                Ok(mut candidate) => {
+                    candidate.remember(&digest, memories);
+                    candidate.health = health;
+                    self.rollout = Some(Rollout { candidate, state });
+                }
+                Err(reason) => warn!(digest, reason, "the model on trial is gone"),
+            }
+        }
+    }
+}

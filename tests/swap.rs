@@ -1,0 +1,430 @@
+//! Models that are swapped while windows come: orders stand in the journal, so a replay from anywhere gives the same
+//! records, whatever failed; and a node that is killed goes on with the models it had.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+mod edge;
+mod node_kit;
+
+use std::path::Path;
+use std::process::Output;
+
+use common::{Reading, input, schema, spec};
+use edge::until;
+use forebay::command::{Action, Command, ModelAction, Refusal};
+use forebay::config::MqttVersion;
+use forebay::demo::broker::Broker;
+use forebay::engine::Engine;
+use forebay::frame::Input;
+use forebay::model::build::{Dim, Graph, Kind};
+use forebay::model::{Host, ModelFile, Shelf, Trust};
+use forebay::pipeline::plan::{PlanOptions, plan};
+use forebay::pipeline::spec::PipelineSpec;
+use forebay::record::{ModelPhase, Now, Record, ScoreRecord, Step};
+use forebay::time::Timestamp;
+use node_kit::{Node, Site, broker, forebay};
+use proptest::prelude::*;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PIPELINE: &str = r#"
+    stage = [
+      { resample = { every = "1s", fill = "previous", max_gap = "3s" } },
+      { window = { length = "1s", features = ["mean"], signals = ["a"], min_coverage = 0.0 } },
+      { score = { model = "old.onnx", output = "anomaly" } },
+      { emit = { lane = "score" } },
+    ]"#;
+const START: i64 = 1_700_000_000_000_000;
+const SECOND: i64 = 1_000_000;
+
+/// A model whose score is so many times the value, and which has no answer from `most` on.
+fn model(name: &str, times: f64, most: usize) -> Vec<u8> {
+    let mut graph = Graph::new(name);
+    graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    let table: Vec<f64> = (0..most).map(|value| value as f64 * times).collect();
+    graph.weights("table", &[most], &table);
+    graph.node("Cast", &["features"], "index");
+    graph.attribute("to", 7);
+    graph.node("Gather", &["table", "index"], "score");
+    graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    graph.note("forebay.name", name);
+    graph.note("forebay.threshold", &format!("{}", 6.0 * times));
+    graph.finish()
+}
+
+/// A folder with a pipeline's model, and others on the shelf.
+struct Shop {
+    folder: TempDir,
+    host: Host,
+    spec: PipelineSpec,
+    /// Digests: one like the old one, and one that fails at 5.
+    good: String,
+    weak: String,
+}
+
+impl Shop {
+    fn new() -> Shop {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("old.onnx"), model("old", 1.0, 100)).unwrap();
+        let shelf = Shelf::new(folder.path().join("models"));
+        let put = |bytes: Vec<u8>| {
+            let file = ModelFile::of(Path::new("m.onnx"), bytes, &Trust::default()).unwrap();
+            shelf.put(&file).unwrap();
+            file.digest
+        };
+        put(model("old", 1.0, 100));
+        let good = put(model("good", 2.0, 100));
+        let weak = put(model("weak", 3.0, 5));
+        let host = Host { shelf: Some(shelf), ..Host::default() };
+        Shop { folder, host, spec: spec(PIPELINE), good, weak }
+    }
+
+    fn engine(&self) -> Engine {
+        let options = PlanOptions {
+            base: self.folder.path(),
+            live: false,
+            asset_limit: 100,
+            models: &[],
+            host: &self.host,
+            features_only: false,
+        };
+        Engine::new("node".into(), vec![plan(&self.spec, &schema(), options).unwrap()])
+    }
+
+    /// A tick at `second`: every asset's value, and orders.
+    fn tick(&self, second: i64, value: impl Fn(u32) -> f64, orders: &[ModelAction]) -> Vec<Input> {
+        let ts = START + second * SECOND;
+        let reading = |asset| Reading { asset, signal: 0, ts, value: value(asset) };
+        let mut all = input(&self.spec, &(0..4).map(reading).collect::<Vec<_>>());
+        all.push(Input::of_commands(orders.iter().cloned().map(order).collect()));
+        all
+    }
+}
+
+fn order(action: ModelAction) -> Command {
+    Command {
+        pipeline: "rig".into(),
+        asset: String::new(),
+        alarm: "anomaly".into(),
+        action: Action::Model(action),
+        by: Some("anna".into()),
+    }
+}
+
+fn scores(step: &Step) -> Vec<&ScoreRecord> {
+    let score = |o: &'_ forebay::record::Outgoing| matches!(o.record, Record::Score(_));
+    let records = step.records.iter().filter(|o| score(o));
+    records
+        .map(|o| match &o.record {
+            Record::Score(score) => score,
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn phases(steps: &[Step]) -> Vec<(ModelPhase, String)> {
+    let records = steps.iter().flat_map(|step| &step.records);
+    records
+        .filter_map(|o| match &o.record {
+            Record::Model(model) => Some((model.phase, model.model.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+fn withdraw() -> ModelAction {
+    ModelAction::Withdraw { reason: "a test".into() }
+}
+
+#[test]
+fn a_new_model_is_heard_by_phases_and_can_be_taken_back() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let offer = ModelAction::Offer { digest: shop.good.clone() };
+    let canary = ModelAction::Canary { permille: 0 };
+    let script: [&[ModelAction]; 12] = [
+        &[],
+        &[],
+        &[],
+        &[offer],
+        &[],
+        &[canary],
+        &[],
+        &[ModelAction::Promote],
+        &[],
+        &[ModelAction::Settle],
+        &[withdraw()],
+        &[withdraw()],
+    ];
+    let mut models: Vec<Vec<String>> = Vec::new();
+    for (second, orders) in script.iter().enumerate() {
+        let step = engine.step(shop.tick(second as i64, |_| 2.0, orders), Timestamp(START));
+        assert!(engine.take_failures().is_empty());
+        for score in scores(&step) {
+            let times = if score.model.as_deref() == Some("good") { 2.0 } else { 1.0 };
+            assert_eq!(score.scores["anomaly"], Some(2.0 * times));
+            assert_eq!(score.threshold, Some(6.0 * times));
+        }
+        models.push(scores(&step).iter().filter_map(|s| s.model.clone()).collect());
+        let answers = engine.take_answers();
+        let last = second == 11;
+        assert_eq!(answers.iter().all(Result::is_ok), !last, "{second}: {answers:?}");
+    }
+    let good = |at: usize| models[at].iter().filter(|model| *model == "good").count();
+    let heard: Vec<usize> = (0..12).map(good).collect();
+    // A tick's windows are those that its readings ended; 2 s of lateness go before.
+    assert_eq!(heard, [0, 0, 0, 0, 0, 1, 1, 4, 4, 4, 0, 0], "{models:?}");
+}
+
+#[test]
+fn where_a_model_has_no_answer_statistics_have_one_and_the_journal_knows() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let wave = |second: i64| ((second * 7) % 4) as f64;
+    let mut steps = Vec::new();
+    for second in 0..60 {
+        let tick = shop.tick(second, |_| wave(second), &[]);
+        steps.push(engine.step(tick, Timestamp(START + second * SECOND)));
+    }
+    // From here on every value is one that the model cannot take.
+    for second in 60..70 {
+        let tick = shop.tick(second, |_| 200.0, &[]);
+        steps.push(engine.step(tick, Timestamp(START + second * SECOND)));
+    }
+    let last = scores(steps.last().unwrap());
+    assert_eq!(last.len(), 4);
+    for score in last {
+        assert_eq!(score.model.as_deref(), Some("statistics"));
+        assert_eq!(score.threshold, Some(6.0), "on the model's own scale");
+        assert!(score.scores["anomaly"].unwrap() >= 6.0, "200 is far from 0 to 3: {score:?}");
+    }
+    assert_eq!(phases(&steps), [(ModelPhase::Quarantined, "old".to_owned())]);
+    let is_failure = |c: &Command| matches!(c.action, Action::Model(ModelAction::Failed { .. }));
+    let failures =
+        |step: &Step| step.input.iter().flat_map(|i| &i.commands).filter(|c| is_failure(c)).count();
+    assert_eq!(steps.iter().map(failures).sum::<usize>(), 3, "then it is left alone");
+    let quarantined = engine.scores().next().unwrap().1.view().quarantined_until;
+    assert!(quarantined.is_some());
+}
+
+#[test]
+fn what_the_journal_says_failed_fails_in_a_replay_though_it_would_not() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let old = engine.scores().next().unwrap().1.own().to_owned();
+    let failed = ModelAction::Failed { digest: old, reason: "it took too long".into() };
+    let mut last = Vec::new();
+    for second in 0..5 {
+        let orders = if second == 4 { vec![failed.clone()] } else { Vec::new() };
+        let step = engine.step(shop.tick(second, |_| 2.0, &orders), Timestamp(START));
+        last = scores(&step).iter().map(|score| score.scores["anomaly"]).collect();
+        assert_eq!(step.input.len(), 2, "nothing is added to what is known");
+        let expected = if second == 4 { None } else { Some(2.0) };
+        assert!(last.iter().all(|value| *value == expected), "{second}: {last:?}");
+    }
+    assert_eq!(last.len(), 4);
+}
+
+#[test]
+fn orders_that_make_no_sense_change_nothing() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let own = engine.scores().next().unwrap().1.own().to_owned();
+    let offer = |digest: &str| ModelAction::Offer { digest: digest.to_owned() };
+    let none = "0".repeat(64);
+    let orders = [
+        offer(&own),
+        offer(&none),
+        offer("../old.onnx"),
+        ModelAction::Promote,
+        ModelAction::Settle,
+        withdraw(),
+    ];
+    let before = engine.scores().next().unwrap().1.view();
+    let step = engine.step(shop.tick(0, |_| 2.0, &orders), Timestamp(START));
+    assert!(step.records.is_empty());
+    let answers = engine.take_answers();
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    assert!(matches!(&answers[0], Err(Refusal::Already("in use"))));
+    assert!(matches!(&answers[1], Err(Refusal::Unfit(_))));
+    assert_eq!(engine.scores().next().unwrap().1.view(), before);
+    let mut stray = order(ModelAction::Promote);
+    stray.alarm = "risk".into();
+    engine.step(vec![Input::of_commands(vec![stray])], Timestamp(START));
+    assert!(matches!(engine.take_answers()[0], Err(Refusal::NoScore { .. })));
+    engine.step(vec![Input::of_commands(vec![order(offer(&shop.good))])], Timestamp(START));
+    assert_eq!(engine.take_answers(), [Ok(Now::Model(ModelPhase::Shadow))]);
+}
+
+fn any_order() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![3 => Just(None), 2 => (0..6_u8).prop_map(Some)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Whatever was ordered and whatever failed: the journal replayed from the start, or from a checkpoint anywhere, gives
+    /// the same records and the same journal.
+    #[test]
+    fn a_replay_from_anywhere_gives_the_same_records(
+        script in prop::collection::vec((any_order(), 0..8_u32, 0..40_i64), 8..60),
+        cut in 0..60_usize,
+    ) {
+        let shop = Shop::new();
+        let mut engine = shop.engine();
+        let (mut steps, mut checkpoint, mut now) = (Vec::new(), None, START);
+        let cut = cut % script.len();
+        for (second, (what, value, wait)) in script.iter().enumerate() {
+            let orders: Vec<ModelAction> = what.iter().map(|what| match what {
+                0 => ModelAction::Offer { digest: shop.good.clone() },
+                1 => ModelAction::Offer { digest: shop.weak.clone() },
+                2 => ModelAction::Canary { permille: 500 },
+                3 => ModelAction::Promote,
+                4 => ModelAction::Settle,
+                _ => withdraw(),
+            }).collect();
+            now += wait * SECOND;
+            let value = |asset: u32| f64::from((value + asset) % 8);
+            steps.push(engine.step(shop.tick(second as i64, value, &orders), Timestamp(now)));
+            if second == cut {
+                checkpoint = Some(engine.checkpoint().unwrap());
+            }
+        }
+        let mut whole = shop.engine();
+        let mut rest = shop.engine();
+        let notes = rest.restore(&checkpoint.unwrap()).unwrap();
+        prop_assert!(notes.is_empty(), "{notes:?}");
+        for (at, step) in steps.iter().enumerate() {
+            let again = whole.replay(step.tick, step.input.clone());
+            prop_assert_eq!(&again.records, &step.records);
+            prop_assert_eq!(&again.input, &step.input);
+            if at > cut {
+                let again = rest.replay(step.tick, step.input.clone());
+                prop_assert_eq!(&again.records, &step.records);
+                prop_assert_eq!(&again.input, &step.input);
+            }
+        }
+        let view = |engine: &Engine| {
+            let mut view = engine.scores().next().unwrap().1.view();
+            view.cost = Default::default();
+            view.candidate.iter_mut().for_each(|c| c.cost = Default::default());
+            view
+        };
+        prop_assert_eq!(view(&whole), view(&engine));
+        prop_assert_eq!(view(&rest), view(&engine));
+    }
+}
+
+/// The same model with another version: one more note behind its last byte, as protobuf allows it.
+fn version(bytes: &[u8], version: &str) -> Vec<u8> {
+    let field = |number: u8, content: &[u8]| {
+        let mut field = vec![number << 3 | 2, content.len() as u8];
+        field.extend_from_slice(content);
+        field
+    };
+    let entry = [field(1, b"forebay.version"), field(2, version.as_bytes())].concat();
+    [bytes.to_vec(), field(14, &entry)].concat()
+}
+
+fn models(node: &Node) -> Vec<Value> {
+    let (_, body) = node.get("/api/v1/models").unwrap_or_default();
+    serde_json::from_str(&body).unwrap_or_default()
+}
+
+fn anomaly(node: &Node) -> Value {
+    let found = models(node).into_iter().find(|model| model["output"] == "anomaly");
+    found.unwrap_or_default()
+}
+
+/// `forebay model …` against a node.
+fn cli(site: &Site, node: &Node, arguments: &[&str]) -> Output {
+    let log = node.log();
+    let (_, rest) = log.split_once("open http://").unwrap();
+    let (address, _) = rest.split_once('/').unwrap();
+    let url = format!("http://{address}");
+    forebay(arguments, site.dir.path(), &[("FOREBAY_NODE", &url), ("USER", "anna")])
+        .output()
+        .unwrap()
+}
+
+fn fine(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+const ANOMALY: &str = "pipelines/models/pump-anomaly.onnx";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_pushed_promoted_and_still_there_after_a_kill() {
+    let broker_v5 = Broker::start(None).unwrap();
+    let site = Site::new();
+    let url = broker_v5.url(MqttVersion::V5);
+    site.config(&broker(&url, MqttVersion::V5), "[models]\nwatch = \"0s\"");
+    let mut node = Node::start(&site);
+    node.ready(200).await;
+    let shipped = std::fs::read(site.path(ANOMALY)).unwrap();
+    site.write("new.onnx", version(&shipped, "two"));
+    site.write("bad.onnx", &shipped[..shipped.len() / 2]);
+    let push = ["model", "push", "new.onnx", "--score", "anomaly"];
+    let told = fine(&cli(&site, &node, &push));
+    assert!(told.contains("shadow"), "{told}");
+    let twice = cli(&site, &node, &push);
+    assert!(String::from_utf8_lossy(&twice.stderr).contains("on trial already"), "{twice:?}");
+    assert!(
+        !cli(&site, &node, &["model", "push", "bad.onnx", "--score", "anomaly"]).status.success()
+    );
+    let unclear = cli(&site, &node, &["model", "push", "new.onnx"]);
+    assert!(String::from_utf8_lossy(&unclear.stderr).contains("several scores"), "{unclear:?}");
+    until("it is listed", || anomaly(&node)["candidate"]["version"] == "two").await;
+    let listed = fine(&cli(&site, &node, &["model", "list"]));
+    assert!(listed.contains("in use") && listed.contains("shadow"), "{listed}");
+    // What it was told holds.
+    node.kill();
+    let mut node = Node::start(&site);
+    node.ready(200).await;
+    until("the model is on trial again", || anomaly(&node)["candidate"]["version"] == "two").await;
+    fine(&cli(&site, &node, &["model", "canary", "--score", "anomaly", "--share", "0.5"]));
+    fine(&cli(&site, &node, &["model", "promote", "--score", "anomaly"]));
+    until("it speaks for all", || anomaly(&node)["candidate"]["phase"] == "promoted").await;
+    fine(&cli(&site, &node, &["model", "rollback", "--score", "anomaly", "--reason", "too loud"]));
+    until("it is gone", || anomaly(&node)["candidate"].is_null()).await;
+    let again = cli(&site, &node, &["model", "rollback", "--score", "anomaly"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("none before"), "{again:?}");
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_changed_comes_into_use_by_itself_and_a_damaged_one_does_not() {
+    let broker_v5 = Broker::start(None).unwrap();
+    let site = Site::new();
+    let url = broker_v5.url(MqttVersion::V5);
+    let at_once = "[models]\nwatch = \"1s\"\nmqtt = true\n[models.rollout]\n\
+                   shadow = \"0s\"\ncanary = \"0s\"\nproof = \"0s\"\n";
+    site.config(&broker(&url, MqttVersion::V5), at_once);
+    let mut node = Node::start(&site);
+    node.ready(200).await;
+    let shipped = std::fs::read(site.path(ANOMALY)).unwrap();
+    until("the models are listed", || anomaly(&node)["version"].is_string()).await;
+    let own = anomaly(&node)["version"].clone();
+    site.write(ANOMALY, version(&shipped, "two"));
+    until("the new model is in use", || anomaly(&node)["version"] == "two").await;
+    until("and alone", || anomaly(&node)["candidate"].is_null()).await;
+    site.write(ANOMALY, b"damaged");
+    until("the damaged one is refused", || node.has_logged("the new model is refused")).await;
+    assert_eq!(anomaly(&node)["version"], "two");
+    // From the broker.
+    let topic = "forebay/test-node/models/pump/anomaly".to_owned();
+    let url = broker_v5.url(MqttVersion::V311);
+    let mut sender = node_kit::shift::publisher(&url, MqttVersion::V311).await;
+    sender.send(topic, version(&shipped, "three").into()).await.unwrap();
+    sender.drain().await.unwrap();
+    until("the broker's model is in use", || anomaly(&node)["version"] == "three").await;
+    until("and alone", || anomaly(&node)["candidate"].is_null()).await;
+    // The way back.
+    fine(&cli(&site, &node, &["model", "rollback", "--score", "anomaly"]));
+    until("the one before is back", || anomaly(&node)["version"] == "two").await;
+    assert_ne!(own, "two");
+    // A damaged file of the pipeline would be no start at all.
+    site.write(ANOMALY, &shipped);
+    until("the shipped one is in use", || anomaly(&node)["version"] == own).await;
+    node.stop().await.fine();
+}
