@@ -83,6 +83,8 @@ fn stage(runtime: &'static Runtime, bytes: &[u8], names: &[String]) -> ScoreStag
         batch: 256,
         state: std::collections::BTreeMap::new(),
         threshold: None,
+        deadline: None,
+        fallback: true,
     };
     let model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");
     ScoreStage::new(&spec, model, Given::Features(names)).expect("fits")

@@ -28,6 +28,7 @@ pub mod feed;
 pub mod config;
 pub mod diagnose;
 pub mod pipeline;
+pub mod evaluate;
 pub mod node;
 pub mod receive;
 pub mod demo;

@@ -1,6 +1,9 @@
 //! What the data means: one schema an asset type, with its signals, units and limits.
 //!
-//! Read from `schemas/*.toml` by `pipeline`; everybody looks signals up here. Nothing is computed here but units.
+//! Read from `schemas/*.toml` by `pipeline`; everybody looks signals up here. Nothing is computed here but units and,
+//! in [`expression`], calculated signals.
+
+pub mod expression;
 
 use std::collections::BTreeMap;
 
@@ -49,21 +52,34 @@ pub struct Signal {
     /// Smallest change that means anything, in `unit`: below it a value counts as unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<f64>,
+    /// Calculated instead of measured, on every row of the grid: an expression of signals that stand before this one
+    /// (`torque * speed * 2 * pi / 60`). Numbers, `+ - * / ^`, comparisons (`< <= > >= == !=`), `&& || !` (true is 1),
+    /// parentheses, `pi`, and abs, sqrt, exp, ln, log10, sin, cos, floor, ceil, round(x) or round(x, digits),
+    /// min(a, b), max(a, b), if(condition, a, b). Where a signal in it is missing, so is this one. A name with other
+    /// characters than letters, digits and `_` stands in backticks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// How often it is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Span>,
 }
 
 impl Schema {
-    /// Index of the signal that a payload calls `name` (its name or an alias).
+    /// Index of the measured signal that a payload calls `name` (its name or an alias).
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.signals.iter().position(|s| s.name == name || s.aliases.iter().any(|a| a == name))
+        let called = |s: &Signal| s.name == name || s.aliases.iter().any(|a| a == name);
+        self.measured().find(|(_, signal)| called(signal)).map(|(index, _)| index)
+    }
+
+    /// The signals that payloads and recordings carry, with their indices: those that are not calculated.
+    pub fn measured(&self) -> impl Iterator<Item = (usize, &Signal)> {
+        self.signals.iter().enumerate().filter(|(_, signal)| signal.from.is_none())
     }
 
     /// Name (and alias) to index, for decoders that look up many.
     pub fn lookup(&self) -> BTreeMap<&str, u16> {
         let mut map = BTreeMap::new();
-        for (index, signal) in self.signals.iter().enumerate() {
+        for (index, signal) in self.measured() {
             map.insert(signal.name.as_str(), index as u16);
             for alias in &signal.aliases {
                 map.insert(alias, index as u16);

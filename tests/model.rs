@@ -7,12 +7,16 @@
 mod bad;
 #[path = "model/conformance.rs"]
 mod conformance;
+#[path = "model/net.rs"]
+mod net;
 #[path = "model/package.rs"]
 mod package;
 #[path = "model/score.rs"]
 mod score;
 #[path = "model/train.rs"]
 mod train;
+#[path = "model/trees.rs"]
+mod trees;
 
 use std::path::Path;
 

@@ -78,6 +78,7 @@ fn commands_that_are_only_named_are_these() {
         "cargo test",
         "forebay doctor",
         "forebay run",
+        "forebay evaluate --suite benchmarks",
         "forebay receive --out received --listen 0.0.0.0:8090 --token-file token",
         "forebay receive --out received --broker mqtts://cloud.example --topic \"forebay/#\"",
         "forebay store verify --store forebay-data",

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Top-level modules and the modules of this crate that each may use. The order is the order of the layers.
+/// Top-level modules (and one that lies below its own) and the modules of this crate that each may use. The order is the
+/// order of the layers.
 const LAYERS: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("schema", &["time"]),
@@ -14,7 +15,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("record", &["time", "command", "frame"]),
     ("metrics", &["time", "record"]),
     ("decode", &["time", "schema", "frame", "pipeline::spec"]),
-    ("model", &["time", "schema", "frame", "pipeline::spec"]),
+    ("evaluate/metrics", &["time"]),
+    ("model", &["time", "schema", "frame", "evaluate::metrics", "pipeline::spec"]),
     ("stage", &["time", "command", "schema", "frame", "record", "model", "pipeline::spec"]),
     ("engine", &["time", "command", "schema", "frame", "record", "stage"]),
     ("store", &["time", "command", "schema", "frame", "record", "config"]),
@@ -30,6 +32,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ort", &["src/model"]),
     ("ort_tract", &["src/model"]),
     ("tract_onnx", &["src/model"]),
+    ("burn_tensor", &["src/model/net"]),
     ("rumqttc", &["src/link", "src/demo"]),
     ("rumqttd", &["src/demo"]),
     ("axum", &["src/feed", "src/receive", "src/demo"]),
@@ -76,7 +79,8 @@ fn modules_use_only_what_lies_below_them() {
     for (path, text) in sources("src") {
         let inside = path.strip_prefix("src").unwrap().with_extension("");
         let module = inside.iter().next().unwrap().to_str().unwrap();
-        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else { continue };
+        let layer = LAYERS.iter().find(|(name, _)| inside.starts_with(name));
+        let Some((_, allowed)) = layer else { continue };
         for (number, line) in without_tests(&text).lines().enumerate() {
             let Some(at) = line.find("crate::") else { continue };
             if line.trim_start().starts_with("//") {

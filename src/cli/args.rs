@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::evaluate::EvaluateArgs;
 use super::model::ModelArgs;
 use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
 use super::store::StoreArgs;
+use super::train::args::{NetArgs, TrainKind, TreeArgs};
 use crate::time::{Skew, Span};
 
 /// The whole command line.
@@ -86,6 +88,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Say what a recording costs a day, on the link and on the disk, before anyone buys a data plan
     Estimate(EstimateArgs),
+    /// Say how good a pipeline's answers are: on recordings with labels, on public benchmarks
+    Evaluate(EvaluateArgs),
     /// Check configs, schemas, pipelines and models, all of them, without a network
     Check(CheckArgs),
     /// Fit an anomaly model to a recording of normal running
@@ -265,10 +269,13 @@ pub struct CheckArgs {
     after_help = "Example:\n  forebay train --pipeline pipelines/skab.toml --data normal.csv --out models/skab-anomaly.onnx"
 )]
 pub struct TrainArgs {
+    /// What is trained.
+    #[arg(long, value_enum, default_value = "pca")]
+    pub kind: TrainKind,
     /// The pipeline file: its cleaning, grid and windows give the model its features.
     #[arg(long, short, value_name = "FILE")]
     pub pipeline: PathBuf,
-    /// Recordings of normal running.
+    /// Recordings: of normal running; with `--label` of faults too; for a remaining life each up to a failure.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// The model to write.
@@ -283,15 +290,39 @@ pub struct TrainArgs {
     /// Share of the variance that the model's components keep.
     #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
     pub variance: f64,
-    /// Share at the end of the recording that is held out to set the threshold.
+    /// Share at the end of the recording that is held out to set the threshold; 0: none, as where there is little of it
+    /// (give more `--margin` then).
     #[arg(long, default_value_t = 0.25, value_name = "SHARE")]
     pub holdout: f64,
     /// Share of normal windows that may lie above the threshold.
     #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
     pub false_alarms: f64,
+    /// How far above the worst of those windows the threshold lies: a factor on the squared distance from normal.
+    #[arg(long, default_value_t = 2.0, value_name = "FACTOR")]
+    pub margin: f64,
+    /// Normal running drifts: what changes within this time as much as it did in the recording is normal. Use it for
+    /// machines that warm up, with a recording of several times that.
+    #[arg(long, value_name = "TIME")]
+    pub drift: Option<Span>,
+    /// How far correlations are shrunk towards none, 0 to 1: with a short recording, small differences between signals
+    /// that went together mean little.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub shrink: f64,
+    /// Print one JSON object to standard output: what was learned, with the loss of every epoch.
+    #[arg(long)]
+    pub json: bool,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
+    /// The ONNX Runtime library that the model is tried on. Absent: the one that is found.
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Networks.
+    #[command(flatten)]
+    pub net: NetArgs,
+    /// Trees.
+    #[command(flatten)]
+    pub trees: TreeArgs,
     /// How the recordings are written.
     #[command(flatten)]
     pub recording: RecordingArgs,

@@ -6,6 +6,7 @@ mod check;
 mod completion;
 mod demo;
 mod estimate;
+pub mod evaluate;
 pub mod model;
 mod recordings;
 mod replay;
@@ -61,6 +62,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Demo(args) => demo::demo(&args, screen),
         Command::Run(args) => run::run(&args),
         Command::Estimate(args) => estimate::estimate(&args, screen),
+        Command::Evaluate(args) => evaluate::evaluate(&args, screen),
         Command::Receive(args) => receive::receive(&args),
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),

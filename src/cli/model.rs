@@ -14,8 +14,12 @@ use super::{Outcome, print, write_whole};
 use crate::model::golden::Golden;
 use crate::model::metadata::Meaning;
 use crate::model::onnx::Port;
+use crate::model::running::RunningOptions;
 use crate::model::signature::{PublicKey, SigningKey};
-use crate::model::{Host, Model, ModelFile, Trust};
+use crate::model::{self, Host, Model, ModelFile, Trust};
+use crate::pipeline::load::load_pipeline;
+use crate::pipeline::names::feature_names;
+use crate::pipeline::spec::StageSpec;
 
 /// `forebay model`.
 #[derive(Clone, Debug, Args)]
@@ -70,6 +74,35 @@ pub enum ModelAction {
         #[arg(long, short, value_name = "KEY.pem")]
         out: PathBuf,
     },
+    /// Write a model that needs no training: it learns each asset's normal while it runs, and scores by how many
+    /// standard deviations a window lies from it
+    Running(RunningArgs),
+}
+
+/// `forebay model running`.
+#[derive(Clone, Debug, Args)]
+pub struct RunningArgs {
+    /// The pipeline file, whose features it watches.
+    #[arg(long, short, value_name = "FILE")]
+    pipeline: PathBuf,
+    /// The model to write.
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+    /// Folder of asset schemas. Absent: found from the pipeline's folder.
+    #[arg(long, value_name = "DIR")]
+    schemas: Option<PathBuf>,
+    /// How many windows it remembers; older ones fade.
+    #[arg(long, default_value_t = RunningOptions::default().memory, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    memory: u32,
+    /// After how many windows of an asset it scores it.
+    #[arg(long, default_value_t = RunningOptions::default().warm, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    warm: u32,
+    /// Up to how many standard deviations a distance is learned: small, so that a fault does not become normal.
+    #[arg(long, default_value_t = RunningOptions::default().clip, value_name = "SIGMAS")]
+    clip: f64,
+    /// At how many standard deviations a window is abnormal.
+    #[arg(long, default_value_t = RunningOptions::default().threshold, value_name = "SIGMAS")]
+    threshold: f64,
 }
 
 /// Does it.
@@ -102,8 +135,25 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
             write_secret(out, &pem)?;
             print(&format!("{}\n", key.public()))?;
         }
+        ModelAction::Running(args) => running(args)?,
     }
     Ok(Outcome::Fine)
+}
+
+fn running(args: &RunningArgs) -> anyhow::Result<()> {
+    let RunningArgs { memory, warm, clip, threshold, .. } = *args;
+    anyhow::ensure!(clip > 0.0 && threshold > 0.0, "`--clip` and `--threshold` must be above 0");
+    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
+    let window = pipeline.spec.stages.iter().find_map(|stage| match stage {
+        StageSpec::Window(window) => Some(window),
+        _ => None,
+    });
+    let window = window.context("the pipeline has no `window` stage: there are no features")?;
+    let features = feature_names(&pipeline.schema, window);
+    let name = args.out.file_stem().unwrap_or_default().to_string_lossy();
+    let options = RunningOptions { memory, warm, clip, threshold };
+    write_whole(&args.out, &model::running::running(&name, &features, &options))?;
+    print(&format!("watches {} features\n{}\n", features.len(), args.out.display()))
 }
 
 /// A new file that only its owner may read; one that is there already is some other key.

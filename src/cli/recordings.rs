@@ -1,5 +1,6 @@
 //! Recordings on the command line: what `replay` and `train` share. Opens files, shows progress, hands on batches.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use indicatif::ProgressBar;
 
 use super::args::RecordingArgs;
 use super::screen::{Screen, look};
+use crate::evaluate::labels::{Column, column};
 use crate::frame::Input;
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::pipeline::load::LoadedPipeline;
@@ -68,8 +70,21 @@ impl Recordings<'_> {
         Ok(rows)
     }
 
+    /// One column of all recordings, by asset: labels, which the pipeline never sees.
+    pub(super) fn column(&self, name: &str) -> anyhow::Result<BTreeMap<String, Column>> {
+        let (spec, mut all) = (self.spec()?, BTreeMap::<String, Column>::new());
+        for path in self.files {
+            for (asset, mut part) in column(path, &spec, self.args.asset.as_deref(), name)? {
+                let whole = all.entry(asset).or_default();
+                whole.times.append(&mut part.times);
+                whole.values.append(&mut part.values);
+            }
+        }
+        Ok(all)
+    }
+
     /// The pipeline's notes on recordings, with what the command line says instead.
-    fn spec(&self) -> anyhow::Result<RecordingSpec> {
+    pub(super) fn spec(&self) -> anyhow::Result<RecordingSpec> {
         let args = self.args;
         let mut spec = self.pipeline.spec.recording.clone().unwrap_or_default();
         let or = |new: &Option<String>, old: Option<String>| new.clone().or(old);

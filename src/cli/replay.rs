@@ -72,7 +72,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
 }
 
 /// `OUTPUT=FILE`, or a file for the first score.
-fn other_model(text: &str) -> OtherModel {
+pub(super) fn other_model(text: &str) -> OtherModel {
     match text.split_once('=') {
         Some((output, path)) if !Path::new(text).exists() => {
             OtherModel { output: Some(output.to_owned()), path: PathBuf::from(path) }

@@ -202,7 +202,7 @@ fn wide(format: &JsonFormat, schema: &Schema, paths: &Paths) -> Result<Shape, De
         let path = base.map_or(String::new(), ToString::to_string);
         return Err(DecodeError::PathTaken { setting: "format.json.values".into(), path });
     }
-    for (index, signal) in schema.signals.iter().enumerate() {
+    for (index, signal) in schema.measured() {
         if format.signals.contains_key(&signal.name) {
             continue;
         }

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::fault::{FaultKind, FaultPlan};
 use super::windows::{Label, Labelled, Run, WindowsError, windows_of};
+use crate::evaluate::metrics::ranking::roc_auc;
 use crate::frame::Windows;
-use crate::model::evaluate::roc_auc;
 use crate::model::logistic::{self, LogisticOptions, LogisticReport};
 use crate::model::pca::{self, PcaOptions, TrainReport};
 use crate::model::training::{TrainError, TrainingSet};

@@ -14,6 +14,10 @@ use tract_onnx::pb::type_proto;
 const IR_VERSION: i64 = 8;
 const OPSET: i64 = 17;
 
+/// The domain of classical machine learning.
+const LEARNED: &str = "ai.onnx.ml";
+const LEARNED_OPSET: i64 = 3;
+
 /// The name of the dimension that may vary.
 const BATCH: &str = "n";
 
@@ -44,6 +48,41 @@ impl Kind {
             Kind::Float64 => DataType::Double as i32,
             Kind::Int64 => DataType::Int64 as i32,
         }
+    }
+}
+
+/// The value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Attribute {
+    Integers(Vec<i64>),
+    Floats(Vec<f32>),
+    Texts(Vec<&'static str>),
+    Text(&'static str),
+}
+
+impl Attribute {
+    fn proto(self, name: &str) -> pb::AttributeProto {
+        let mut proto = pb::AttributeProto { name: name.into(), ..pb::AttributeProto::default() };
+        let kind = match self {
+            Attribute::Integers(values) => {
+                proto.ints = values;
+                AttributeType::Ints
+            }
+            Attribute::Floats(values) => {
+                proto.floats = values;
+                AttributeType::Floats
+            }
+            Attribute::Texts(values) => {
+                proto.strings = values.into_iter().map(|text| text.into()).collect();
+                AttributeType::Strings
+            }
+            Attribute::Text(value) => {
+                proto.s = value.into();
+                AttributeType::String
+            }
+        };
+        proto.r#type = kind as i32;
+        proto
     }
 }
 
@@ -87,14 +126,19 @@ impl Graph {
 
     /// Adds an operator that gives one value. Gives back that value's name.
     pub fn node<'n>(&mut self, operator: &str, inputs: &[&str], output: &'n str) -> &'n str {
+        self.node_with(operator, inputs, &[output]);
+        output
+    }
+
+    /// Adds an operator that gives several values.
+    pub fn node_with(&mut self, operator: &str, inputs: &[&str], outputs: &[&str]) {
         self.proto.node.push(pb::NodeProto {
-            name: format!("{operator}_{output}"),
+            name: format!("{operator}_{}", outputs.join("_")),
             op_type: operator.into(),
             input: inputs.iter().map(|&name| name.into()).collect(),
-            output: vec![output.into()],
+            output: outputs.iter().map(|&name| name.into()).collect(),
             ..pb::NodeProto::default()
         });
-        output
     }
 
     /// Adds an operator that turns any numbers into float32. Gives back the result's name.
@@ -116,6 +160,38 @@ impl Graph {
         }
     }
 
+    /// Gives the operator added last whole numbers as an attribute.
+    pub fn attributes(&mut self, name: &str, values: &[i64]) {
+        if let Some(node) = self.proto.node.last_mut() {
+            node.attribute.push(pb::AttributeProto {
+                name: name.into(),
+                r#type: AttributeType::Ints as i32,
+                ints: values.to_vec(),
+                ..pb::AttributeProto::default()
+            });
+        }
+    }
+
+    /// Adds an operator of classical machine learning, which has attributes instead of weights.
+    pub(super) fn learned_node(
+        &mut self,
+        operator: &str,
+        input: &str,
+        outputs: &[&str],
+        attributes: Vec<(&str, Attribute)>,
+    ) {
+        let attribute = |(name, attribute): (&str, Attribute)| attribute.proto(name);
+        self.proto.node.push(pb::NodeProto {
+            name: format!("{operator}_{}", outputs.concat()),
+            op_type: operator.into(),
+            domain: LEARNED.into(),
+            input: vec![input.into()],
+            output: outputs.iter().map(|&name| name.into()).collect(),
+            attribute: attributes.into_iter().map(attribute).collect(),
+            ..pb::NodeProto::default()
+        });
+    }
+
     /// Notes `value` under `key` in `metadata_props`.
     pub fn note(&mut self, key: &str, value: impl Into<String>) {
         self.metadata.push(pb::StringStringEntryProto { key: key.into(), value: value.into() });
@@ -124,9 +200,12 @@ impl Graph {
     /// The bytes of the ONNX file.
     pub fn finish(self) -> Vec<u8> {
         let opset = pb::OperatorSetIdProto { domain: String::new(), version: OPSET };
+        let learned = self.proto.node.iter().any(|node| node.domain == LEARNED);
+        let learned = learned
+            .then(|| pb::OperatorSetIdProto { domain: LEARNED.into(), version: LEARNED_OPSET });
         let model = pb::ModelProto {
             ir_version: IR_VERSION,
-            opset_import: vec![opset],
+            opset_import: std::iter::once(opset).chain(learned).collect(),
             producer_name: "forebay".into(),
             graph: Some(self.proto),
             metadata_props: self.metadata,

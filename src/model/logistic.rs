@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::build::{Dim, Graph, Kind};
-use super::evaluate::roc_auc;
+
 use super::linear::{Square, solve};
 use super::metadata::{Meaning, Notes};
 use super::training::{Scaler, TrainError, TrainingSet, rounded, version_of};
+use crate::evaluate::metrics::ranking::roc_auc;
 
 /// Fewest windows that can be learned from.
 pub const MIN_ROWS: usize = 16;

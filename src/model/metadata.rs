@@ -171,6 +171,7 @@ impl Reading<'_> {
 pub(super) struct Notes {
     pub(super) kind: &'static str,
     pub(super) outputs: BTreeMap<String, Meaning>,
+    /// Not a number where there is none.
     pub(super) threshold: f64,
     pub(super) threshold_by: String,
     pub(super) baseline: Baseline,
@@ -181,9 +182,18 @@ impl Notes {
     pub(super) fn write(&self, graph: &mut Graph) {
         graph.note("forebay.schema", SCHEMA);
         graph.note("forebay.kind", self.kind);
-        graph.note("forebay.scaler", "(value - mean) * factor, in the graph");
-        graph.note("forebay.output", "score");
-        graph.note("forebay.threshold", self.threshold.to_string());
+        let scaler = match self.kind {
+            super::trees::KIND => "none: trees compare values as they are",
+            _ => "(value - mean) * factor, in the graph",
+        };
+        graph.note("forebay.scaler", scaler);
+        let first = self.outputs.keys().next().map_or("score", String::as_str);
+        let output = if self.outputs.contains_key("score") { "score" } else { first };
+        graph.note("forebay.output", output);
+        // Of a number there is none.
+        if self.threshold.is_finite() {
+            graph.note("forebay.threshold", self.threshold.to_string());
+        }
         graph.note("forebay.threshold_by", self.threshold_by.as_str());
         graph.note("forebay.outputs", json(&self.outputs));
         graph.note("forebay.baseline", json(&self.baseline));

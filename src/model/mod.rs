@@ -5,13 +5,13 @@
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
-//! (what they are given), [`pca`], [`logistic`], and [`evaluate`].
+//! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]), [`net`] (networks), and [`running`], which learns while it runs.
 //! It opens model files and nothing else; the clock it reads for how long a batch takes, and for nothing that is computed.
 
+pub mod boost;
 pub mod build;
 mod deadline;
 pub mod element;
-pub mod evaluate;
 pub mod file;
 pub mod fit;
 pub mod golden;
@@ -21,15 +21,19 @@ mod linear;
 mod loaded;
 pub mod logistic;
 pub mod metadata;
+pub mod net;
 pub mod onnx;
 pub mod pca;
 mod provider;
+pub mod running;
 pub mod runtime;
 pub mod session;
 pub mod shelf;
 pub mod signature;
 pub mod state;
 pub mod training;
+pub mod tree;
+pub mod trees;
 pub mod weights;
 
 pub use file::ModelFile;

@@ -20,6 +20,7 @@ use super::build::{Dim, Graph, Kind};
 use super::linear::{Square, eigen};
 use super::metadata::{Meaning, Notes};
 use super::training::{Scaler, TrainError, TrainingSet, quantile, rounded, version_of};
+use crate::time::Span;
 
 /// Fewest windows that can be learned from.
 pub const MIN_ROWS: usize = 16;
@@ -29,17 +30,25 @@ pub const MIN_ROWS: usize = 16;
 pub struct PcaOptions {
     /// Share of the variance that the components carry, 0 to 1.
     pub explained: f64,
-    /// Share of each asset's windows, the last ones, that are held out to set the limits: 0.1 to 0.5.
+    /// Share of each asset's windows, the last ones, that are held out to set the limits: 0.1 to 0.5; at 0 none are, and
+    /// the limits are those of the windows fitted to, which `margin` has to make up for.
     pub holdout: f64,
     /// Quantile of T² and Q that is the edge of normal, 0.5 to 1.
     pub quantile: f64,
     /// How far above the worst held-out window the threshold lies, as a factor on φ; at least 1.
     pub margin: f64,
+    /// Normal running drifts: what changes within this time as much as it did in the recording is normal. Needs a
+    /// recording of at least twice that.
+    pub drift: Option<Span>,
+    /// How far correlations are taken for chance and shrunk towards none, 0 to 1 (Ledoit and Wolf, Journal of
+    /// Multivariate Analysis 88, 2004): with few windows, small differences of features that went together mean little.
+    pub shrink: f64,
 }
 
 impl Default for PcaOptions {
     fn default() -> Self {
-        PcaOptions { explained: 0.9, holdout: 0.25, quantile: 0.99, margin: 2.0 }
+        let (explained, holdout, quantile, margin) = (0.9, 0.25, 0.99, 2.0);
+        PcaOptions { explained, holdout, quantile, margin, drift: None, shrink: 0.0 }
     }
 }
 
@@ -105,13 +114,14 @@ pub fn train(
     options: &PcaOptions,
 ) -> Result<(Vec<u8>, TrainReport), TrainError> {
     let usable = set.usable(MIN_ROWS)?;
-    let (fit, tail) = set.split(&usable, options.holdout.clamp(0.1, 0.5));
+    let (whole, held) = (options.holdout <= 0.0, options.holdout.clamp(0.1, 0.5));
+    let (fit, tail) = if whole { (usable.clone(), vec![]) } else { set.split(&usable, held) };
     let scaler = Scaler::learn(set, &fit);
     let constant = scaler.constant(&set.names);
     if constant.len() == set.names.len() {
         return Err(TrainError::Constant { features: constant.len() });
     }
-    let space = subspace(set, &fit, &scaler, options.explained);
+    let space = subspace(set, &fit, &scaler, options);
     let measure = |rows: &[usize]| -> (Vec<f64>, Vec<f64>) {
         rows.iter().map(|&index| distances(&space, &scaler.apply(set.row(index)))).unzip()
     };
@@ -125,15 +135,16 @@ pub fn train(
     let t2_limit = limit(&fit_t2, &tail_t2, 1e-3);
     let q_limit = limit(&fit_q, &tail_q, 1e-3 * set.names.len() as f64);
     let index = |t2: f64, q: f64| (t2 / t2_limit).max(q / q_limit);
-    let worst = tail_t2.iter().zip(&tail_q).map(|(t2, q)| index(*t2, *q)).fold(1.0, f64::max);
+    let (t2s, qs) = if whole { (&fit_t2, &fit_q) } else { (&tail_t2, &tail_q) };
+    let worst = t2s.iter().zip(qs).map(|(t2, q)| index(*t2, *q)).fold(1.0, f64::max);
     let phi = worst * options.margin.max(1.0);
     let threshold = phi / (1.0 + phi);
     let score = |t2: f64, q: f64| {
         let phi = index(t2, q);
         phi / (1.0 + phi)
     };
-    let (all_t2, all_q) = (fit_t2.iter().chain(&tail_t2), fit_q.iter().chain(&tail_q));
-    let scores: Vec<f64> = all_t2.zip(all_q).map(|(t2, q)| score(*t2, *q)).collect();
+    let all = fit_t2.iter().chain(&tail_t2).zip(fit_q.iter().chain(&tail_q));
+    let scores: Vec<f64> = all.map(|(t2, q)| score(*t2, *q)).collect();
     let used = [fit.as_slice(), &tail].concat();
     let (as_written, as_scaled) = (space.rounded(), scaler.rounded());
     let notes = Notes {
@@ -141,9 +152,10 @@ pub fn train(
         outputs: meanings(),
         threshold,
         threshold_by: format!(
-            "{} times the index of the worst of {} held-out windows",
+            "{} times the index of the worst of {} {} windows",
             options.margin.max(1.0),
-            tail.len()
+            t2s.len(),
+            if whole { "fitted" } else { "held-out" }
         ),
         baseline: set.baseline(&used, &scores),
         golden: set.golden(&used, &scaler, |row| {
@@ -153,6 +165,7 @@ pub fn train(
     };
     let bytes = write(set, &scaler, &space, (t2_limit, q_limit), &notes);
     let report = TrainReport {
+        version: version_of(&bytes),
         fitted: fit.len(),
         held_out: tail.len(),
         skipped: set.len() - usable.len(),
@@ -163,29 +176,36 @@ pub fn train(
         t2_limit,
         q_limit,
         threshold,
-        version: version_of(&bytes),
     };
     Ok((bytes, report))
 }
 
-fn subspace(set: &TrainingSet, fit: &[usize], scaler: &Scaler, explained: f64) -> Subspace {
+fn subspace(set: &TrainingSet, fit: &[usize], scaler: &Scaler, options: &PcaOptions) -> Subspace {
     let width = set.names.len();
-    let mut covariance = Square::zeros(width);
-    for &index in fit {
-        let row = scaler.apply(set.row(index));
-        for (cells, a) in covariance.cells.chunks_exact_mut(width).zip(&row) {
-            cells.iter_mut().zip(&row).for_each(|(cell, b)| *cell += a * b);
+    let rows: Vec<Vec<f64>> = fit.iter().map(|&index| scaler.apply(set.row(index))).collect();
+    let mut covariance = second_moment(width, rows.iter().cloned());
+    if let Some(drift) = options.drift {
+        let pairs = apart(set, fit, drift);
+        let changes = second_moment(
+            width,
+            pairs.into_iter().map(|(early, late)| {
+                rows[late].iter().zip(&rows[early]).map(|(late, early)| late - early).collect()
+            }),
+        );
+        covariance.cells.iter_mut().zip(&changes.cells).for_each(|(all, drift)| *all += drift);
+    }
+    for row in 0..width {
+        for column in (0..width).filter(|column| *column != row) {
+            *covariance.at(row, column) *= 1.0 - options.shrink.clamp(0.0, 1.0);
         }
     }
-    let count = (fit.len() as f64 - 1.0).max(1.0);
-    covariance.cells.iter_mut().for_each(|cell| *cell /= count);
     let (values, vectors) = eigen(covariance);
     let total: f64 = values.iter().sum();
     let mut components = 0;
     let mut carried = 0.0;
     for value in &values {
         // A direction without variance would divide by nothing; what happens there is Q's to see.
-        if carried >= explained.clamp(0.0, 1.0) * total || *value <= 1e-6 * total {
+        if carried >= options.explained.clamp(0.0, 1.0) * total || *value <= 1e-6 * total {
             break;
         }
         carried += value;
@@ -203,6 +223,39 @@ fn subspace(set: &TrainingSet, fit: &[usize], scaler: &Scaler, explained: f64) -
         }
     }
     Subspace { inside, outside, components, explained: carried / total }
+}
+
+/// The mean of the products of all pairs of features; of rows about nought their covariance.
+fn second_moment(width: usize, rows: impl Iterator<Item = Vec<f64>>) -> Square {
+    let mut sum = Square::zeros(width);
+    let mut count = 0.0;
+    for row in rows {
+        for (cells, a) in sum.cells.chunks_exact_mut(width).zip(&row) {
+            cells.iter_mut().zip(&row).for_each(|(cell, b)| *cell += a * b);
+        }
+        count += 1.0;
+    }
+    let count = f64::max(count - 1.0, 1.0);
+    sum.cells.iter_mut().for_each(|cell| *cell /= count);
+    sum
+}
+
+/// Pairs of windows of one asset that end this far apart, as places in `fit`, which has each asset's in time order.
+fn apart(set: &TrainingSet, fit: &[usize], by: Span) -> Vec<(usize, usize)> {
+    let (mut pairs, mut early) = (Vec::new(), 0);
+    for late in 0..fit.len() {
+        let same = |early: usize| set.assets[fit[early]] == set.assets[fit[late]];
+        let far = |early: usize| set.ends[fit[late]].since(set.ends[fit[early]]) >= by;
+        while early < late
+            && (!same(early) || (early + 1 < late && same(early + 1) && far(early + 1)))
+        {
+            early += 1;
+        }
+        if early < late && same(early) && far(early) {
+            pairs.push((early, late));
+        }
+    }
+    pairs
 }
 
 /// T² and Q of a scaled row.

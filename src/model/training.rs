@@ -60,6 +60,16 @@ pub enum TrainError {
         /// Windows.
         windows: usize,
     },
+    /// A label that is no class.
+    #[error(
+        "a window has the class number {found}, and there are {classes} classes: give each its name"
+    )]
+    Class {
+        /// The number.
+        found: usize,
+        /// How many there are.
+        classes: usize,
+    },
     /// The equations have no solution.
     #[error("the features are so nearly the same that no weights can be found; raise `l2`")]
     Singular,
@@ -80,7 +90,9 @@ pub struct TrainingSet {
     pub every: Option<Span>,
     /// Step of the grid under them.
     pub step: Option<Span>,
-    /// Feature values, window after window.
+    /// Samples of a window, where its samples are learned from and not its features: `names` are then the channels.
+    pub steps: usize,
+    /// Feature values, window after window; or samples, `steps * names` a window, oldest first.
     pub rows: Vec<f64>,
     /// Asset of each window, by any number.
     pub assets: Vec<u32>,
@@ -91,12 +103,14 @@ pub struct TrainingSet {
 }
 
 impl TrainingSet {
-    /// Adds windows that a pipeline made. Their names become this set's where it has none yet.
+    /// Adds windows that a pipeline made: their samples where this set has `steps`, else their features. Names of
+    /// features become this set's where it has none yet.
     pub fn push(&mut self, windows: &Windows) {
         if self.names.is_empty() {
             self.names.clone_from(&windows.names);
         }
-        self.rows.extend_from_slice(&windows.features);
+        let rows = if self.steps > 0 { &windows.sequence } else { &windows.features };
+        self.rows.extend_from_slice(rows);
         self.assets.extend_from_slice(&windows.asset);
         self.starts.extend_from_slice(&windows.start);
         self.ends.extend_from_slice(&windows.end);
@@ -112,9 +126,14 @@ impl TrainingSet {
         self.ends.is_empty()
     }
 
-    /// The features of window `index`.
+    /// Numbers of a window.
+    pub fn width(&self) -> usize {
+        self.names.len() * self.steps.max(1)
+    }
+
+    /// The numbers of window `index`.
     pub fn row(&self, index: usize) -> &[f64] {
-        let width = self.names.len();
+        let width = self.width();
         self.rows.get(index * width..(index + 1) * width).unwrap_or_default()
     }
 
@@ -123,7 +142,7 @@ impl TrainingSet {
         let windows = self.len();
         let features = self.names.len();
         let same = self.assets.len() == windows && self.starts.len() == windows;
-        if !same || features == 0 || self.rows.len() != windows * features {
+        if !same || features == 0 || self.rows.len() != windows * self.width() {
             return Err(TrainError::Columns { rows: self.rows.len(), windows, features });
         }
         let whole = |&index: &usize| self.row(index).iter().all(|value| value.is_finite());
@@ -160,7 +179,12 @@ impl TrainingSet {
     pub(super) fn note(&self, graph: &mut Graph, notes: &Notes) {
         notes.write(graph);
         graph.note("forebay.name", self.name.as_str());
-        graph.note("forebay.features", json(&self.names));
+        if self.steps > 0 {
+            graph.note("forebay.channels", json(&self.names));
+            graph.note("forebay.steps", self.steps.to_string());
+        } else {
+            graph.note("forebay.features", json(&self.names));
+        }
         if self.units.len() == self.names.len() {
             graph.note("forebay.units", json(&self.units));
         }
@@ -177,16 +201,17 @@ impl TrainingSet {
     }
 
     /// SHA-256 of all windows: their names, ends and numbers.
-    fn digest(&self) -> String {
+    pub(super) fn digest(&self) -> String {
         let names = self.names.iter().flat_map(|name| name.bytes().chain([0]));
         let ends = self.ends.iter().flat_map(|end| end.0.to_le_bytes());
         let rows = self.rows.iter().flat_map(|value| value.to_le_bytes());
         digest(&names.chain(ends).chain(rows).collect::<Vec<u8>>())
     }
 
-    /// How the windows `used` are distributed, with a score for each of them.
+    /// How the windows `used` are distributed (of samples the last ones), with a score for each of them.
     pub(super) fn baseline(&self, used: &[usize], scores: &[f64]) -> Baseline {
-        let column = |c: usize| tenths(used.iter().map(|&index| self.row(index)[c]));
+        let last = self.width() - self.names.len();
+        let column = |c: usize| tenths(used.iter().map(|&index| self.row(index)[last + c]));
         Baseline {
             windows: used.len(),
             inputs: (0..self.names.len()).map(column).collect(),
@@ -202,21 +227,37 @@ impl TrainingSet {
         scaler: &Scaler,
         answer: impl Fn(&[f64]) -> Vec<(&'static str, f64)>,
     ) -> Golden {
+        let one = |(name, value)| (name, vec![value]);
+        self.golden_rows(used, scaler, |row| answer(row).into_iter().map(one).collect())
+    }
+
+    /// The same, of outputs with several numbers a row.
+    pub(super) fn golden_rows(
+        &self,
+        used: &[usize],
+        scaler: &Scaler,
+        answer: impl Fn(&[f64]) -> Vec<(&'static str, Vec<f64>)>,
+    ) -> Golden {
         let places = (0..4).map(|k| used[k * (used.len() - 1) / 3]);
         let mut rows: Vec<Vec<f64>> = places.map(|index| self.row(index).to_vec()).collect();
         let far = |(c, (mean, factor)): (usize, (&f64, &f64))| {
             let sigmas = if c % 2 == 0 { 6.0 } else { -6.0 };
             if *factor > 0.0 { mean + sigmas / factor } else { *mean }
         };
-        rows.push(scaler.means.iter().zip(&scaler.factors).enumerate().map(far).collect());
-        let mut golden =
-            Golden { shape: vec![self.names.len()], tolerance: 2e-3, ..Golden::default() };
+        let unlike: Vec<f64> =
+            scaler.means.iter().zip(&scaler.factors).enumerate().map(far).collect();
+        rows.push(unlike.repeat(self.steps.max(1)));
+        let mut shape = vec![self.names.len()];
+        if self.steps > 0 {
+            shape.insert(0, self.steps);
+        }
+        let mut golden = Golden { shape, tolerance: 2e-3, ..Golden::default() };
         for row in rows {
             let input: Vec<f32> = row.iter().map(|value| *value as f32).collect();
             let rounded: Vec<f64> = input.iter().map(|value| f64::from(*value)).collect();
-            for (name, value) in answer(&rounded) {
+            for (name, values) in answer(&rounded) {
                 let answers = golden.outputs.entry(name.to_owned()).or_default();
-                answers.push(vec![value as f32]);
+                answers.push(values.into_iter().map(|value| value as f32).collect());
             }
             golden.input.push(input);
         }
@@ -236,12 +277,13 @@ pub(super) fn version_of(bytes: &[u8]) -> String {
     digest(bytes).chars().take(12).collect()
 }
 
-/// How features are brought to one scale: `(value - mean) * factor`, held within [`Scaler::REACH`].
+/// How features, or channels, are brought to one scale: `(value - mean) * factor`, held within [`Scaler::REACH`].
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Scaler {
-    pub(super) means: Vec<f64>,
+pub struct Scaler {
+    /// Of each.
+    pub means: Vec<f64>,
     /// One over the standard deviation; 0 for a feature that never changed, which is thereby ignored.
-    pub(super) factors: Vec<f64>,
+    pub factors: Vec<f64>,
 }
 
 impl Scaler {
@@ -251,15 +293,16 @@ impl Scaler {
 
     /// Learns the scale of the rows `fit`.
     pub(super) fn learn(set: &TrainingSet, fit: &[usize]) -> Scaler {
-        let width = set.names.len();
-        let count = fit.len() as f64;
+        let width = set.names.len().max(1);
+        let count = (fit.len() * set.steps.max(1)) as f64;
+        let steps = || fit.iter().flat_map(|&index| set.row(index).chunks_exact(width));
         let mut means = vec![0.0; width];
-        for &index in fit {
-            means.iter_mut().zip(set.row(index)).for_each(|(mean, value)| *mean += value / count);
+        for step in steps() {
+            means.iter_mut().zip(step).for_each(|(mean, value)| *mean += value / count);
         }
         let mut squares = vec![0.0; width];
-        for &index in fit {
-            for ((square, mean), value) in squares.iter_mut().zip(&means).zip(set.row(index)) {
+        for step in steps() {
+            for ((square, mean), value) in squares.iter_mut().zip(&means).zip(step) {
                 *square += (value - mean).powi(2) / (count - 1.0).max(1.0);
             }
         }
@@ -277,9 +320,10 @@ impl Scaler {
         Scaler { means: rounded(&self.means), factors: rounded(&self.factors) }
     }
 
-    /// A row brought to scale.
+    /// A row brought to scale, all its steps.
     pub(super) fn apply(&self, row: &[f64]) -> Vec<f64> {
-        let scaled = row.iter().zip(&self.means).zip(&self.factors);
+        let scale = || self.means.iter().zip(&self.factors);
+        let scaled = row.iter().zip(scale().cycle()).map(|(v, (mean, f))| ((v, mean), f));
         scaled.map(|((v, mean), f)| ((v - mean) * f).clamp(-Self::REACH, Self::REACH)).collect()
     }
 

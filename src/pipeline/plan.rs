@@ -10,6 +10,7 @@ use super::spec::{ModelInput, PipelineSpec, StageSpec};
 use crate::engine::{Pipeline, Planned};
 use crate::model::{Host, HostError};
 use crate::schema::Schema;
+use crate::schema::expression::ExpressionError;
 use crate::stage::Stage;
 use crate::stage::alarm::{Alarm, SAMPLES_MAX};
 use crate::stage::clean::Clean;
@@ -183,7 +184,8 @@ impl<'a> Builder<'a> {
             }
             StageSpec::Resample(resample) => {
                 self.step = Some(resample.every);
-                Box::new(Resample::new(resample, self.signals.len()))
+                let unfit = |error: ExpressionError| self.unfit(error.to_string());
+                Box::new(Resample::new(resample, self.schema).map_err(unfit)?)
             }
             StageSpec::Window(window) => Box::new(self.window(window)?),
             StageSpec::Score(score) => Box::new(self.score(score)?),

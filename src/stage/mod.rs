@@ -10,6 +10,7 @@ pub mod clean;
 mod condition;
 pub mod drift;
 pub mod emit;
+pub mod envelope;
 pub mod features;
 pub mod resample;
 pub mod score;

@@ -3,7 +3,7 @@
 //! After `clean`. Takes readings in event-time order with their watermark, gives rows: one an instant, a value a
 //! signal. A row leaves when no reading still to come could change it. Nothing is invented across more than
 //! `max_gap`, and an instant for which no signal has a value makes no row: a day's gap, or a bogus time, costs
-//! nothing.
+//! nothing. Calculated signals are computed of each row that leaves.
 
 use std::collections::VecDeque;
 
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
 use crate::frame::{Grid, Origin};
 use crate::pipeline::spec::{Fill, ResampleSpec};
+use crate::schema::Schema;
+use crate::schema::expression::{Expression, ExpressionError};
 use crate::time::{Span, Timestamp};
 
 /// The stage: its settings and the readings that rows still need.
@@ -19,7 +21,8 @@ pub struct Resample {
     step: Span,
     fill: Fill,
     max_gap: Span,
-    width: usize,
+    /// By signal: how it is calculated, if it is.
+    derived: Vec<Option<Expression>>,
     assets: Vec<AssetState>,
 }
 
@@ -49,14 +52,16 @@ enum Cell {
 }
 
 impl Resample {
-    /// A stage that has seen nothing, for a schema of `width` signals.
-    pub fn new(spec: &ResampleSpec, width: usize) -> Resample {
+    /// A stage that has seen nothing. The schema's expressions must have passed `check`.
+    pub fn new(spec: &ResampleSpec, schema: &Schema) -> Result<Resample, ExpressionError> {
         let max_gap = spec.max_gap.unwrap_or(Span(spec.every.0 * 3));
-        Resample { step: spec.every, fill: spec.fill, max_gap, width, assets: Vec::new() }
+        let (step, fill, derived) = (spec.every, spec.fill, Expression::of_schema(schema)?);
+        Ok(Resample { step, fill, max_gap, derived, assets: Vec::new() })
     }
 
     fn state(&mut self, asset: u32) -> &mut AssetState {
-        let series = || (0..self.width).map(|_| Series::default()).collect();
+        let width = self.derived.len();
+        let series = || (0..width).map(|_| Series::default()).collect();
         let fresh = || AssetState { series: series(), ..AssetState::default() };
         of_asset(&mut self.assets, asset, fresh)
     }
@@ -65,7 +70,8 @@ impl Resample {
     fn advance(&mut self, asset: u32, watermark: Timestamp, ended: bool, out: &mut Grid) {
         let (step, fill, max_gap) = (self.step, self.fill, self.max_gap);
         let rule = Rule { step, fill, max_gap, watermark };
-        let state = self.state(asset);
+        self.state(asset);
+        let (state, derived) = (&mut self.assets[asset as usize], &self.derived);
         let Some(first) = state.next.or_else(|| state.first_start(&rule)) else { return };
         let mut at = first;
         loop {
@@ -75,8 +81,9 @@ impl Resample {
             }
             let row = out.values.len();
             let mut known = false;
-            for series in &mut state.series {
-                let (value, origin) = match rule.cell(series, at) {
+            for (series, derived) in state.series.iter_mut().zip(derived) {
+                let cell = if derived.is_some() { Cell::Missing } else { rule.cell(series, at) };
+                let (value, origin) = match cell {
                     Cell::Known(value, origin) => (value, origin),
                     Cell::Missing => (f64::NAN, Origin::Missing),
                     Cell::Undecided => {
@@ -90,6 +97,7 @@ impl Resample {
                 out.origins.push(origin);
             }
             if known {
+                derive(derived, &mut out.values[row..], &mut out.origins[row..]);
                 out.asset.push(asset);
                 out.ts.push(at);
                 rule.consume(&mut state.series, at);
@@ -102,6 +110,19 @@ impl Resample {
                 at = start.max(at.plus(step));
             }
         }
+    }
+}
+
+/// Calculates the signals of a row that are not measured, each of those before it.
+fn derive(derived: &[Option<Expression>], values: &mut [f64], origins: &mut [Origin]) {
+    for (index, expression) in derived.iter().enumerate() {
+        let Some(expression) = expression else { continue };
+        values[index] = expression.value(values);
+        if values[index].is_nan() {
+            continue;
+        }
+        let measured = expression.signals().iter().all(|&s| origins[s] == Origin::Measured);
+        origins[index] = if measured { Origin::Measured } else { Origin::Interpolated };
     }
 }
 
@@ -230,7 +251,7 @@ impl Stage for Resample {
                 .after
                 .push_back((ts, readings.value[index]));
         }
-        let mut out = Grid { channels: self.width, ..Grid::default() };
+        let mut out = Grid { channels: self.derived.len(), ..Grid::default() };
         for mark in marks {
             self.advance(mark.asset, mark.watermark, around.ended, &mut out);
         }

@@ -49,3 +49,31 @@ fn a_schema_without_signals() {
     ];
     snapshot("schema-empty", &told.join("\n----\n\n"));
 }
+
+#[test]
+fn signals_that_cannot_be_calculated() {
+    let schema = r#"
+name = "mill"
+
+[[signal]]
+name = "torque"
+unit = "Nm"
+
+[[signal]]
+name = "power"
+unit = "W"
+from = "torque * sped"
+max = 9000
+
+[[signal]]
+name = "twice"
+unit = "W"
+from = "2 * (power"
+
+[[signal]]
+name = "early"
+unit = "1"
+from = "tork + mean(power)"
+"#;
+    snapshot("schema-calculated", &node(&[("schemas/mill.toml", schema)]));
+}

@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use forebay::model::build::{Dim, Kind};
 use forebay::model::golden::Golden;
 use forebay::model::logistic::{self, LogisticOptions};
 use forebay::model::metadata::{Meaning, Metadata};
 use forebay::model::pca::{self, PcaOptions};
-use forebay::model::runtime::Settings;
+use forebay::model::runtime::{Backend, Provider, Settings};
 use forebay::model::signature::{PublicKey, SigningKey};
 use forebay::model::{Host, HostError, Model, ModelError, ModelFile, Trust};
 use prost::Message;
 use tract_onnx::pb;
 
 use crate::train::{labelled, machine};
-use crate::{open, runtime};
+use crate::{open, runtime, sum};
 
 fn pca_model() -> Vec<u8> {
     pca::train(&machine(200, 8, 2), &PcaOptions::default()).unwrap().0

@@ -1,6 +1,6 @@
 //! The trainers against oracles computed another way, in float64.
 
-use forebay::model::evaluate::roc_auc;
+use forebay::evaluate::metrics::ranking::roc_auc;
 use forebay::model::logistic::{self, LogisticOptions};
 use forebay::model::pca::{self, PcaOptions};
 use forebay::model::training::{TrainError, TrainingSet};

@@ -15,6 +15,8 @@ use forebay::time::{Timestamp, monotonic, now};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Time of a recording's first row.
+const START: i64 = 1_772_366_400_000_000;
 
 /// A fenced block.
 pub struct Block {
@@ -81,6 +83,8 @@ impl Site {
         let site = Site(tempfile::tempdir().unwrap());
         site.write("normal.csv", &recording("vibration", 3600, None));
         site.write("day.csv", &recording("vibration", 1800, Some(900)));
+        let (hot, end) = (Timestamp(START + 900_000_000), Timestamp(START + 1_799_000_000));
+        site.write("times.csv", &format!("asset,from,to\nfan-7,{hot},{end}\n"));
         site.write("other.csv", &recording("vib", 600, None));
         site
     }
@@ -110,7 +114,7 @@ impl Site {
 fn recording(vibration: &str, rows: i64, hot: Option<i64>) -> String {
     let mut text = format!("time,{vibration},temperature\n");
     for row in 0..rows {
-        let ts = Timestamp(1_772_366_400_000_000 + row * 1_000_000);
+        let ts = Timestamp(START + row * 1_000_000);
         let (vibration, temperature) = fan(row, hot.is_some_and(|hot| row >= hot));
         writeln!(text, "{ts},{vibration:.3},{temperature:.2}").unwrap();
     }

@@ -101,7 +101,7 @@ fn wide(
         return Err(no_such_signal(signal, schema));
     }
     let mut columns = Vec::new();
-    for (index, signal) in schema.signals.iter().enumerate() {
+    for (index, signal) in schema.measured() {
         let column = match spec.signals.get(&signal.name) {
             Some(column) => Some(find(&format!("recording.signals.{}", signal.name), column)?),
             None => std::iter::once(&signal.name)

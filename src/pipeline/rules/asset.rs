@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::{Problem, Problems, Spot};
+use crate::schema::expression::Expression;
 use crate::schema::{Signal, convert, known_units};
 use crate::time::Span;
 
@@ -30,6 +31,40 @@ pub(in crate::pipeline) fn check(
     names(root, signals, problems);
     for (index, signal) in signals {
         one(root.key("signal").index(*index), signal, problems);
+    }
+    for (at, (index, signal)) in signals.iter().enumerate() {
+        let spot = root.key("signal").index(*index);
+        let before: Vec<&str> = signals[..at].iter().map(|(_, s)| s.name.as_str()).collect();
+        derived(spot, signal, &before, problems);
+    }
+}
+
+/// A calculated signal: an expression that can be read, of signals before it, and nothing that only a measured one has.
+fn derived(spot: Spot<'_>, signal: &Signal, before: &[&str], problems: &mut Problems) {
+    let Some(from) = &signal.from else { return };
+    let measured = [
+        ("aliases", !signal.aliases.is_empty()),
+        ("min", signal.min.is_some()),
+        ("max", signal.max.is_some()),
+        ("max_rate", signal.max_rate.is_some()),
+        ("resolution", signal.resolution.is_some()),
+        ("every", signal.every.is_some()),
+    ];
+    for (key, _) in measured.iter().filter(|(_, there)| *there) {
+        let message = format!("{} is calculated: `{key}` is for measured ones", called(signal));
+        let problem = Problem::error(spot.key(key).node.key_place(), message)
+            .found(format!("`{key}` beside `from`"))
+            .expected("`clean` looks at what it is calculated from");
+        problems.push_unless_known(problem);
+    }
+    if let Err(error) = Expression::parse(from, before) {
+        let near = error.unknown.as_deref().and_then(|name| nearest(name, before.iter().copied()));
+        let message = format!("{} cannot be calculated: {}", called(signal), error.reason);
+        let problem = Problem::error(spot.key("from"), message)
+            .found(error.found(from))
+            .expected(error.expected.as_str())
+            .suggest_nearest(near.map(|name| format!("`{name}`")));
+        problems.push_unless_known(problem);
     }
 }
 

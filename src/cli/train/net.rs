@@ -1,0 +1,335 @@
+//! `forebay train` of networks: options from the command line, progress with loss curves, checkpoints, a check of the
+//! file on the runtime that is found.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+
+use super::args::{LossArg, NetArgs};
+use super::{Collected, Made, TrainArgs, TrainKind};
+use crate::cli::screen::{Screen, look};
+use crate::cli::write_whole;
+use crate::model::net::{
+    Checkpoint, Epoch, Kind, Loss, NetReport, Network, Options, Shape, Size, Targets, Task,
+    Trained, read, train,
+};
+use crate::time::{Span, monotonic};
+
+/// How often a checkpoint is written at most.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+
+/// Trains a network of this kind.
+pub(super) fn network(
+    kind: Kind,
+    args: &TrainArgs,
+    collected: &Collected,
+    screen: &Screen,
+) -> anyhow::Result<Made> {
+    let net = &args.net;
+    let from = net.from.as_ref().map(|path| {
+        let bytes =
+            std::fs::read(path).with_context(|| format!("`{}` cannot be read", path.display()))?;
+        read(&bytes).with_context(|| format!("`{}` cannot be trained on", path.display()))
+    });
+    let from = from.transpose()?;
+    let (task, targets) = task(kind, net, collected)?;
+    let network = described(kind, net, collected, task, from.as_ref())?;
+    let options = options(args, &network);
+    let checkpoint = net.checkpoint.clone().unwrap_or_else(|| {
+        let mut name = args.out.clone().into_os_string();
+        name.push(".checkpoint");
+        PathBuf::from(name)
+    });
+    let resume = if net.resume {
+        let told = || format!("`{}` cannot be resumed from", checkpoint.display());
+        let bytes = std::fs::read(&checkpoint).with_context(told)?;
+        Some(Checkpoint::from_bytes(&bytes).with_context(told)?)
+    } else {
+        None
+    };
+    let mut progress = Progress::new(args, &network, checkpoint, screen);
+    let set = &collected.set;
+    let mut watch = |epoch: &Epoch, state: &Checkpoint| progress.watch(epoch, state);
+    let (model, report) =
+        train(set, &targets, &network, from.as_ref(), &options, resume, &mut watch)?;
+    let stopped = progress.end()?;
+    let told = told(kind, &network, &report, stopped.as_deref());
+    let report = serde_json::to_value(&report).context("invariant: a report is JSON")?;
+    Ok(Made { model, told, report })
+}
+
+/// What is to be learned, and of each window what.
+fn task(
+    kind: Kind,
+    net: &NetArgs,
+    collected: &Collected,
+) -> anyhow::Result<(Option<Task>, Targets)> {
+    let classes = || -> anyhow::Result<(Option<Task>, Targets)> {
+        let column = net
+            .label
+            .as_deref()
+            .context("a classifier needs labels: name their column with `--label`")?;
+        let labels = class_names(column, net, &collected.classes)?;
+        let classes = collected.classes.clone();
+        Ok((Some(Task::Classify { labels }), Targets::Classes(classes)))
+    };
+    match kind {
+        Kind::Classifier => classes(),
+        Kind::Transformer if net.label.is_some() => classes(),
+        Kind::RemainingLife => {
+            anyhow::ensure!(net.cap > 0.0, "`--cap` must be above 0");
+            let unit = net.life_unit.or(collected.set.every).unwrap_or(Span::seconds(1));
+            anyhow::ensure!(unit > Span::ZERO, "`--life-unit` must be above 0");
+            let values = collected.lives(unit);
+            Ok((
+                Some(Task::RemainingLife { cap: net.cap, unit: unit.to_string() }),
+                Targets::Values(values),
+            ))
+        }
+        _ => Ok((None, Targets::None)),
+    }
+}
+
+/// The names of the classes in the column `column`, two at least: those that were given, or ours.
+pub(super) fn class_names(
+    column: &str,
+    net: &NetArgs,
+    classes: &[usize],
+) -> anyhow::Result<Vec<String>> {
+    let count = classes.iter().max().map_or(0, |most| most + 1).max(2);
+    if net.classes.is_empty() {
+        let fault =
+            |class: usize| if count == 2 { "fault".into() } else { format!("fault-{class}") };
+        return Ok(std::iter::once("normal".to_owned()).chain((1..count).map(fault)).collect());
+    }
+    anyhow::ensure!(
+        net.classes.len() >= count,
+        "`--classes` has {} names, but column `{column}` has classes up to {}",
+        net.classes.len(),
+        count - 1
+    );
+    Ok(net.classes.clone())
+}
+
+fn described(
+    kind: Kind,
+    net: &NetArgs,
+    collected: &Collected,
+    task: Option<Task>,
+    from: Option<&Trained>,
+) -> anyhow::Result<Network> {
+    let set = &collected.set;
+    let sequence = set.steps > 0;
+    anyhow::ensure!(
+        sequence || !kind.needs_sequence(),
+        "a {} looks at a window's samples, and the pipeline's `score` gives features: set its `input = \"sequence\"`",
+        kind.name()
+    );
+    let input = Shape { steps: set.steps.max(1), width: set.names.len() };
+    let (units, code, depth) = (net.units as usize, net.code as usize, net.depth as usize);
+    let size = Size { units, code, depth, activation: net.activation.into() };
+    let own = kind.network(input, sequence, task, size)?;
+    Ok(match from {
+        // Its layers are those of the file; what they are for must be the same.
+        Some(from) => {
+            let same =
+                std::mem::discriminant(&from.network.task) == std::mem::discriminant(&own.task);
+            anyhow::ensure!(
+                same,
+                "`--from` is no {}: give the kind that it was trained as",
+                kind.name()
+            );
+            Network { task: own.task, ..from.network.clone() }
+        }
+        None => Network { members: net.members as usize, ..own },
+    })
+}
+
+fn options(args: &TrainArgs, network: &Network) -> Options {
+    let net = &args.net;
+    let loss = match net.loss {
+        Some(LossArg::Huber) => Loss::Huber { delta: 0.1 },
+        Some(LossArg::Mse) => Loss::Mse,
+        Some(LossArg::CrossEntropy) => Loss::CrossEntropy { focal: net.focal },
+        None if matches!(network.task, Task::Classify { .. }) => {
+            Loss::CrossEntropy { focal: net.focal }
+        }
+        None => Loss::Mse,
+    };
+    Options {
+        epochs: net.epochs as usize,
+        batch: net.batch as usize,
+        learning_rate: net.learning_rate,
+        optimiser: net.optimiser.into(),
+        weight_decay: net.weight_decay,
+        loss,
+        late: net.late,
+        patience: net.patience as usize,
+        seed: net.seed,
+        holdout: args.holdout,
+        quantile: 1.0 - args.false_alarms,
+        margin: args.margin,
+        freeze: net.freeze as usize,
+        class_weights: net.class_weights,
+        oversample: net.oversample,
+        device: net.device.into(),
+        ..Options::default()
+    }
+}
+
+/// What is shown and kept while it learns.
+struct Progress {
+    bar: ProgressBar,
+    began: Instant,
+    budget: Option<Duration>,
+    checkpoint: PathBuf,
+    written: Option<Instant>,
+    /// Why a checkpoint could not be written.
+    failed: Option<anyhow::Error>,
+    out_of_time: bool,
+}
+
+impl Progress {
+    fn new(args: &TrainArgs, network: &Network, checkpoint: PathBuf, screen: &Screen) -> Progress {
+        let epochs = u64::from(args.net.epochs) * network.members as u64;
+        let bar =
+            if args.quiet { ProgressBar::hidden() } else { screen.line(ProgressBar::new(epochs)) };
+        bar.set_style(look("epoch {pos}/{len} {msg}, {eta} left"));
+        let budget = args.net.time_budget.map(|span| Duration::from_micros(span.0.max(0) as u64));
+        Progress {
+            bar,
+            began: monotonic(),
+            budget,
+            checkpoint,
+            written: None,
+            failed: None,
+            out_of_time: false,
+        }
+    }
+
+    fn watch(&mut self, epoch: &Epoch, state: &Checkpoint) -> bool {
+        let epochs = state.epochs();
+        let curve: Vec<f64> =
+            epochs.iter().filter(|e| e.member == epoch.member).map(|e| e.held_out).collect();
+        self.bar.set_position(epochs.len() as u64);
+        self.bar.set_message(format!(
+            "{} loss {:.4}, held out {:.4}",
+            sparkline(&curve, 40),
+            epoch.loss,
+            epoch.held_out
+        ));
+        self.out_of_time = self.budget.is_some_and(|budget| self.began.elapsed() >= budget);
+        if self.out_of_time || self.written.is_none_or(|at| at.elapsed() >= CHECKPOINT) {
+            if let Err(error) = write_whole(&self.checkpoint, &state.to_bytes()) {
+                self.failed = Some(error);
+                return false;
+            }
+            self.written = Some(monotonic());
+        }
+        !self.out_of_time
+    }
+
+    /// It is over: removes the checkpoint, or says where it is.
+    fn end(self) -> anyhow::Result<Option<String>> {
+        self.bar.finish_and_clear();
+        if let Some(error) = self.failed {
+            return Err(error.context("training was stopped: its checkpoint cannot be written"));
+        }
+        if self.out_of_time {
+            let path = self.checkpoint.display();
+            return Ok(Some(format!("the time budget is over; `--resume` goes on from {path}")));
+        }
+        if self.written.is_some() {
+            std::fs::remove_file(&self.checkpoint)
+                .with_context(|| format!("`{}` cannot be removed", self.checkpoint.display()))?;
+        }
+        Ok(None)
+    }
+}
+
+fn told(kind: Kind, network: &Network, report: &NetReport, stopped: Option<&str>) -> String {
+    let mut text = String::new();
+    for member in 0..report.best.len() {
+        let of = report.epochs.iter().filter(|epoch| epoch.member == member);
+        let curve: Vec<f64> = of.map(|epoch| epoch.held_out).collect();
+        text += &format!(
+            "loss  {}  {:.4} to {:.4} in {} epochs\n",
+            sparkline(&curve, 40),
+            curve.first().copied().unwrap_or_default(),
+            report.best[member],
+            curve.len()
+        );
+    }
+    let measures: Vec<String> = report
+        .held_out_measures
+        .iter()
+        .map(|(name, value)| format!("{} {value:.3}", name.replace('_', " ")))
+        .collect();
+    text += &format!(
+        "{} with {} weights on {} windows{}: {}\n",
+        kind.name(),
+        report.parameters,
+        report.fitted,
+        match report.held_out {
+            0 => String::new(),
+            held => format!(", judged on {held} held-out ones"),
+        },
+        measures.join(", ")
+    );
+    if !report.constant.is_empty() {
+        text += &format!("ignored, for they never change: {}\n", report.constant.join(", "));
+    }
+    if let Some(threshold) = report.threshold {
+        text += &format!("threshold {threshold:.3}: {}\n", report.threshold_by);
+    }
+    if let Task::RemainingLife { cap, unit } = &network.task {
+        text += &format!("remaining lives up to {cap} times {unit}\n");
+    }
+    stopped.iter().for_each(|stopped| text += &format!("{stopped}\n"));
+    text
+}
+
+/// Numbers as a line of blocks, at most `most` of them; high is large.
+fn sparkline(values: &[f64], most: usize) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let count = values.len().min(most);
+    let picked: Vec<f64> =
+        (0..count).map(|at| values[at * (values.len() - 1) / (count.max(2) - 1)]).collect();
+    let (least, largest) = picked
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), value| (a.min(*value), b.max(*value)));
+    let height =
+        |value: f64| if largest > least { (value - least) / (largest - least) * 7.0 } else { 0.0 };
+    picked.into_iter().map(|value| BLOCKS[(height(value).round() as usize).min(7)]).collect()
+}
+
+/// The network of a kind of the command line.
+pub(super) fn kind_of(kind: TrainKind) -> Option<Kind> {
+    Some(match kind {
+        TrainKind::Pca | TrainKind::Trees => return None,
+        TrainKind::DenseAutoencoder => Kind::DenseAutoencoder,
+        TrainKind::ConvAutoencoder => Kind::ConvAutoencoder,
+        TrainKind::GruAutoencoder => Kind::GruAutoencoder,
+        TrainKind::Forecaster => Kind::Forecaster,
+        TrainKind::Transformer => Kind::Transformer,
+        TrainKind::Classifier => Kind::Classifier,
+        TrainKind::RemainingLife => Kind::RemainingLife,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_is_drawn_from_its_first_to_its_last_value() {
+        assert_eq!(sparkline(&[8.0, 4.0, 1.0], 40), "█▄▁");
+        assert_eq!(sparkline(&[5.0], 40), "▁");
+        assert_eq!(sparkline(&[], 40), "");
+        let long: Vec<f64> = (0..100).map(f64::from).collect();
+        let drawn: Vec<char> = sparkline(&long, 10).chars().collect();
+        assert_eq!((drawn.len(), drawn[0], drawn[9]), (10, '▁', '█'));
+    }
+}

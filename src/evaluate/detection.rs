@@ -1,0 +1,341 @@
+//! Verdicts against labels, row by row and fault by fault: everything that a report says of a detector.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::floors;
+use super::labels::{Column, Fault};
+use super::metrics::binary::Confusion;
+use super::metrics::calibration::{Bin, brier, expected_error, reliability};
+use super::metrics::changepoint::changes;
+use super::metrics::events::{Events, Interval, intervals};
+use super::metrics::nab::{self, NabScore, PROFILES};
+use super::metrics::ranking::{average_precision, roc_auc};
+use super::stream::{Verdict, Verdicts, at_rows};
+use crate::time::{Span, Timestamp};
+
+/// Bins of the reliability table.
+const BINS: usize = 10;
+
+/// What was true.
+#[derive(Clone, Debug)]
+pub enum Truth {
+    /// A label a row: 0 is normal, anything above a half is faulty, and different numbers are different faults.
+    Rows(BTreeMap<String, Column>),
+    /// Times of faults; all other time is normal.
+    Times(BTreeMap<String, Vec<Fault>>),
+}
+
+/// The rows of one asset, in order of time: what was said, and what was so.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    /// The asset.
+    pub asset: String,
+    /// When.
+    pub times: Vec<Timestamp>,
+    /// The score; NaN where there is none.
+    pub scores: Vec<f64>,
+    /// Whether it was called abnormal.
+    pub alarmed: Vec<bool>,
+    /// Whether it was.
+    pub faulty: Vec<bool>,
+    /// The faults.
+    pub faults: Vec<Fault>,
+    /// Rows that came before the first verdict.
+    pub unjudged: u64,
+}
+
+impl Judged {
+    fn push(&mut self, at: Timestamp, verdict: Option<&Verdict>, faulty: bool) {
+        let Some(verdict) = verdict else {
+            self.unjudged += 1;
+            return;
+        };
+        self.times.push(at);
+        self.scores.push(verdict.score.unwrap_or(f64::NAN));
+        self.alarmed.push(verdict.alarm);
+        self.faulty.push(faulty);
+    }
+
+    fn events(&self, faults: &[&Fault]) -> Events {
+        let faults: Vec<Interval> = faults.iter().map(|fault| fault.interval).collect();
+        let watched = self.times.first().zip(self.times.last());
+        let watched = watched.map_or(Span::ZERO, |(first, last)| last.since(*first));
+        Events::of(&faults, &intervals(&self.times, &self.alarmed), watched)
+    }
+
+    /// The NAB score of its alarms, by profile: a detection is the moment at which an alarm is raised.
+    fn nab(&self) -> Vec<NabScore> {
+        let raised: Vec<bool> = changes(&self.alarmed)
+            .iter()
+            .zip(&self.alarmed)
+            .map(|(turn, on)| *turn && *on)
+            .collect();
+        let row = |at: Timestamp| self.times.partition_point(|row| *row < at);
+        let windows: Vec<(usize, usize)> = intervals(&self.times, &self.faulty)
+            .iter()
+            .map(|fault| (row(fault.from), row(fault.to)))
+            .collect();
+        PROFILES.iter().map(|profile| nab::score(&raised, &windows, profile)).collect()
+    }
+}
+
+/// Brings verdicts and truth together. The first `skip` rows of every asset, which may have trained the model, are left
+/// out; `step` is that of the pipeline's grid.
+pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec<Judged> {
+    let nothing = Vec::new();
+    let of = |asset: &String| verdicts.by_asset.get(asset).unwrap_or(&nothing);
+    match truth {
+        Truth::Rows(columns) => {
+            let all = columns.iter();
+            all.map(|(asset, column)| judge_rows(asset, column, of(asset), step, skip)).collect()
+        }
+        Truth::Times(faults) => {
+            let all = verdicts.by_asset.iter();
+            all.map(|(asset, verdicts)| {
+                // What happened while nobody looked cannot have been found.
+                let seen = verdicts.iter().skip(skip).map(|verdict| verdict.end);
+                let seen = seen.clone().min().zip(seen.max());
+                let seen = seen.map(|(from, to)| Interval { from, to });
+                let faults = faults.get(asset).into_iter().flatten();
+                let faults = faults.filter(|fault| seen.is_some_and(|s| s.meets(&fault.interval)));
+                let faults = faults.cloned().collect();
+                let mut judged = Judged { asset: asset.clone(), faults, ..Judged::default() };
+                for verdict in verdicts.iter().skip(skip) {
+                    let at = verdict.end.minus(Span(1));
+                    let faulty = judged.faults.iter().any(|fault| fault.interval.holds(at));
+                    judged.push(at, Some(verdict), faulty);
+                }
+                judged
+            })
+            .collect()
+        }
+    }
+}
+
+fn judge_rows(
+    asset: &str,
+    column: &Column,
+    verdicts: &[Verdict],
+    step: Span,
+    skip: usize,
+) -> Judged {
+    let mut judged = Judged { asset: asset.to_owned(), ..Judged::default() };
+    let known = at_rows(verdicts, &column.times, step);
+    let mut last = 0.0;
+    for ((at, value), verdict) in column.times.iter().zip(&column.values).zip(known).skip(skip) {
+        judged.push(*at, verdict, *value > 0.5);
+        if verdict.is_none() {
+            continue;
+        }
+        match judged.faults.last_mut() {
+            Some(fault) if *value > 0.5 && *value == last => fault.interval.to = *at,
+            _ if *value > 0.5 => {
+                let interval = Interval { from: *at, to: *at };
+                judged.faults.push(Fault { interval, name: format!("label {value}") });
+            }
+            _ => {}
+        }
+        last = *value;
+    }
+    judged
+}
+
+/// The rates of a detector, with how they came to be.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Rates {
+    /// Rows by verdict and label.
+    pub confusion: Confusion,
+    /// Share of the rows that are right.
+    pub accuracy: f64,
+    /// Share of the alarmed rows that are faulty.
+    pub precision: f64,
+    /// Share of the faulty rows that are alarmed.
+    pub recall: f64,
+    /// Harmonic mean of the two.
+    pub f1: f64,
+    /// Cohen's kappa.
+    pub kappa: Option<f64>,
+    /// Share of the normal rows that are alarmed.
+    pub false_alarm_rate: f64,
+    /// Share of the faulty rows that are not.
+    pub missed_alarm_rate: f64,
+}
+
+impl From<Confusion> for Rates {
+    fn from(confusion: Confusion) -> Rates {
+        Rates {
+            confusion,
+            accuracy: confusion.accuracy(),
+            precision: confusion.precision(),
+            recall: confusion.recall(),
+            f1: confusion.f1(),
+            kappa: confusion.kappa(),
+            false_alarm_rate: confusion.false_alarm_rate(),
+            missed_alarm_rate: confusion.missed_alarm_rate(),
+        }
+    }
+}
+
+/// A detector that knows nothing.
+#[derive(Clone, Debug, Serialize)]
+pub struct FloorRates {
+    /// Which one.
+    pub name: &'static str,
+    /// What it comes to.
+    pub rates: Rates,
+}
+
+/// One asset, or one kind of fault.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Rates of its rows; of a kind of fault, its rows alone.
+    pub rates: Rates,
+    /// Its faults and alarms; of a kind of fault, all alarms.
+    pub events: Events,
+}
+
+/// The NAB score by one profile.
+#[derive(Clone, Debug, Serialize)]
+pub struct NabRow {
+    /// The profile.
+    pub profile: &'static str,
+    /// On the scale from 0 (never) to 100 (perfect); `None` without a fault.
+    pub score: Option<f64>,
+    /// Earned and paid.
+    pub raw: f64,
+}
+
+/// Chances against what happened, of a score that is a chance.
+#[derive(Clone, Debug, Serialize)]
+pub struct Calibration {
+    /// Mean squared difference.
+    pub brier: Option<f64>,
+    /// Expected calibration error.
+    pub expected_error: Option<f64>,
+    /// The reliability table.
+    pub bins: Vec<Bin>,
+}
+
+/// Everything that is said of a detector.
+#[derive(Clone, Debug, Serialize)]
+pub struct Detection {
+    /// Rows.
+    pub rows: u64,
+    /// Rows without a verdict, which are in none of the numbers.
+    pub unjudged: u64,
+    /// Share of the rows that are faulty: the floor of `pr_auc`.
+    pub prevalence: f64,
+    /// The detector.
+    pub rates: Rates,
+    /// Beside those that know nothing.
+    pub floors: Vec<FloorRates>,
+    /// Area under the ROC curve; chance is 0.5.
+    pub roc_auc: Option<f64>,
+    /// Average precision; chance is `prevalence`.
+    pub pr_auc: Option<f64>,
+    /// Faults and alarms.
+    pub events: Events,
+    /// Share of the faults during which an alarm was on.
+    pub event_recall: Option<f64>,
+    /// Alarms a day and machine.
+    pub alarms_a_day: Option<f64>,
+    /// Those that met no fault.
+    pub false_alarms_a_day: Option<f64>,
+    /// Median time from a fault's beginning to its alarm.
+    pub median_delay_s: Option<f64>,
+    /// Early detection, by the profiles of the Numenta benchmark.
+    pub nab: Vec<NabRow>,
+    /// Whether the score, as a chance, comes true.
+    pub calibration: Option<Calibration>,
+    /// By asset.
+    pub assets: Vec<Group>,
+    /// By kind of fault; nothing where there is only one.
+    pub faults: Vec<Group>,
+}
+
+impl Detection {
+    /// Of all assets together. `is_chance`: whether the score is a probability.
+    pub fn of(judged: &[Judged], is_chance: bool) -> Detection {
+        let flat = |of: fn(&Judged) -> &Vec<bool>| -> Vec<bool> {
+            judged.iter().flat_map(|one| of(one).iter().copied()).collect()
+        };
+        let (alarmed, faulty) = (flat(|one| &one.alarmed), flat(|one| &one.faulty));
+        let scores: Vec<f64> = judged.iter().flat_map(|one| one.scores.iter().copied()).collect();
+        let confusion = Confusion::of(&alarmed, &faulty);
+        let (mut events, mut scored) =
+            (Events::default(), vec![NabScore::default(); PROFILES.len()]);
+        for one in judged {
+            events.add(&one.events(&one.faults.iter().collect::<Vec<_>>()));
+            scored.iter_mut().zip(one.nab()).for_each(|(all, one)| all.add(&one));
+        }
+        let nab = PROFILES.iter().zip(&scored).map(|(profile, score)| NabRow {
+            profile: profile.name,
+            score: score.normalised(),
+            raw: score.raw,
+        });
+        let calibration = is_chance.then(|| Calibration {
+            brier: brier(&scores, &faulty),
+            expected_error: expected_error(&scores, &faulty, BINS),
+            bins: reliability(&scores, &faulty, BINS),
+        });
+        Detection {
+            rows: confusion.total(),
+            unjudged: judged.iter().map(|one| one.unjudged).sum(),
+            prevalence: confusion.prevalence(),
+            rates: confusion.into(),
+            floors: floors(judged, &faulty),
+            roc_auc: roc_auc(&scores, &faulty),
+            pr_auc: average_precision(&scores, &faulty),
+            event_recall: events.recall(),
+            alarms_a_day: events.alarms_a_day(),
+            false_alarms_a_day: events.false_alarms_a_day(),
+            median_delay_s: events.median_delay_s(),
+            events,
+            nab: nab.collect(),
+            calibration,
+            assets: judged.iter().map(of_asset).collect(),
+            faults: of_faults(judged),
+        }
+    }
+}
+
+fn floors(judged: &[Judged], faulty: &[bool]) -> Vec<FloorRates> {
+    let each: Vec<Vec<bool>> = judged.iter().map(|one| one.faulty.clone()).collect();
+    let mut all = vec![("always on", floors::always_on(faulty)), ("never", floors::never(faulty))];
+    all.extend(floors::clock_only(&each).map(|clock| ("clock only", clock)));
+    all.into_iter().map(|(name, rates)| FloorRates { name, rates: rates.into() }).collect()
+}
+
+fn of_asset(one: &Judged) -> Group {
+    Group {
+        name: one.asset.clone(),
+        rates: Confusion::of(&one.alarmed, &one.faulty).into(),
+        events: one.events(&one.faults.iter().collect::<Vec<_>>()),
+    }
+}
+
+fn of_faults(judged: &[Judged]) -> Vec<Group> {
+    let names: BTreeSet<&str> =
+        judged.iter().flat_map(|one| &one.faults).map(|fault| fault.name.as_str()).collect();
+    if names.len() < 2 {
+        return Vec::new();
+    }
+    let group = |name: &&str| {
+        let (mut confusion, mut events) = (Confusion::default(), Events::default());
+        for one in judged {
+            let own: Vec<&Fault> = one.faults.iter().filter(|fault| fault.name == **name).collect();
+            events.add(&one.events(&own));
+            for (at, alarmed) in one.times.iter().zip(&one.alarmed) {
+                if own.iter().any(|fault| fault.interval.holds(*at)) {
+                    confusion.count(*alarmed, true);
+                }
+            }
+        }
+        Group { name: (*name).to_owned(), rates: confusion.into(), events }
+    };
+    names.iter().map(group).collect()
+}

@@ -1,0 +1,163 @@
+//! Remaining life against what was left: errors by row, and for each machine.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::labels::Column;
+use super::metrics::regression::{best_constant_rmse, capped, mae, nasa_score, rmse};
+use super::stream::{Verdicts, at_rows};
+use crate::time::{Span, Timestamp};
+
+/// The rows of one machine.
+#[derive(Clone, Debug, Default)]
+pub struct Lives {
+    /// The machine.
+    pub asset: String,
+    /// When.
+    pub times: Vec<Timestamp>,
+    /// What was left.
+    pub truth: Vec<f64>,
+    /// What was said.
+    pub predicted: Vec<f64>,
+}
+
+/// Errors over rows.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Errors {
+    /// Rows.
+    pub rows: usize,
+    /// Root of the mean squared error.
+    pub rmse: Option<f64>,
+    /// Mean absolute error.
+    pub mae: Option<f64>,
+    /// NASA's score, a sum.
+    pub nasa_score: Option<f64>,
+    /// RMSE of the best constant, found on the answers: the floor.
+    pub best_constant_rmse: Option<f64>,
+}
+
+impl Errors {
+    fn of(truth: &[f64], predicted: &[f64]) -> Errors {
+        Errors {
+            rows: truth.len(),
+            rmse: rmse(truth, predicted),
+            mae: mae(truth, predicted),
+            nasa_score: nasa_score(truth, predicted),
+            best_constant_rmse: best_constant_rmse(truth).filter(|_| !truth.is_empty()),
+        }
+    }
+}
+
+/// Everything that is said of a remaining life.
+#[derive(Clone, Debug, Serialize)]
+pub struct Life {
+    /// All rows against the truth as it is.
+    pub raw: Errors,
+    /// All rows against the truth with nothing above `cap`.
+    pub capped: Option<Errors>,
+    /// The cap.
+    pub cap: Option<f64>,
+    /// The last row of each machine, as benchmarks count: raw truth.
+    pub last: Errors,
+    /// The same with the cap.
+    pub last_capped: Option<Errors>,
+    /// By machine, against the truth as it is.
+    pub assets: Vec<(String, Errors)>,
+}
+
+/// Brings answers and truth together.
+pub fn judge(verdicts: &Verdicts, truth: &BTreeMap<String, Column>, step: Span) -> Vec<Lives> {
+    let each = truth.iter().map(|(asset, column)| {
+        let own = verdicts.by_asset.get(asset).map(Vec::as_slice).unwrap_or_default();
+        let mut lives = Lives { asset: asset.clone(), ..Lives::default() };
+        let known = at_rows(own, &column.times, step);
+        for ((at, truth), verdict) in column.times.iter().zip(&column.values).zip(known) {
+            if let Some(score) =
+                verdict.and_then(|verdict| verdict.score).filter(|_| truth.is_finite())
+            {
+                lives.times.push(*at);
+                lives.truth.push(*truth);
+                lives.predicted.push(score);
+            }
+        }
+        lives
+    });
+    each.collect()
+}
+
+/// What was left at each row of machines that ran until they failed at their last row, in units of `unit`.
+pub fn until_end(rows: &BTreeMap<String, Column>, unit: Span) -> BTreeMap<String, Column> {
+    let left = |column: &Column| {
+        let end = column.times.iter().max().copied().unwrap_or(Timestamp::MIN);
+        let values = column.times.iter().map(|at| end.since(*at).0 as f64 / unit.0.max(1) as f64);
+        Column { times: column.times.clone(), values: values.collect() }
+    };
+    rows.iter().map(|(asset, column)| (asset.clone(), left(column))).collect()
+}
+
+impl Life {
+    /// Of all machines together.
+    pub fn of(lives: &[Lives], cap: Option<f64>) -> Life {
+        let flat = |of: fn(&Lives) -> &Vec<f64>| -> Vec<f64> {
+            lives.iter().flat_map(|one| of(one).iter().copied()).collect()
+        };
+        let last = |of: fn(&Lives) -> &Vec<f64>| -> Vec<f64> {
+            lives.iter().filter_map(|one| of(one).last().copied()).collect()
+        };
+        let (truth, predicted) = (flat(|one| &one.truth), flat(|one| &one.predicted));
+        let (last_truth, last_said) = (last(|one| &one.truth), last(|one| &one.predicted));
+        let with_cap =
+            |truth: &[f64], said: &[f64]| cap.map(|cap| Errors::of(&capped(truth, cap), said));
+        Life {
+            raw: Errors::of(&truth, &predicted),
+            capped: with_cap(&truth, &predicted),
+            cap,
+            last: Errors::of(&last_truth, &last_said),
+            last_capped: with_cap(&last_truth, &last_said),
+            assets: lives
+                .iter()
+                .map(|one| (one.asset.clone(), Errors::of(&one.truth, &one.predicted)))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::stream::Verdict;
+
+    #[test]
+    fn a_machine_that_ran_to_its_end_says_itself_what_was_left() {
+        let at = |hour: i64| Timestamp(hour * 3_600_000_000);
+        let column = Column { times: (0..4).map(at).collect(), values: vec![0.0; 4] };
+        let truth = until_end(&BTreeMap::from([("m".to_owned(), column)]), Span::seconds(3600));
+        assert_eq!(truth["m"].values, [3.0, 2.0, 1.0, 0.0]);
+        let verdict = |hour: i64, score: f64| Verdict {
+            start: at(hour - 1),
+            end: at(hour),
+            score: Some(score),
+            alarm: false,
+        };
+        let said = vec![verdict(1, 2.0), verdict(2, 2.0), verdict(3, 2.0)];
+        let by_asset = BTreeMap::from([("m".to_owned(), said)]);
+        let verdicts = Verdicts {
+            output: "life".into(),
+            threshold: None,
+            alarm: None,
+            by_asset,
+            samples: Default::default(),
+        };
+        let lives = judge(&verdicts, &truth, Span(0));
+        assert_eq!(
+            (&*lives[0].truth, &*lives[0].predicted),
+            (&[2.0, 1.0, 0.0][..], &[2.0, 2.0, 2.0][..])
+        );
+        let life = Life::of(&lives, Some(1.0));
+        assert!((life.raw.rmse.unwrap() - (5.0_f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!((life.last.rows, life.last.rmse), (1, Some(2.0)));
+        assert_eq!(life.capped.unwrap().mae, Some((1.0 + 1.0 + 2.0) / 3.0));
+        assert_eq!(Life::of(&[], None).raw.best_constant_rmse, None);
+    }
+}

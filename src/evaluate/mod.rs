@@ -1,0 +1,16 @@
+//! How good a pipeline's answers are, on recordings with labels: through the same engine, never looking ahead.
+//!
+//! `cli evaluate` calls it. [`metrics`] are the measures, pure, and used by the trainers too; [`stream`] puts recordings
+//! through a pipeline and keeps a verdict a window; [`labels`] reads what was true; [`floors`] are the detectors that
+//! know nothing, which every number stands beside; [`suite`] runs public benchmarks by their published protocols.
+//! It writes no file and prints nothing.
+
+pub mod detection;
+pub mod floors;
+pub mod labels;
+pub mod life;
+pub mod metrics;
+pub mod plot;
+pub mod report;
+pub mod stream;
+pub mod suite;

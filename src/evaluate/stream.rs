@@ -1,0 +1,335 @@
+//! Recordings through a pipeline: a verdict for every window, and what the training stages need.
+//!
+//! `cli evaluate` and the suite call it. It is the engine that runs live, fed in the order of the recording, so a verdict
+//! rests on what came before the end of its window and on nothing else.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::engine::{Engine, Failure, Pipeline};
+use crate::frame::{Input, Windows};
+use crate::model::training::TrainingSet;
+use crate::model::{Host, HostError, Model, ModelError};
+use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
+use crate::pipeline::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
+use crate::record::{AlarmState, Record};
+use crate::schema::Schema;
+use crate::time::{Span, Timestamp, monotonic};
+
+/// Most inferences that are timed.
+const TIMED: usize = 1000;
+/// Most windows that are kept to time them with.
+const SAMPLES: usize = 100;
+
+/// Why recordings cannot be put through a pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The pipeline cannot run.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// It asks no model.
+    #[error("pipeline `{0}` has no `score` stage: there is no answer to evaluate")]
+    NoScore(String),
+    /// It has no answer of this name.
+    #[error("pipeline `{pipeline}` has no score `{output}`; it has {found}")]
+    NoOutput {
+        /// The pipeline.
+        pipeline: String,
+        /// What was asked for.
+        output: String,
+        /// What there is.
+        found: String,
+    },
+    /// A stage failed on the way.
+    #[error("pipeline `{pipeline}` failed: {reason}")]
+    Failed {
+        /// The pipeline.
+        pipeline: String,
+        /// Why.
+        reason: String,
+    },
+    /// A model cannot be opened.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A model does not run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// A pipeline and where it finds its models.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The pipeline.
+    pub spec: &'a PipelineSpec,
+    /// Its signals.
+    pub schema: &'a Schema,
+    /// Folder from which it names models.
+    pub base: &'a Path,
+    /// Models that take the place of its own.
+    pub models: &'a [OtherModel],
+    /// How this machine runs them.
+    pub host: &'a Host,
+}
+
+impl Plan<'_> {
+    fn build(&self, features_only: bool) -> Result<Pipeline, PlanError> {
+        let options = PlanOptions {
+            base: self.base,
+            live: false,
+            asset_limit: usize::MAX,
+            models: self.models,
+            host: self.host,
+            features_only,
+        };
+        let mut pipeline = plan(self.spec, self.schema, options)?;
+        pipeline.keep_windows = true;
+        Ok(pipeline)
+    }
+}
+
+/// What a pipeline says of one window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// First instant of the window.
+    pub start: Timestamp,
+    /// First instant after it: when the verdict could be known.
+    pub end: Timestamp,
+    /// The score; `None` where an input was missing.
+    pub score: Option<f64>,
+    /// Whether the window is called abnormal: its alarm is on, or without an alarm the score is at its threshold.
+    pub alarm: bool,
+}
+
+/// A pipeline that is being asked.
+pub struct Stream {
+    engine: Engine,
+    output: String,
+    /// The alarm that watches the score, if there is one.
+    alarm: Option<AlarmSpec>,
+    /// Changes of that alarm, by asset: when, and whether it is on since.
+    changes: BTreeMap<String, Vec<(Timestamp, bool)>>,
+    /// What the model is given.
+    input: ModelInput,
+    windows: Vec<Windows>,
+    threshold: Option<f64>,
+}
+
+impl Stream {
+    /// A stream that looks at the score `output`, or at the first.
+    pub fn new(plan: Plan<'_>, output: Option<&str>) -> Result<Stream, StreamError> {
+        let stages = plan.spec.stages.iter();
+        let scores: Vec<&ScoreSpec> = stages
+            .filter_map(|stage| match stage {
+                StageSpec::Score(score) => Some(score),
+                _ => None,
+            })
+            .collect();
+        let first = scores.first().ok_or_else(|| StreamError::NoScore(plan.spec.name.clone()))?;
+        let output = output.unwrap_or(&first.output).to_owned();
+        let Some(score) = scores.iter().find(|score| score.output == output) else {
+            let names: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
+            let (pipeline, found) = (plan.spec.name.clone(), names.join(", "));
+            return Err(StreamError::NoOutput { pipeline, output, found });
+        };
+        let input = score.input;
+        let alarm = plan.spec.stages.iter().find_map(|stage| match stage {
+            StageSpec::Alarm(alarm) if alarm.on == output => Some(alarm.clone()),
+            _ => None,
+        });
+        let engine = Engine::new("evaluate".into(), vec![plan.build(false)?]);
+        let changes = BTreeMap::new();
+        let windows = Vec::new();
+        Ok(Stream { engine, output, alarm, changes, input, windows, threshold: None })
+    }
+
+    /// Takes the next readings.
+    pub fn take(&mut self, input: Input) -> Result<(), StreamError> {
+        let now = latest(&input);
+        let records = self.engine.step(vec![input], now).records;
+        self.keep(records.into_iter().map(|outgoing| outgoing.record))
+    }
+
+    /// Nothing more comes: the verdicts of each asset, in order of time.
+    pub fn finish(mut self) -> Result<Verdicts, StreamError> {
+        let records = self.engine.finish().records;
+        self.keep(records.into_iter().map(|outgoing| outgoing.record))?;
+        let mut by_asset: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
+        let pipeline = self.engine.pipelines().first();
+        let names = pipeline.map(Pipeline::assets).unwrap_or_default();
+        for windows in &self.windows {
+            let Some(scored) = windows.scores.iter().find(|s| s.output == self.output) else {
+                continue;
+            };
+            for (index, asset) in windows.asset.iter().enumerate() {
+                let Some(asset) = names.get(*asset as usize) else { continue };
+                let (end, score) = (windows.end[index], scored.values[index]);
+                let threshold = scored.speaker(index).and_then(|speaker| speaker.threshold);
+                let over = score.zip(threshold).is_some_and(|(score, limit)| score >= limit);
+                let alarm = if self.alarm.is_some() { self.is_on(&asset.id, end) } else { over };
+                let verdict = Verdict { start: windows.start[index], end, score, alarm };
+                by_asset.entry(asset.id.clone()).or_default().push(verdict);
+            }
+        }
+        let limit = self.alarm.as_ref().and_then(|alarm| alarm.raise).or(self.threshold);
+        let samples = self.samples();
+        Ok(Verdicts { output: self.output, threshold: limit, alarm: self.alarm, by_asset, samples })
+    }
+
+    fn keep(&mut self, records: impl Iterator<Item = Record>) -> Result<(), StreamError> {
+        for record in records {
+            let Record::Alarm(record) = record else { continue };
+            if self.alarm.as_ref().is_some_and(|alarm| alarm.name == record.name) {
+                let on = !matches!(record.state, AlarmState::Normal | AlarmState::Returned);
+                self.changes.entry(record.asset).or_default().push((record.at, on));
+            }
+        }
+        self.windows.append(&mut self.engine.take_windows());
+        let mut scores = self.windows.iter().flat_map(|windows| &windows.scores);
+        if let Some(scored) = scores.find(|scored| scored.output == self.output) {
+            self.threshold = scored.speakers.first().and_then(|speaker| speaker.threshold);
+        }
+        failed(self.engine.take_failures())
+    }
+
+    /// Some of what the model was given, whole rows only.
+    fn samples(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
+        let Some(first) = self.windows.first() else { return (Vec::new(), Vec::new()) };
+        let (steps, channels) = (first.steps, first.channels);
+        let (shape, width) = match self.input {
+            ModelInput::Features => (vec![1, first.names.len()], first.names.len()),
+            ModelInput::Sequence => (vec![1, steps, channels], steps * channels),
+            ModelInput::ChannelsFirst => (vec![1, channels, steps], steps * channels),
+        };
+        let of = |windows: &Windows| -> Vec<Vec<f32>> {
+            let is_features = self.input == ModelInput::Features;
+            let all = if is_features { &windows.features } else { &windows.sequence };
+            let rows = all.chunks_exact(width.max(1)).take(SAMPLES);
+            rows.map(|row| row.iter().map(|value| *value as f32).collect()).collect()
+        };
+        let whole = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
+        let rows = self.windows.iter().flat_map(of).filter(whole).take(SAMPLES);
+        (rows.collect(), shape)
+    }
+
+    fn is_on(&self, asset: &str, at: Timestamp) -> bool {
+        let changes = self.changes.get(asset).map(Vec::as_slice).unwrap_or_default();
+        let until = changes.partition_point(|(when, _)| *when <= at);
+        changes[..until].last().is_some_and(|(_, on)| *on)
+    }
+}
+
+/// What a pipeline said of recordings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdicts {
+    /// The score that was looked at.
+    pub output: String,
+    /// At or above it a window is called abnormal; where an alarm watches the score, it is raised there.
+    pub threshold: Option<f64>,
+    /// The alarm whose state is the verdict, if one watches the score.
+    pub alarm: Option<AlarmSpec>,
+    /// Of each asset, in order of time.
+    pub by_asset: BTreeMap<String, Vec<Verdict>>,
+    /// What the model was given for some windows, and the shape of it: to time it with.
+    pub samples: (Vec<Vec<f32>>, Vec<usize>),
+}
+
+impl Verdicts {
+    /// Median and 99th percentile of the time that `model` takes for one of these windows, in microseconds.
+    pub fn inference(
+        &self,
+        host: &Host,
+        model: &Path,
+    ) -> Result<(Option<f64>, Option<f64>), StreamError> {
+        let (rows, shape) = &self.samples;
+        let mut times = time_inferences(host, model, rows, shape)?;
+        times.sort_unstable();
+        Ok((percentile(&times, 50), percentile(&times, 99)))
+    }
+}
+
+/// The value below which so many in a hundred of the sorted times lie, in microseconds.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
+    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(place).map(|time| time.as_secs_f64() * 1e6)
+}
+
+/// The verdict that was the newest at each row: that of the last window that had ended with the row, of a grid of `step`.
+/// Rows before the first window have none.
+pub fn at_rows<'v>(
+    verdicts: &'v [Verdict],
+    rows: &[Timestamp],
+    step: Span,
+) -> Vec<Option<&'v Verdict>> {
+    let at = |row: &Timestamp| {
+        let known = verdicts.partition_point(|verdict| verdict.end <= row.plus(step));
+        verdicts[..known].last()
+    };
+    rows.iter().map(at).collect()
+}
+
+/// The windows that a pipeline makes of recordings, with features and, where a stage wants them, samples.
+pub fn windows(
+    plan: Plan<'_>,
+    inputs: impl IntoIterator<Item = Input>,
+) -> Result<Vec<Windows>, StreamError> {
+    let mut engine = Engine::new("evaluate".into(), vec![plan.build(true)?]);
+    for input in inputs {
+        let now = latest(&input);
+        engine.step(vec![input], now);
+    }
+    engine.finish();
+    failed(engine.take_failures())?;
+    Ok(engine.take_windows())
+}
+
+/// The same as a set to learn from, by the name `name`.
+pub fn training_set(
+    plan: Plan<'_>,
+    name: &str,
+    inputs: impl IntoIterator<Item = Input>,
+) -> Result<TrainingSet, StreamError> {
+    let mut set = TrainingSet { name: name.to_owned(), ..TrainingSet::default() };
+    for stage in &plan.spec.stages {
+        match stage {
+            StageSpec::Resample(resample) => set.step = Some(resample.every),
+            StageSpec::Window(window) => {
+                set.window = Some(window.length);
+                set.every = window.every.or(Some(window.length));
+            }
+            _ => {}
+        }
+    }
+    windows(plan, inputs)?.iter().for_each(|windows| set.push(windows));
+    Ok(set)
+}
+
+/// How long a model takes for one window, of inputs as they came, again and again.
+pub fn time_inferences(
+    host: &Host,
+    model: &Path,
+    rows: &[Vec<f32>],
+    shape: &[usize],
+) -> Result<Vec<Duration>, StreamError> {
+    let mut model: Model = host.open(model)?;
+    let Ok(wanted) = model.score_output(None, "score", None) else { return Ok(Vec::new()) };
+    let (wanted, mut outputs) = (vec![wanted], Vec::new());
+    let mut times = Vec::with_capacity(TIMED);
+    for row in rows.iter().cycle().take(if rows.is_empty() { 0 } else { TIMED }) {
+        let began = monotonic();
+        model.run(row, shape, &wanted, &mut outputs)?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+fn latest(input: &Input) -> Timestamp {
+    input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN)
+}
+
+fn failed(failures: Vec<Failure>) -> Result<(), StreamError> {
+    match failures.into_iter().next() {
+        Some(Failure { pipeline, reason }) => Err(StreamError::Failed { pipeline, reason }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,314 @@
+//! Public benchmarks, each run by its published protocol on what of it lies in a folder.
+//!
+//! `cli evaluate --suite` calls [`run`]. A collection is one file here: a function that looks into its own folder, runs
+//! whatever it finds there, and gives [`Findings`]. Nothing of the collections is part of this program. Every number
+//! stands beside its floors, says whether it is causal and where its threshold comes from, and carries the digests of
+//! data, models and settings.
+
+mod ai4i;
+mod cmapss;
+mod cwru;
+mod nab;
+mod skab;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::evaluate::stream::percentile;
+use crate::model::Host;
+use crate::time::monotonic;
+
+/// What a collection gives; any error will do.
+pub type SuiteResult = Result<Findings, Box<dyn Error + Send + Sync>>;
+
+/// A public benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Collection {
+    /// Its name in the table, for `--only`.
+    pub name: &'static str,
+    /// Its folder in the suite's folder.
+    pub folder: &'static str,
+    /// Runs what there is of it.
+    pub run: fn(&Run<'_>) -> SuiteResult,
+}
+
+/// All of them, in the order of the table.
+pub const COLLECTIONS: &[Collection] = &[
+    Collection { name: "skab", folder: "skab", run: skab::run },
+    Collection { name: "ai4i", folder: "ai4i2020", run: ai4i::run },
+    Collection { name: "cwru", folder: "cwru_bearing", run: cwru::run },
+    Collection { name: "nab", folder: "nab", run: nab::run },
+    Collection { name: "cmapss", folder: "cmapss", run: cmapss::run },
+];
+
+/// What a collection is given.
+pub struct Run<'a> {
+    /// Its folder.
+    pub folder: &'a Path,
+    /// How this machine runs models.
+    pub host: &'a Host,
+    /// Tells the person who waits what is being done.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// A detector that knows nothing, and what it comes to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Floor {
+    /// Which one.
+    pub name: String,
+    /// Its value of the same measure.
+    pub value: f64,
+}
+
+/// A published result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Bar {
+    /// The value.
+    pub value: f64,
+    /// Whose it is, and what has to be known of it.
+    pub source: String,
+}
+
+/// A line of the table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Which part of the collection.
+    pub part: String,
+    /// Which measure.
+    pub metric: String,
+    /// What was measured.
+    pub value: f64,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    /// The trivial detectors beside it.
+    pub floors: Vec<Floor>,
+    /// The published result to meet.
+    pub bar: Option<Bar>,
+    /// Whether every answer rests on the past alone.
+    pub causal: bool,
+    /// Where threshold and settings come from.
+    pub threshold: String,
+}
+
+impl Row {
+    /// A causal number, higher is better, whose threshold comes from training rows alone.
+    pub fn new(part: impl Into<String>, metric: impl Into<String>, value: f64) -> Row {
+        Row {
+            part: part.into(),
+            metric: metric.into(),
+            value,
+            higher_is_better: true,
+            floors: Vec::new(),
+            bar: None,
+            causal: true,
+            threshold: "training rows only".into(),
+        }
+    }
+
+    /// Less is better.
+    #[must_use]
+    pub fn lower_is_better(mut self) -> Row {
+        self.higher_is_better = false;
+        self
+    }
+
+    /// Adds a trivial detector.
+    #[must_use]
+    pub fn floor(mut self, name: impl Into<String>, value: f64) -> Row {
+        self.floors.push(Floor { name: name.into(), value });
+        self
+    }
+
+    /// Says what is published.
+    #[must_use]
+    pub fn bar(mut self, value: f64, source: impl Into<String>) -> Row {
+        self.bar = Some(Bar { value, source: source.into() });
+        self
+    }
+
+    /// Says whether it is causal.
+    #[must_use]
+    pub fn causal(mut self, causal: bool) -> Row {
+        self.causal = causal;
+        self
+    }
+
+    /// Says where threshold and settings come from.
+    #[must_use]
+    pub fn threshold(mut self, origin: impl Into<String>) -> Row {
+        self.threshold = origin.into();
+        self
+    }
+
+    /// Whether it meets the published result.
+    pub fn meets(&self) -> Option<bool> {
+        let bar = self.bar.as_ref()?.value;
+        Some(if self.higher_is_better { self.value >= bar } else { self.value <= bar })
+    }
+}
+
+/// A model that was used.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelUsed {
+    /// For which part.
+    pub part: String,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// SHA-256 of its file.
+    pub sha256: String,
+}
+
+impl ModelUsed {
+    /// Of a file's content.
+    pub fn of(part: impl Into<String>, bytes: &[u8]) -> ModelUsed {
+        let sha256 = hex(Sha256::new_with_prefix(bytes));
+        ModelUsed { part: part.into(), bytes: bytes.len() as u64, sha256 }
+    }
+}
+
+/// What a collection found.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Lines of the table.
+    pub rows: Vec<Row>,
+    /// The models that gave the answers.
+    pub models: Vec<ModelUsed>,
+    /// What else has to be known, a sentence each.
+    pub notes: Vec<String>,
+    /// How long single inferences took.
+    pub inference: Vec<Duration>,
+    settings: Sha256,
+}
+
+impl Findings {
+    /// Adds to what the digest of the settings covers: a pipeline's text, options, seeds.
+    pub fn config(&mut self, text: &str) {
+        self.settings.update(text);
+        self.settings.update([0]);
+    }
+}
+
+/// One collection's part of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The collection.
+    pub collection: &'static str,
+    /// Lines of the table.
+    pub rows: Vec<Row>,
+    /// What else has to be known.
+    pub notes: Vec<String>,
+    /// Why there are no lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Files in its folder.
+    pub files: usize,
+    /// SHA-256 over the names and contents of those files, in order of their names.
+    pub data_sha256: String,
+    /// SHA-256 over pipelines and settings.
+    pub config_sha256: String,
+    /// Models.
+    pub models: Vec<ModelUsed>,
+    /// Median time of one inference, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inference_p50_us: Option<f64>,
+    /// 99th percentile of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inference_p99_us: Option<f64>,
+    /// How long all of it took, training too.
+    pub seconds: f64,
+}
+
+/// Runs a collection; `None` where its folder is not in `folder`. A collection that fails has a report that says why.
+pub fn run(
+    collection: &Collection,
+    folder: &Path,
+    host: &Host,
+    say: &dyn Fn(&str),
+) -> io::Result<Option<Report>> {
+    let own = folder.join(collection.folder);
+    if !own.is_dir() {
+        return Ok(None);
+    }
+    let files = files(&own)?;
+    let data_sha256 = digest_of(&own, &files)?;
+    let began = monotonic();
+    let result = (collection.run)(&Run { folder: &own, host, say });
+    let (findings, error) = match result {
+        Ok(findings) => (findings, None),
+        Err(error) => (Findings::default(), Some(error.to_string())),
+    };
+    let mut times = findings.inference;
+    times.sort_unstable();
+    Ok(Some(Report {
+        collection: collection.name,
+        rows: findings.rows,
+        notes: findings.notes,
+        error,
+        files: files.len(),
+        data_sha256,
+        config_sha256: hex(findings.settings),
+        models: findings.models,
+        inference_p50_us: percentile(&times, 50),
+        inference_p99_us: percentile(&times, 99),
+        seconds: began.elapsed().as_secs_f64(),
+    }))
+}
+
+/// All files below a folder, in order of their names.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn digest_of(folder: &Path, files: &[PathBuf]) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut part = vec![0; 1 << 16];
+    for path in files {
+        let name = path.strip_prefix(folder).unwrap_or(path);
+        digest.update(name.as_os_str().as_encoded_bytes());
+        digest.update([0]);
+        let mut file = File::open(path)?;
+        loop {
+            let count = file.read(&mut part)?;
+            if count == 0 {
+                break;
+            }
+            digest.update(&part[..count]);
+        }
+    }
+    Ok(hex(digest))
+}
+
+/// The `.csv` files of a folder, those with numbers for names in the order of these.
+fn csv_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_csv = |path: &PathBuf| path.extension().is_some_and(|end| end == "csv");
+    let entries = std::fs::read_dir(folder)?;
+    let mut found: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_csv).collect();
+    found.sort_by_key(|path| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        (stem.parse::<u64>().unwrap_or(u64::MAX), stem)
+    });
+    Ok(found)
+}
+
+fn hex(digest: Sha256) -> String {
+    use std::fmt::Write;
+    digest.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
+}

@@ -1,0 +1,331 @@
+//! From windows to an ONNX file: scale, learn, choose the threshold, note the contract.
+//!
+//! `cli/train`, `compress` and the suite call [`train`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::answer::{Answer, answers};
+use super::learn::{Checkpoint, Epoch, Lesson, learn, place};
+use super::options::Options;
+use super::samples::{Samples, Targets};
+use super::threshold::best_f1;
+use super::{MEMBERS_MAX, NetError, Network, Shape, Task, Trained, export};
+use crate::model::golden::Golden;
+use crate::model::metadata::{Meaning, Notes, json};
+use crate::model::onnx::digest;
+use crate::model::training::{Scaler, TrainError, TrainingSet, quantile, version_of};
+
+/// Fewest windows that can be learned from.
+const MIN_ROWS: usize = 16;
+
+/// How far an answer may be off its golden one.
+const TOLERANCE: f32 = 1e-3;
+
+/// What was learned.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetReport {
+    /// Windows that were learned from.
+    pub fitted: usize,
+    /// Windows that were held out.
+    pub held_out: usize,
+    /// Windows left out because a number was missing.
+    pub skipped: usize,
+    /// Features or channels that never changed, and are ignored.
+    pub constant: Vec<String>,
+    /// Weights.
+    pub parameters: usize,
+    /// All epochs, network by network.
+    pub epochs: Vec<Epoch>,
+    /// Best loss of the held-out windows, of each network.
+    pub best: Vec<f64>,
+    /// At or above it a window is abnormal. None of a remaining life.
+    pub threshold: Option<f64>,
+    /// How that was chosen.
+    pub threshold_by: String,
+    /// How good it is on the held-out windows, by measure.
+    pub held_out_measures: BTreeMap<&'static str, f64>,
+    /// The model's version.
+    pub version: String,
+}
+
+/// Where the edge is, and how it was found.
+struct Edge {
+    threshold: f64,
+    by: String,
+    measures: BTreeMap<&'static str, f64>,
+}
+
+/// Trains `network` on `set` and `targets`; gives the bytes of an ONNX file. With `from`, weights whose names and sizes
+/// agree start from there, and so does the scale. `resume` is a checkpoint of the same training. `watch` sees every
+/// epoch, and ends training by `false`.
+pub fn train(
+    set: &TrainingSet,
+    targets: &Targets,
+    network: &Network,
+    from: Option<&Trained>,
+    options: &Options,
+    resume: Option<Checkpoint>,
+    watch: &mut dyn FnMut(&Epoch, &Checkpoint) -> bool,
+) -> Result<(Vec<u8>, NetReport), NetError> {
+    targets.check(&network.task, set.len())?;
+    fits(set, network, from)?;
+    place(options.device)?;
+    let usable = set.usable(MIN_ROWS)?;
+    let (fit, held) = divide(set, &usable, &network.task, options.holdout);
+    let scaler = from.map_or_else(|| Scaler::learn(set, &fit), |from| from.scaler.clone());
+    let constant = scaler.constant(&set.names);
+    if constant.len() == set.names.len() {
+        return Err(TrainError::Constant { features: constant.len() }.into());
+    }
+    let mut samples = Samples::new(set, targets, network, &scaler);
+    if options.class_weights {
+        samples.weigh(&fit);
+    }
+    let of = digest(
+        json(&(set.digest(), digest_of(targets), network, options, from.map(|f| &f.weights)))
+            .as_bytes(),
+    );
+    let mut checkpoint = match resume {
+        Some(checkpoint) if checkpoint.of != of => return Err(NetError::Foreign),
+        Some(checkpoint) => checkpoint,
+        None => Checkpoint::new(of),
+    };
+    let rows = (fit.as_slice(), held.as_slice());
+    let start = from.map(|from| &from.weights);
+    let mut lesson = Lesson { network, samples: &samples, rows, options, from: start, watch };
+    let weights = learn(&mut lesson, &mut checkpoint)?;
+    let members = checkpoint.done.len();
+    let network = Network { members, ..network.clone() };
+    let mut trained = Trained { network, weights, scaler, limit: 1.0 };
+    let edge = edge(&mut trained, set, targets, (&fit, &held), options)?;
+    let used = [fit.as_slice(), &held].concat();
+    let bytes = write(&trained, set, &used, &edge)?;
+    let best = (0..members).map(|member| {
+        let of = checkpoint.epochs.iter().filter(|epoch| epoch.member == member);
+        of.map(|epoch| epoch.held_out).fold(f64::INFINITY, f64::min)
+    });
+    let report = NetReport {
+        fitted: fit.len(),
+        held_out: held.len(),
+        skipped: set.len() - usable.len(),
+        constant,
+        parameters: trained.network.parameters()?,
+        best: best.collect(),
+        epochs: checkpoint.epochs,
+        threshold: edge.threshold.is_finite().then_some(edge.threshold),
+        threshold_by: edge.by,
+        held_out_measures: edge.measures,
+        version: version_of(&bytes),
+    };
+    Ok((bytes, report))
+}
+
+fn digest_of(targets: &Targets) -> String {
+    match targets {
+        Targets::None => String::new(),
+        Targets::Classes(classes) => digest(json(classes).as_bytes()),
+        Targets::Values(values) => digest(json(values).as_bytes()),
+    }
+}
+
+/// Whether network and start take what the windows are.
+fn fits(set: &TrainingSet, network: &Network, from: Option<&Trained>) -> Result<(), NetError> {
+    let found = Shape { steps: set.steps.max(1), width: set.names.len() };
+    let told = |shape: Shape| format!("{} steps of {} numbers", shape.steps, shape.width);
+    let starts = from.map_or(network.input, |from| from.network.input);
+    for expected in [network.input, starts] {
+        if expected != found || network.sequence != (set.steps > 0) {
+            return Err(NetError::OtherInput { expected: told(expected), found: told(found) });
+        }
+    }
+    if network.members == 0 || network.members > MEMBERS_MAX {
+        return Err(NetError::Targets(format!(
+            "{} networks; 1 to {MEMBERS_MAX} are averaged",
+            network.members
+        )));
+    }
+    network.needs(0).map(drop)
+}
+
+/// What is learned from, and what is held out: the end of each asset's windows. Of a machine that runs to its end that
+/// would be the end of all lives, so of those whole assets are held out, the last ones.
+fn divide(
+    set: &TrainingSet,
+    usable: &[usize],
+    task: &Task,
+    share: f64,
+) -> (Vec<usize>, Vec<usize>) {
+    let share = share.clamp(0.0, 0.5);
+    if share == 0.0 {
+        return (usable.to_vec(), Vec::new());
+    }
+    let assets: BTreeSet<u32> = usable.iter().map(|&index| set.assets[index]).collect();
+    if !matches!(task, Task::RemainingLife { .. }) || assets.len() < 2 {
+        return set.split(usable, share);
+    }
+    let held = ((assets.len() as f64 * share).round() as usize).clamp(1, assets.len() - 1);
+    let held: BTreeSet<u32> = assets.into_iter().rev().take(held).collect();
+    usable.iter().copied().partition(|&index| !held.contains(&set.assets[index]))
+}
+
+/// The answers to some windows.
+fn of(trained: &Trained, set: &TrainingSet, rows: &[usize]) -> Result<Vec<Answer>, NetError> {
+    let values: Vec<f64> = rows.iter().flat_map(|&index| set.row(index).iter().copied()).collect();
+    answers(trained, &values)
+}
+
+fn only(answers: &[Answer], output: &str) -> Vec<f64> {
+    answers
+        .iter()
+        .map(|answer| answer.get(output).map_or(f64::NAN, |values| f64::from(values[0])))
+        .collect()
+}
+
+/// Sets the edge of normal, or the threshold of a classifier, and measures what was held out.
+fn edge(
+    trained: &mut Trained,
+    set: &TrainingSet,
+    targets: &Targets,
+    (fit, held): (&[usize], &[usize]),
+    options: &Options,
+) -> Result<Edge, NetError> {
+    let judged = if held.is_empty() { fit } else { held };
+    let place = if held.is_empty() { "of the windows it learned from" } else { "held-out windows" };
+    match &trained.network.task {
+        Task::Reconstruct | Task::Forecast => {
+            let errors = |rows: &[usize]| -> Result<Vec<f64>, NetError> {
+                let scores = only(&of(trained, set, rows)?, "score");
+                Ok(scores.iter().map(|score| score / (1.0 - score).max(1e-9)).collect())
+            };
+            let (fitted, judged) = (errors(fit)?, errors(judged)?);
+            let q = options.quantile.clamp(0.5, 1.0);
+            let limit = quantile(&fitted, q).max(quantile(&judged, q)).max(1e-6);
+            let worst = judged.iter().map(|error| error / limit).fold(1.0, f64::max);
+            let index = worst * options.margin.max(1.0);
+            trained.limit = limit;
+            let mean = judged.iter().sum::<f64>() / judged.len().max(1) as f64;
+            Ok(Edge {
+                threshold: index / (1.0 + index),
+                by: format!(
+                    "{} times the error of the worst of {} {place}",
+                    options.margin.max(1.0),
+                    judged.len()
+                ),
+                measures: BTreeMap::from([("mean_squared_error", mean)]),
+            })
+        }
+        Task::Classify { .. } => {
+            let Targets::Classes(classes) = targets else { return Err(NetError::TooShort) };
+            Ok(of_classes(
+                &of(trained, set, judged)?,
+                &judged.iter().map(|row| classes[*row]).collect::<Vec<_>>(),
+                place,
+            ))
+        }
+        Task::RemainingLife { cap, .. } => {
+            let Targets::Values(values) = targets else { return Err(NetError::TooShort) };
+            let found = only(&of(trained, set, judged)?, "remaining_life");
+            let squares = found
+                .iter()
+                .zip(judged)
+                .map(|(found, row)| (found - values[*row].min(*cap)).powi(2));
+            let root = (squares.sum::<f64>() / judged.len().max(1) as f64).sqrt();
+            let measures = BTreeMap::from([("root_mean_squared_error", root)]);
+            Ok(Edge { threshold: f64::NAN, by: "none: a remaining life".into(), measures })
+        }
+        Task::Imitate => Ok(Edge {
+            threshold: 0.5,
+            by: "given: the middle of the score".into(),
+            measures: BTreeMap::new(),
+        }),
+    }
+}
+
+fn of_classes(answers: &[Answer], classes: &[usize], place: &str) -> Edge {
+    let scores = only(answers, "score");
+    let faulty: Vec<bool> = classes.iter().map(|class| *class > 0).collect();
+    let most = |answer: &Answer| {
+        let classes = answer.get("classes").into_iter().flatten().enumerate();
+        classes.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class)
+    };
+    let right =
+        answers.iter().zip(classes).filter(|(answer, class)| most(answer) == **class).count();
+    let mut measures = BTreeMap::from([("accuracy", right as f64 / classes.len().max(1) as f64)]);
+    let (threshold, by) = match best_f1(&scores, &faulty) {
+        Some((threshold, f1)) => {
+            measures.insert("f1", f1);
+            (threshold, format!("the best F1 score on {} {place}", classes.len()))
+        }
+        None => (0.5, format!("the middle: all {} {place} are of one kind", classes.len())),
+    };
+    Edge { threshold, by, measures }
+}
+
+/// What the outputs mean.
+fn meanings(task: &Task) -> BTreeMap<String, Meaning> {
+    let named =
+        |all: Vec<(&str, Meaning)>| all.into_iter().map(|(name, m)| (name.to_owned(), m)).collect();
+    match task {
+        Task::Reconstruct | Task::Forecast => {
+            named(vec![("score", Meaning::Score), ("contributions", Meaning::Contributions)])
+        }
+        Task::Classify { labels } => named(vec![
+            ("score", Meaning::Probability { horizon: None }),
+            ("classes", Meaning::Class { labels: labels.clone() }),
+        ]),
+        Task::RemainingLife { unit, .. } => {
+            named(vec![("remaining_life", Meaning::RemainingLife { unit: unit.clone() })])
+        }
+        Task::Imitate => named(vec![("score", Meaning::Score)]),
+    }
+}
+
+fn kind(task: &Task) -> &'static str {
+    match task {
+        Task::Reconstruct => "autoencoder",
+        Task::Forecast => "forecaster",
+        Task::Classify { .. } => "classifier",
+        Task::RemainingLife { .. } => "remaining-life",
+        Task::Imitate => "student",
+    }
+}
+
+/// The file, with its whole contract.
+fn write(
+    trained: &Trained,
+    set: &TrainingSet,
+    used: &[usize],
+    edge: &Edge,
+) -> Result<Vec<u8>, NetError> {
+    let mut graph = export::write(trained)?;
+    let task = &trained.network.task;
+    let output =
+        if matches!(task, Task::RemainingLife { .. }) { "remaining_life" } else { "score" };
+    let notes = Notes {
+        kind: kind(task),
+        outputs: meanings(task),
+        threshold: edge.threshold,
+        threshold_by: edge.by.clone(),
+        baseline: set.baseline(used, &only(&of(trained, set, used)?, output)),
+        golden: golden(trained, set, used)?,
+    };
+    set.note(&mut graph, &notes);
+    graph.note("forebay.network", json(&trained.network));
+    graph.note("forebay.limit", trained.limit.to_string());
+    Ok(graph.finish())
+}
+
+/// Golden vectors: the rows that every trainer takes, and what this network answers to them.
+fn golden(trained: &Trained, set: &TrainingSet, used: &[usize]) -> Result<Golden, NetError> {
+    let mut golden = set.golden(used, &trained.scaler, |_| Vec::new());
+    golden.tolerance = TOLERANCE;
+    let rows: Vec<f64> = golden.input.iter().flatten().map(|value| f64::from(*value)).collect();
+    for answer in answers(trained, &rows)? {
+        for (output, values) in answer {
+            golden.outputs.entry(output.to_owned()).or_default().push(values);
+        }
+    }
+    Ok(golden)
+}

@@ -1,0 +1,329 @@
+//! `forebay evaluate` on recordings made here: a fan whose fault is known, and folders laid out as the public benchmarks are.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use forebay::evaluate::stream::{Plan, Stream, Verdict};
+use forebay::ingest::replay::{Recording, RecordingOptions};
+use forebay::model::Host;
+use forebay::model::running::{RunningOptions, running};
+use forebay::pipeline::load::load_pipeline;
+use forebay::pipeline::plan::route;
+use forebay::pipeline::spec::RecordingSpec;
+use forebay::time::Timestamp;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SCHEMA: &str = "name = \"fan\"\n[[signal]]\nname = \"vibration\"\nunit = \"mm/s\"\n[[signal]]\nname = \"heat\"\nunit = \"degC\"\n";
+const PIPELINE: &str = r#"
+name = "fan"
+schema = "fan"
+topics = ["fan/{asset}"]
+[[stage]]
+resample = { every = "1s" }
+[[stage]]
+window = { length = "20s", every = "1s", features = ["mean"] }
+[[stage]]
+score = { model = "fan.onnx", output = "anomaly" }
+"#;
+const START: i64 = 1_772_366_400_000_000;
+
+fn at(second: usize) -> Timestamp {
+    Timestamp(START + second as i64 * 1_000_000)
+}
+
+/// A row a second of a fan that gets warmer all the while; it shakes from `fault.0` to `fault.1`, by `size` more.
+fn recording(seed: u64, rows: usize, fault: (usize, usize), size: f64) -> String {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut heat = 40.0;
+    let mut text = String::from("time,vibration,heat,label\n");
+    for row in 0..rows {
+        let faulty = (fault.0..fault.1).contains(&row);
+        heat += random.random_range(-0.02..0.06);
+        let vibration = 3.0 + random.random_range(-0.5..0.5) + if faulty { size } else { 0.0 };
+        let label = u8::from(faulty);
+        writeln!(text, "{},{vibration:.3},{heat:.3},{label}", at(row)).unwrap();
+    }
+    text
+}
+
+/// A folder with a pipeline and recordings, one to learn from.
+fn site() -> TempDir {
+    let site = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(site.path().join(name), text).unwrap();
+    write("fan.toml", SCHEMA);
+    write("pipeline.toml", PIPELINE);
+    write("normal.csv", &recording(1, 1200, (0, 0), 0.0));
+    write("a.csv", &recording(2, 900, (500, 700), 1.0));
+    write("b.csv", &recording(3, 900, (400, 600), 1.0));
+    site
+}
+
+fn forebay(folder: &Path, arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(arguments.split(' ')).current_dir(folder).output().unwrap()
+}
+
+fn fine(folder: &Path, arguments: &str) -> String {
+    let output = forebay(folder, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(folder: &Path, arguments: &str) -> Value {
+    serde_json::from_str(&fine(folder, arguments)).unwrap()
+}
+
+const TRAIN: &str = "train --pipeline pipeline.toml --data normal.csv --schemas . --out fan.onnx";
+const EVALUATE: &str = "evaluate --pipeline pipeline.toml --schemas . --data a.csv b.csv --json";
+
+#[test]
+fn what_drifts_in_normal_running_is_no_fault_where_it_is_told_so() {
+    let site = site();
+    for (name, seed) in [("a.csv", 2), ("b.csv", 3)] {
+        std::fs::write(site.path().join(name), recording(seed, 900, (500, 700), 0.3)).unwrap();
+    }
+    // Fans go on getting warmer than they were in the first 400 seconds, from which is learned.
+    let area = |more: &str| {
+        fine(site.path(), &format!("{TRAIN} --rows 400 --holdout 0 --variance 1{more}"));
+        let found = json(site.path(), &format!("{EVALUATE} --labels label"));
+        found["detection"]["roc_auc"].as_f64().unwrap()
+    };
+    let (plain, told) = (area(""), area(" --drift 200s"));
+    assert!(told > 0.93 && told > plain + 0.02, "{told} with drift, {plain} without");
+}
+
+#[test]
+fn a_column_and_a_file_of_times_say_the_same_and_floors_stand_beside() {
+    let site = site();
+    fine(site.path(), &format!("{TRAIN} --holdout 0 --variance 1 --drift 300s"));
+    let mut times = String::from("asset,from,to,fault\n");
+    for (asset, from, to) in [("a", 500, 699), ("b", 400, 599), ("nobody", 0, 9)] {
+        let kind = if asset == "a" { "loose" } else { "bent" };
+        writeln!(times, "{asset},{},{},{kind}", at(from), at(to)).unwrap();
+    }
+    std::fs::write(site.path().join("times.csv"), times).unwrap();
+    let column = json(site.path(), &format!("{EVALUATE} --labels label --html report.html"));
+    let times = json(site.path(), &format!("{EVALUATE} --labels times.csv"));
+    let (column, times) = (&column["detection"], &times["detection"]);
+    // By the file each window is a row, so the first twenty seconds are missing in it and the edges are a row apart.
+    assert_eq!((&column["events"]["faults"], &times["events"]["faults"]), (&2.into(), &2.into()));
+    assert_eq!(column["events"]["found"], times["events"]["found"]);
+    let f1 = |of: &Value| of["rates"]["f1"].as_f64().unwrap();
+    assert!(f1(column) > 0.8 && (f1(column) - f1(times)).abs() < 0.02, "{column}");
+    let kinds: Vec<&str> =
+        times["faults"].as_array().unwrap().iter().map(|k| k["name"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["bent", "loose"]);
+    let floors = column["floors"].as_array().unwrap();
+    let names: Vec<&str> = floors.iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["always on", "never", "clock only"]);
+    let share = column["prevalence"].as_f64().unwrap();
+    assert!((f1(&floors[0]) - 2.0 * share / (1.0 + share)).abs() < 1e-12);
+    let page = std::fs::read_to_string(site.path().join("report.html")).unwrap();
+    assert!(page.matches("<svg ").count() >= 4 && page.contains("clock only"));
+    for outside in ["<script", "<link", "src=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn remaining_life_is_told_beside_the_best_constant() {
+    let site = site();
+    fine(site.path(), TRAIN);
+    let found =
+        json(site.path(), &format!("{EVALUATE} --runs-to-failure --life-unit 1s --life-cap 125"));
+    let life = &found["life"];
+    // The score is no life: it is below 1, so the capped error is about that of always saying nothing is left.
+    let (rmse, best) = (&life["capped"]["rmse"], &life["capped"]["best_constant_rmse"]);
+    assert!(rmse.as_f64().unwrap() > best.as_f64().unwrap(), "{life}");
+    assert_eq!(life["last"]["rows"], 2);
+    assert!(life["last"]["rmse"].as_f64().unwrap() < 1.0);
+}
+
+#[test]
+fn what_is_asked_wrongly_is_told_with_what_to_change() {
+    let site = site();
+    fine(site.path(), TRAIN);
+    for (arguments, part) in [
+        (format!("{EVALUATE} --labels lable"), "lable"),
+        (format!("{EVALUATE} --labels label --output risk"), "no score `risk`; it has anomaly"),
+        (EVALUATE.to_owned(), "--labels"),
+        ("evaluate --suite .".to_owned(), "holds none of the benchmarks"),
+        ("evaluate --suite . --only nobody".to_owned(), "there is skab"),
+    ] {
+        let output = forebay(site.path(), &arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(part), "{arguments}: {error}");
+    }
+}
+
+/// The verdicts on the first `rows` of a recording.
+fn verdicts(site: &Path, rows: usize) -> Vec<Verdict> {
+    let pipeline = load_pipeline(&site.join("pipeline.toml"), Some(site)).unwrap();
+    let host = Host::default();
+    let (spec, schema) = (&pipeline.spec, &pipeline.schema);
+    let mut stream =
+        Stream::new(Plan { spec, schema, base: site, models: &[], host: &host }, None).unwrap();
+    let options = RecordingOptions {
+        spec: RecordingSpec::default(),
+        asset: None,
+        schema,
+        route: route(spec),
+        batch_rows: 100,
+    };
+    let batches = Recording::open(&site.join("a.csv"), &options).unwrap();
+    for batch in batches.take(rows / 100) {
+        stream.take(batch.unwrap()).unwrap();
+    }
+    stream.finish().unwrap().by_asset.remove("a").unwrap()
+}
+
+#[test]
+fn a_verdict_rests_on_the_past_alone() {
+    let site = site();
+    let options = RunningOptions { warm: 50, ..RunningOptions::default() };
+    let features = ["vibration.mean", "heat.mean"].map(str::to_owned);
+    std::fs::write(site.path().join("fan.onnx"), running("fan", &features, &options)).unwrap();
+    let whole = verdicts(site.path(), 900);
+    for rows in [100, 400, 600] {
+        let part = verdicts(site.path(), rows);
+        assert!(part.len() > rows - 30 && part[..] == whole[..part.len()], "{rows}");
+    }
+    assert!(whole.iter().any(|verdict| verdict.score > Some(3.5)));
+}
+
+/// The same arithmetic as the graph's, in float64.
+fn by_hand(values: &[f64], options: &RunningOptions) -> Vec<f64> {
+    let (mut mean, mut variance) = (0.0, 0.0_f64);
+    let score = |(index, value): (usize, &f64)| {
+        let count = index as f64 + 1.0;
+        if index == 0 {
+            mean = *value;
+        }
+        let (distance, deviation) = (value - mean, variance.sqrt());
+        let warm = count > f64::from(options.warm);
+        let bound = options.clip * deviation;
+        let learned = if warm { distance.clamp(-bound, bound) } else { distance };
+        let gain = f64::max(1.0 / count, 1.0 / f64::from(options.memory));
+        mean += gain * learned;
+        variance = (1.0 - gain) * (variance + gain * learned * learned);
+        if warm { distance.abs() / deviation } else { 0.0 }
+    };
+    values.iter().enumerate().map(score).collect()
+}
+
+#[test]
+fn the_running_model_computes_what_its_papers_say() {
+    let options = RunningOptions { memory: 60, warm: 20, ..RunningOptions::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("running.onnx");
+    std::fs::write(&path, running("r", &["x.mean".into(), "y.mean".into()], &options)).unwrap();
+    let mut model = Host::default().open(&path).unwrap();
+    let wanted = [model.score_output(None, "score", None).unwrap()];
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let mut draw = || -> Vec<f64> {
+        (0..300)
+            .map(|n| {
+                f64::from(random.random_range(-1.0_f32..1.0)) + if n > 250 { 4.0 } else { 0.0 }
+            })
+            .collect()
+    };
+    let (x, y) = (draw(), draw());
+    let (by_x, by_y) = (by_hand(&x, &options), by_hand(&y, &options));
+    let (mut memory, mut outputs) = (vec![model.fresh_memory()], Vec::new());
+    for index in 0..x.len() {
+        let row = [x[index] as f32, y[index] as f32];
+        model.run_with(&row, &[1, 2], &mut memory, &wanted, &mut outputs).unwrap();
+        let (ours, theirs) = (f64::from(outputs[0].values[0]), by_x[index].max(by_y[index]));
+        assert!((ours - theirs).abs() < 1e-3 * theirs.max(1.0), "{index}: {ours}, not {theirs}");
+    }
+    assert!(by_x[251] > 3.5 && by_x[19] == 0.0);
+}
+
+/// An experiment of the pump testbed's form: its first 400 rows normal, the flow low from row 570 to 970.
+fn experiment(seed: u64) -> String {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut text = String::from(
+        "datetime;Accelerometer1RMS;Accelerometer2RMS;Current;Pressure;Temperature;Thermocouple;Voltage;Volume Flow RateRMS;anomaly;changepoint\n",
+    );
+    for row in 0..1100_usize {
+        let faulty = (570..970).contains(&row);
+        let flow = if faulty { 24.0 } else { 32.0 };
+        let mut noise = |width: f64| random.random_range(-width..width);
+        let values = [
+            0.2 + noise(0.01),
+            0.3 + noise(0.01),
+            1.5 + noise(0.5),
+            0.3 + noise(0.3),
+            70.0 + noise(0.2),
+        ];
+        let rest = [25.0 + noise(0.1), 230.0 + noise(9.0), flow + noise(0.6)];
+        let values: Vec<String> = values.iter().chain(&rest).map(|v| format!("{v:.4}")).collect();
+        let time = at(row).to_string().replace('T', " ").replace('Z', "");
+        let turn = u8::from(row == 570 || row == 970);
+        writeln!(text, "{time};{};{}.0;{turn}.0", values.join(";"), u8::from(faulty)).unwrap();
+    }
+    text
+}
+
+#[test]
+fn a_folder_of_benchmarks_is_run_by_their_protocols() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("skab/valve1/0.csv", &experiment(1));
+    write("skab/other/1.csv", &experiment(2));
+    let (mut series, mut random) =
+        (String::from("timestamp,value\n"), ChaCha8Rng::seed_from_u64(3));
+    let time = |row: usize| at(row * 300).to_string().replace('T', " ").replace('Z', "");
+    for row in 0..4000 {
+        let jump = if row >= 3000 { 9.0 } else { 0.0 };
+        writeln!(series, "{},{:.3}", time(row), 50.0 + random.random_range(-2.0..2.0) + jump)
+            .unwrap();
+    }
+    write("nab/some.csv", &series);
+    let window = (time(2950), time(3150));
+    write(
+        "nab/combined_windows.json",
+        &format!("{{\"x/some.csv\": [[\"{}\", \"{}\"]]}}", window.0, window.1),
+    );
+    let found =
+        json(folder.path(), "evaluate --suite . --json --html suite.html --only skab --only nab");
+    let row = |collection: usize, part: &str, metric: &str| -> Value {
+        let rows = found["collections"][collection]["rows"].as_array().unwrap();
+        let is = |row: &&Value| {
+            row["part"].as_str().unwrap().starts_with(part) && row["metric"] == metric
+        };
+        rows.iter().find(is).unwrap_or_else(|| panic!("{part} {metric}")).clone()
+    };
+    let f1 = row(0, "all 2", "outlier F1");
+    assert!(f1["value"].as_f64().unwrap() > 0.95, "{f1}");
+    let floors: Vec<f64> = f1["floors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|floor| floor["value"].as_f64().unwrap())
+        .collect();
+    // 400 of 700 rows are faulty; both files have one timetable.
+    assert!(
+        (floors[0] - 800.0 / 1100.0).abs() < 1e-9 && floors[1] == 0.0 && floors[2] > 0.99,
+        "{f1}"
+    );
+    assert!(row(0, "all 2", "changepoint NAB, standard")["value"].as_f64().unwrap() > 60.0);
+    assert!(row(1, "some", "raw score, standard (of 1)")["value"].as_f64().unwrap() > 0.5);
+    for collection in found["collections"].as_array().unwrap() {
+        assert!(
+            collection["data_sha256"].as_str().unwrap().len() == 64
+                && collection.get("error").is_none()
+        );
+    }
+    assert!(folder.path().join("suite.html").is_file());
+}
