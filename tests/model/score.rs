@@ -89,9 +89,10 @@ fn windows_with_a_missing_input_are_not_scored_and_counted() {
     let scored = &out.scores[0];
     assert_eq!(scored.values, [Some(6.0), None, Some(-3.0), None, None]);
     assert_eq!((effects.account.scores, effects.account.unscored), (2, 3));
-    assert_eq!((scored.output.as_str(), scored.speakers[0].model.as_str()), ("anomaly", "test"));
-    assert_eq!(scored.speaker(0).unwrap().threshold, Some(4.5));
-    assert_eq!(scored.speaker(0).unwrap().version.len(), 12);
+    let speaker = scored.speaker(0).unwrap();
+    assert_eq!((scored.output.as_str(), speaker.model.as_str()), ("anomaly", "test"));
+    assert_eq!(speaker.threshold, Some(4.5));
+    assert_eq!(speaker.version.len(), 12);
     assert_eq!(scored.shares.largest(0), [("f2", 3.0), ("f1", 2.0), ("f0", 1.0)]);
     assert_eq!(scored.shares.largest(1), []);
     let third = scored.shares.largest(2);
