@@ -180,7 +180,7 @@ fn a_model_that_exceeds_its_deadline_has_no_answer_and_is_left_alone() {
     // Enough work that a microsecond cannot do it, and enough operators to be broken off between.
     let mut graph = Graph::new("slow");
     graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(64)]);
-    graph.weights("square", &[64, 64], &[0.01; 64 * 64]);
+    graph.weights("square", &[64, 64], &vec![0.01; 64 * 64]);
     let names_of: Vec<String> = (0..50).map(|step| format!("step{step}")).collect();
     let mut last = "features";
     for name in &names_of {

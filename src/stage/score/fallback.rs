@@ -117,7 +117,9 @@ impl Track {
         let mut values = std::mem::take(&mut self.first);
         self.last = values.last().copied().unwrap_or_default();
         self.median = median(&mut values);
-        values.iter_mut().for_each(|value| *value = (*value - self.median).abs());
+        for value in &mut values {
+            *value = (*value - self.median).abs();
+        }
         // Of a normal distribution the median absolute deviation is 0.6745 σ.
         let sigma = median(&mut values) / 0.6745;
         self.sigma = sigma.max(self.median.abs() * 1e-3).max(1e-12);
@@ -131,7 +133,7 @@ impl Track {
 fn median(values: &mut [f32]) -> f32 {
     values.sort_by(f32::total_cmp);
     let middle = values.len() / 2;
-    (values[middle - 1] + values[middle]) / 2.0
+    f32::midpoint(values[middle - 1], values[middle])
 }
 
 #[cfg(test)]
