@@ -63,7 +63,8 @@ fn rounded_up(value: f32) -> f32 {
         return 0.0;
     }
     let unit = 10_f64.powi(f64::from(value).log10().floor() as i32 - 1);
-    ((f64::from(value) / unit).ceil() * unit) as f32
+    // What float32 adds to a round number is not worth another digit.
+    ((f64::from(value) / unit * (1.0 - 1e-6)).ceil() * unit) as f32
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ struct Track {
     down: f32,
     last: f32,
     same: u16,
+    /// Whether it has stood still ever since it is known: that it goes on to is nothing.
+    is_still: bool,
 }
 
 impl Fallback {
@@ -90,7 +92,9 @@ impl Track {
             return None;
         }
         let z = ((value - self.median) / self.sigma).clamp(-FAR, FAR);
-        self.same = if value == self.last { self.same.saturating_add(1) } else { 0 };
+        self.is_still &= value == self.last;
+        let is_same = value == self.last && !self.is_still;
+        self.same = if is_same { self.same.saturating_add(1) } else { 0 };
         self.last = value;
         self.ewma += LAMBDA * (z - self.ewma);
         self.up = (self.up + z - CUSUM_SLACK).clamp(0.0, 2.0 * CUSUM_LIMIT);
@@ -123,10 +127,7 @@ impl Track {
         // Of a normal distribution the median absolute deviation is 0.6745 σ.
         let sigma = median(&mut values) / 0.6745;
         self.sigma = sigma.max(self.median.abs() * 1e-3).max(1e-12);
-        if sigma == 0.0 {
-            // It stood still while it was learned: that it goes on to is nothing.
-            self.last = f32::NAN;
-        }
+        self.is_still = sigma == 0.0 && self.last == self.median;
     }
 }
 
