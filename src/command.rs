@@ -7,6 +7,7 @@
 pub mod models;
 pub mod quarantine;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
@@ -42,6 +43,29 @@ pub enum Action {
     Unshelve,
     /// Something to do to a model.
     Model(ModelAction),
+    /// Whether an alarm was right.
+    Judge {
+        /// Whether there was something wrong with the machine.
+        verdict: Verdict,
+        /// The moment at which the alarm was raised that is meant. Absent: the last one.
+        raised: Option<Timestamp>,
+        /// What was wrong.
+        fault: Option<String>,
+        /// What else is to be said.
+        note: Option<String>,
+    },
+}
+
+/// What an operator says of an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// There was something wrong.
+    True,
+    /// There was nothing wrong: a false alarm.
+    False,
+    /// Nobody knows.
+    Unsure,
 }
 
 /// What to do to the model behind a score. A new model goes from shadow over canary to promoted and settled, or is
@@ -92,6 +116,7 @@ impl Action {
                 ModelAction::Withdraw { .. } => "withdraw",
                 ModelAction::Failed { .. } => "failed",
             },
+            Action::Judge { .. } => "judge",
         }
     }
 }
@@ -135,6 +160,14 @@ pub enum Refusal {
         alarm: String,
         /// Its state.
         state: &'static str,
+    },
+    /// An alarm that was not raised at that moment, or never, cannot be judged.
+    #[error("alarm `{alarm}` was {last}: there is nothing to judge")]
+    NothingToJudge {
+        /// The alarm.
+        alarm: String,
+        /// When it was raised last, in words.
+        last: String,
     },
     /// The shelving would be over before it begins: the node's clock was set back since.
     #[error("the shelving would end at {until}, before the node's last tick; is its clock right?")]

@@ -6,6 +6,7 @@
 
 mod orders;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,13 @@ impl Pipeline {
     /// Its books so far.
     pub fn account(&self) -> &Account {
         &self.account
+    }
+
+    /// How many of its assets have drifted now, by kind; nothing where nobody looks.
+    pub fn drifting(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        self.stages.iter().for_each(|s| s.stage.drifting(&mut counts));
+        counts
     }
 
     /// How many assets it knows.

@@ -168,6 +168,20 @@ pub struct Speaker {
     pub version: String,
     /// At or above it, the model calls the window abnormal. `None` where the model has none.
     pub threshold: Option<f64>,
+    /// How the model's training data was distributed, where it says so.
+    pub baseline: Option<Arc<Baseline>>,
+}
+
+/// How a model's training data was distributed: what later data is compared with to see drift. Of each column the values
+/// that divide it into ten equal parts, least and most included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Windows that it was taken from.
+    pub windows: usize,
+    /// Of each input column.
+    pub inputs: Vec<[f32; 11]>,
+    /// Of the score.
+    pub score: [f32; 11],
 }
 
 /// The answer for every window of a [`Windows`].

@@ -59,6 +59,8 @@ pub struct PipelineCounts {
     pub alarms_cleared: u64,
     /// Frames that a stage failed on.
     pub failures: u64,
+    /// Assets that have drifted now, by kind.
+    pub drifting: BTreeMap<&'static str, u64>,
 }
 
 /// A lane's books as plain numbers, since the process started. The law:
@@ -80,6 +82,7 @@ pub struct LaneCounts {
 }
 
 type Labels = [(&'static str, String); 1];
+type Kinds = [(&'static str, String); 2];
 type Reasons = [(&'static str, String); 2];
 
 /// All numbers of the node.
@@ -127,6 +130,7 @@ struct Pipelines {
     alarms_raised: Family<Labels, Counter>,
     alarms_cleared: Family<Labels, Counter>,
     failures: Family<Labels, Counter>,
+    drifting: Family<Kinds, Gauge>,
 }
 
 #[derive(Default)]
@@ -295,6 +299,10 @@ impl Metrics {
             family.get_or_create(&key).inner().store(n, Relaxed);
         }
         books.pending.get_or_create(&key).set(counts.pending as i64);
+        for (&kind, &assets) in &counts.drifting {
+            let key = [("pipeline", pipeline.to_owned()), ("kind", kind.to_owned())];
+            books.drifting.get_or_create(&key).set(assets as i64);
+        }
         for (family, by_reason) in
             [(&books.rejected, &counts.rejected), (&books.marked, &counts.marked)]
         {
@@ -393,6 +401,11 @@ impl Pipelines {
         r.register("windows", "Windows closed", self.windows.clone());
         r.register("windows_sparse", "Windows with too few points", self.windows_sparse.clone());
         r.register("scores", "Scores given", self.scores.clone());
+        r.register(
+            "drifting_assets",
+            "Assets on which what a model sees is not what it was trained on",
+            self.drifting.clone(),
+        );
         r.register("unscored", "Scores that could not be given", self.unscored.clone());
         r.register("alarms_raised", "Alarms raised", self.alarms_raised.clone());
         r.register("alarms_cleared", "Alarms cleared", self.alarms_cleared.clone());

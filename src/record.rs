@@ -3,10 +3,14 @@
 //! `stage/emit` and `stage/alarm` make them, the outbox keeps them, uplink, feeds and `replay` send them: one
 //! shape everywhere, with a JSON Schema in `schemas/json/record.json`.
 
+mod notice;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use notice::{DriftKind, NoticeKind, NoticeRecord, VerdictRecord};
 
 use crate::time::{Span, Timestamp};
 
@@ -58,6 +62,10 @@ pub enum Record {
     Loss(LossRecord),
     /// A change of the model behind a score.
     Model(ModelRecord),
+    /// Something that the node noticed of a model on an asset, or changed by itself.
+    Notice(NoticeRecord),
+    /// What an operator says of an alarm, with what was measured when it was raised.
+    Verdict(VerdictRecord),
 }
 
 /// A scored window of one asset.
@@ -395,7 +403,11 @@ impl Record {
     /// The lane that records of its kind go out on, unless a pipeline says otherwise.
     pub fn lane(&self) -> Lane {
         match self {
-            Record::Alarm(_) | Record::Loss(_) | Record::Model(_) => Lane::Alarm,
+            Record::Alarm(_)
+            | Record::Loss(_)
+            | Record::Model(_)
+            | Record::Notice(_)
+            | Record::Verdict(_) => Lane::Alarm,
             Record::Score(score) if score.scores.is_empty() => Lane::Feature,
             Record::Score(_) => Lane::Score,
             Record::Raw(_) | Record::Aggregate(_) => Lane::Raw,
@@ -411,6 +423,8 @@ impl Record {
             Record::Aggregate(r) => &r.id,
             Record::Loss(r) => &r.id,
             Record::Model(r) => &r.id,
+            Record::Notice(r) => &r.id,
+            Record::Verdict(r) => &r.id,
         }
     }
 }

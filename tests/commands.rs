@@ -8,11 +8,11 @@ mod store_kit;
 use std::sync::Arc;
 
 use common::{Reading, engine, input, spec};
-use forebay::command::{Action, Command, Refusal};
+use forebay::command::{Action, Command, Refusal, Verdict};
 use forebay::engine::{Answer, Engine};
 use forebay::frame::Input;
 use forebay::pipeline::spec::PipelineSpec;
-use forebay::record::{AlarmRecord, AlarmState, Lane, Now, Outgoing, Record, Step};
+use forebay::record::{AlarmRecord, AlarmState, Lane, Now, Outgoing, Record, Step, VerdictRecord};
 use forebay::store::{Kv, MemKv, Receipts, Store};
 use forebay::time::{Span, Tick, Timestamp};
 use proptest::prelude::*;
@@ -45,12 +45,17 @@ fn shelve(until: i64) -> Action {
     Action::Shelve { until: Timestamp(until), reason: Some("bearing is changed".into()) }
 }
 
+fn judge(verdict: Verdict, raised: Option<Timestamp>) -> Action {
+    let (fault, note) = (Some("bearing".into()), Some("outer ring".into()));
+    Action::Judge { verdict, raised, fault, note }
+}
+
 /// Readings of two machines that go up and down, and commands of all kinds between them, some of which make no sense.
 fn script() -> impl Strategy<Value = Vec<(i64, Happens)>> {
     let reading = (0..2_u32, prop::sample::select(vec![0.0, 2.0, 5.0])).prop_map(Ok);
     let alarm = prop::sample::select(vec!["stays", "slow", "slow", "stays", "other"]);
     let asset = prop::sample::select(vec!["m0", "m1", "m0", "m1", "m2"]);
-    let order = (asset, alarm, 0..6_u8, -1_i64..8).prop_map(Err);
+    let order = (asset, alarm, 0..7_u8, -1_i64..8).prop_map(Err);
     let step = prop_oneof![5 => 1..1_200_000_i64, 1 => Just(0)];
     let one = (prop_oneof![3 => reading.boxed(), 1 => order.boxed()], step);
     prop::collection::vec(one, 1..150).prop_map(|list| {
@@ -65,6 +70,7 @@ fn script() -> impl Strategy<Value = Vec<(i64, Happens)>> {
                     let action = match action {
                         0..=2 => Action::Acknowledge,
                         3 | 4 => shelve(now + seconds * 1_000_000),
+                        5 => judge(Verdict::False, None),
                         _ => Action::Unshelve,
                     };
                     Happens::Command(command(asset, alarm, action))
@@ -108,6 +114,7 @@ impl Draft {
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     records: Vec<AlarmRecord>,
+    verdicts: Vec<VerdictRecord>,
     answers: Vec<Answer>,
 }
 
@@ -116,8 +123,11 @@ impl Told {
         assert!(engine.take_failures().is_empty());
         self.answers.extend(engine.take_answers());
         for Outgoing { record, .. } in &step.records {
-            let Record::Alarm(alarm) = record else { panic!("{record:?}") };
-            self.records.push(alarm.clone());
+            match record {
+                Record::Alarm(alarm) => self.records.push(alarm.clone()),
+                Record::Verdict(verdict) => self.verdicts.push(verdict.clone()),
+                other => panic!("{other:?}"),
+            }
         }
         step
     }
@@ -129,6 +139,10 @@ impl Told {
                 record.id = what.to_owned();
             }
         }
+        for verdict in &mut self.verdicts {
+            verdict.id.clear();
+        }
+        self.verdicts.sort_by_key(|r| (r.asset.clone(), r.name.clone(), r.given));
         self.records.sort_by_key(|r| (r.asset.clone(), r.name.clone(), r.at));
         self
     }
@@ -233,6 +247,7 @@ proptest! {
         prop_assert_eq!(second.standing(), first.standing());
         let rest = run(&mut second, &spec, after);
         told.records.extend(rest.records);
+        told.verdicts.extend(rest.verdicts);
         told.answers.extend(rest.answers);
         prop_assert_eq!(told, expected);
         prop_assert_eq!(second.checkpoint().unwrap(), straight.checkpoint().unwrap());
@@ -298,8 +313,12 @@ proptest! {
         let lines: Vec<Record> = waiting.unwrap().map_or(Vec::new(), |parcel| {
             parcel.records().map(|(_, line)| serde_json::from_slice(line).unwrap()).collect()
         });
+        let (verdicts, alarms): (Vec<Record>, Vec<Record>) =
+            lines.into_iter().partition(|line| matches!(line, Record::Verdict(_)));
         let sent: Vec<Record> = expected.records.into_iter().map(Record::Alarm).collect();
-        prop_assert_eq!(lines, sent);
+        prop_assert_eq!(alarms, sent);
+        let said: Vec<Record> = expected.verdicts.into_iter().map(Record::Verdict).collect();
+        prop_assert_eq!(verdicts, said);
     }
 
     #[test]
@@ -328,6 +347,14 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     let action = prop_oneof![
         Just(Action::Acknowledge),
         Just(Action::Unshelve),
+        (any::<Option<i64>>(), any::<Option<String>>(), any::<Option<String>>()).prop_map(
+            |(raised, fault, note)| Action::Judge {
+                verdict: Verdict::Unsure,
+                raised: raised.map(Timestamp),
+                fault,
+                note,
+            }
+        ),
         (any::<i64>(), any::<Option<String>>())
             .prop_map(|(until, reason)| Action::Shelve { until: Timestamp(until), reason }),
     ];

@@ -63,6 +63,7 @@ const PIPELINES: [&str; 6] = [
       { resample = { every = "1s", max_gap = "10s" } },
       { window = { length = "8s", every = "2s", features = ["mean", "std"], signals = ["a", "b"], min_coverage = 0.0 } },
       { score = { model = "MODEL", output = "anomaly" } },
+      { drift = { on = "anomaly", over = "1m" } },
       { emit = { lane = "score" } },
       { alarm = { name = "odd", on = "anomaly", raise = 0.6, clear = 0.5, on_delay = "2s" } },
     ]"#,

@@ -5,6 +5,8 @@
 
 #[path = "model/bad.rs"]
 mod bad;
+#[path = "model/compress.rs"]
+mod compress;
 #[path = "model/conformance.rs"]
 mod conformance;
 #[path = "model/net.rs"]

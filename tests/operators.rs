@@ -89,6 +89,29 @@ fn a_shelved_alarm_is_listed_and_asks_for_nothing() {
 }
 
 #[test]
+fn an_alarm_is_judged_also_when_it_is_over() {
+    let mut works = Works::start();
+    works.run(0.0);
+    let early = works.post("/api/v1/alarms/judge", &ask("high", ",\"verdict\":\"true\""));
+    assert_eq!(early.code, 409, "{}", early.body);
+    assert!(early.body.contains("never raised"), "{}", early.body);
+    works.run(3.5);
+    works.run(0.0);
+    works.run(0.0);
+    let raised = works.site.get("/api/v1/alarms").json();
+    let raised = raised.as_array().unwrap();
+    let first = |change: &&serde_json::Value| {
+        change["name"] == "high" && change["state"] == "unacknowledged"
+    };
+    let raised = raised.iter().find(first).unwrap()["at"].as_str().unwrap();
+    let more = format!(
+        ",\"verdict\":\"true\",\"raised\":\"{raised}\",\"fault\":\"bearing\",\"by\":\"anna\""
+    );
+    let reply = works.post("/api/v1/alarms/judge", &ask("high", &more));
+    assert_eq!((reply.code, &reply.json()["state"]), (200, &"normal".into()), "{}", reply.body);
+}
+
+#[test]
 fn what_was_on_is_listed_after_a_start_and_can_still_be_acknowledged() {
     let mut works = Works::start();
     works.run(0.0);
@@ -133,6 +156,10 @@ fn a_request_that_makes_no_sense_never_reaches_the_engine() {
         ("ack", ask("high", ",\"by\":7"), "string"),
         ("ack", ask("high", &format!(",\"by\":\"{long}\"")), "`by` is too long"),
         ("ack", ask("high", ",\"by\":\"a\\nb\""), "line break"),
+        ("ack", ask("high", ",\"verdict\":\"true\""), "only judge takes `verdict`"),
+        ("judge", ask("high", ""), "`verdict` is missing"),
+        ("judge", ask("high", ",\"verdict\":\"maybe\""), "unknown variant `maybe`"),
+        ("judge", ask("high", &format!(",\"verdict\":\"true\",\"fault\":\"{long}\"")), "`fault`"),
         ("shelve", ask("high", ""), "`for` is missing"),
         ("shelve", ask("high", ",\"for\":\"soon\""), "not a length of time"),
         ("shelve", ask("high", ",\"for\":\"-2h\""), "negative"),

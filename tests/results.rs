@@ -107,6 +107,44 @@ fn ndjson_is_the_records_themselves() {
 }
 
 #[test]
+fn notices_and_verdicts_are_rows_that_can_be_read_back() {
+    let folder = TempDir::new().unwrap();
+    let of = |value: serde_json::Value| serde_json::from_value::<Record>(value).unwrap();
+    let head = |kind: &str, id: &str| {
+        serde_json::json!({
+            "type": kind, "id": id, "node": "n", "pipeline": "p", "asset": "x", "name": "odd",
+        })
+    };
+    let with = |mut head: serde_json::Value, more: serde_json::Value| {
+        head.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of(head)
+    };
+    let notice = serde_json::json!({
+        "kind": "drift", "at": Timestamp(5), "since": Timestamp(3), "drift": "input", "retrain": true,
+        "contributions": [{ "name": "a.mean", "value": 0.5 }], "reason": "1 feature has moved",
+    });
+    let verdict = |signals: serde_json::Value| {
+        serde_json::json!({
+            "verdict": "true", "fault": "bearing", "given": Timestamp(9), "on": "anomaly", "peak": 5.0,
+            "limit": 3.0, "window_start": Timestamp(1), "window_end": Timestamp(3),
+            "features": { "a.mean": 4.5 }, "signals": signals,
+        })
+    };
+    let rows = serde_json::json!({ "a": [[Timestamp(1), 4.0], [Timestamp(2), 5.0]], "b": [[Timestamp(1), 0.5]] });
+    let records = vec![
+        with(head("notice", "1"), notice),
+        with(head("verdict", "2"), verdict(rows)),
+        with(head("verdict", "3"), verdict(serde_json::json!({}))),
+    ];
+    let again = folder_again();
+    let path = again.path().join("again.parquet");
+    fs::write(&path, write(&folder, "r.parquet", &records)).unwrap();
+    assert_eq!(read_parquet(&path).unwrap(), records);
+    let csv = String::from_utf8(write(&folder_again(), "r.csv", &records)).unwrap();
+    assert_eq!(csv.lines().count(), 1 + 1 + 3 + 1, "{csv}");
+}
+
+#[test]
 fn csv_has_every_field_of_every_type() {
     let folder = TempDir::new().unwrap();
     let bytes = write(&folder, "r.csv", &records());

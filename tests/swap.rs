@@ -17,6 +17,7 @@ use forebay::demo::broker::Broker;
 use forebay::engine::Engine;
 use forebay::frame::Input;
 use forebay::model::build::{Dim, Graph, Kind};
+use forebay::model::session::Cost;
 use forebay::model::{Host, ModelFile, Shelf, Trust};
 use forebay::pipeline::plan::{PlanOptions, plan};
 use forebay::pipeline::spec::PipelineSpec;
@@ -48,7 +49,7 @@ fn model(name: &str, times: f64, most: usize) -> Vec<u8> {
     graph.node("Gather", &["table", "index"], "score");
     graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
     graph.note("forebay.name", name);
-    graph.note("forebay.threshold", &format!("{}", 6.0 * times));
+    graph.note("forebay.threshold", format!("{}", 6.0 * times));
     graph.finish()
 }
 
@@ -305,8 +306,8 @@ proptest! {
         }
         let view = |engine: &Engine| {
             let mut view = engine.scores().next().unwrap().1.view();
-            view.cost = Default::default();
-            view.candidate.iter_mut().for_each(|c| c.cost = Default::default());
+            view.cost = Cost::default();
+            view.candidate.iter_mut().for_each(|c| c.cost = Cost::default());
             view
         };
         prop_assert_eq!(view(&whole), view(&engine));

@@ -12,7 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("schema", &["time"]),
     ("command", &["time"]),
     ("frame", &["time", "command"]),
-    ("record", &["time", "frame"]),
+    ("record", &["time", "command", "frame"]),
     ("metrics", &["time", "record"]),
     ("decode", &["time", "schema", "frame", "pipeline::spec"]),
     ("evaluate/metrics", &["time"]),

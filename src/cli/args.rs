@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::compress::CompressArgs;
 use super::evaluate::EvaluateArgs;
 use super::model::ModelArgs;
 use super::receive::ReceiveArgs;
@@ -94,6 +95,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Fit an anomaly model to a recording of normal running
     Train(TrainArgs),
+    /// Make a model smaller and faster, and keep it only if it answers nearly the same
+    Compress(CompressArgs),
     /// Look at a model's contract, try it on this machine, sign it, make a key to sign with
     Model(ModelArgs),
     /// Look at this machine: runtime, store, broker, uplink, clock

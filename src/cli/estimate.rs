@@ -232,6 +232,8 @@ fn time_of(record: &Record) -> Timestamp {
         Record::Alarm(alarm) => alarm.at,
         Record::Loss(loss) => loss.at,
         Record::Model(model) => model.at,
+        Record::Notice(notice) => notice.at,
+        Record::Verdict(verdict) => verdict.given,
         Record::Aggregate(aggregate) => {
             let times = aggregate.signals.values().flatten().map(|one| one.last_at);
             times.max().unwrap_or_default()

@@ -4,6 +4,7 @@ pub mod args;
 mod bench;
 mod check;
 mod completion;
+pub mod compress;
 mod demo;
 mod estimate;
 pub mod evaluate;
@@ -66,6 +67,7 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
         Command::Receive(args) => receive::receive(&args),
         Command::Replay(args) => replay::replay(&args, screen),
         Command::Train(args) => train::train(&args, screen),
+        Command::Compress(args) => compress::compress(&args, screen),
         Command::Model(args) => model::model(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Store(args) => store::store(&args),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::remote::{RemoteAction, remote};
 use super::{Outcome, print, write_whole};
+use crate::demo::usage::Usage;
 use crate::model::golden::Golden;
 use crate::model::metadata::Meaning;
 use crate::model::onnx::Port;
@@ -49,6 +50,9 @@ pub enum ModelAction {
         /// It must be signed with this public key (or one of several).
         #[arg(long, value_name = "HEX")]
         key: Vec<PublicKey>,
+        /// Print one JSON object; with the most memory that this took.
+        #[arg(long)]
+        json: bool,
         /// The ONNX Runtime library to use. Absent: the one that is found.
         #[arg(long, value_name = "FILE")]
         onnxruntime: Option<PathBuf>,
@@ -116,10 +120,11 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
                 print(&told(&file))?;
             }
         }
-        ModelAction::Verify { file, key, onnxruntime } => {
+        ModelAction::Verify { file, key, json, onnxruntime } => {
             let trust = Trust::new(key.clone(), !key.is_empty());
             let host = Host { trust, ..Host::with_library(onnxruntime.as_deref()) };
-            print(&verified(&host.open(file)?))?;
+            let model = host.open(file)?;
+            print(&if *json { verified_json(&model)? } else { verified(&model) })?;
         }
         ModelAction::Sign { file, key, out } => {
             let key = SigningKey::read(key)?;
@@ -180,6 +185,16 @@ fn verified(model: &Model) -> String {
     )
 }
 
+fn verified_json(model: &Model) -> anyhow::Result<String> {
+    let answers = model.metadata.golden.as_ref().map_or(0, |golden| golden.input.len());
+    let told = json!({
+        "name": model.name(), "version": model.version(), "runtime": model.runtime().name(),
+        "golden_answers": answers, "signed_by": model.signed_by.map(|key| key.name()),
+        "peak_memory": Usage::of(None).ok().map(|usage| usage.peak),
+    });
+    Ok(format!("{}\n", serde_json::to_string(&told)?))
+}
+
 fn as_json(file: &ModelFile) -> Value {
     let noted = file.metadata();
     let ports = |ports: &[Port]| -> Vec<Value> {
@@ -192,6 +207,7 @@ fn as_json(file: &ModelFile) -> Value {
     };
     json!({
         "name": file.name(), "version": file.version(), "serial": noted.serial, "kind": noted.kind,
+        "compressed": noted.compressed, "parent": noted.parent,
         "digest": file.digest, "bytes": file.size(), "beside": file.beside(), "signed_with": file.signed_with,
         "inputs": ports(&file.signature().inputs), "outputs": ports(&file.signature().outputs),
         "features": noted.features, "channels": noted.channels, "steps": noted.steps,
@@ -213,6 +229,8 @@ fn told(file: &ModelFile) -> String {
     };
     line("model", Some(format!("{} {}", file.name(), file.version())));
     line("kind", noted.kind.clone());
+    line("compressed", noted.compressed.clone());
+    line("from", noted.parent.as_ref().map(|parent| format!("sha256 {parent}")));
     line("serial", noted.serial.map(|serial| serial.to_string()));
     line("digest", Some(format!("sha256 {}", file.digest)));
     line("size", Some(bytesize::ByteSize::b(file.size()).to_string()));

@@ -2,6 +2,7 @@
 //!
 //! What a node answers is shown; what it refuses is an error with its words. Nothing is retried.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -149,16 +150,17 @@ fn listed(score: &Value) -> String {
         let trial = &candidate["trial"];
         let number = |of: &Value| of.as_u64().unwrap_or_default();
         let (both, abnormal) = (number(&trial["both"]), &trial["abnormal"]);
-        text.push_str(&format!(
-            "            {both} windows by both, abnormal: {} in use, {} on trial; {} without an answer\n",
+        let _ = writeln!(
+            text,
+            "            {both} windows by both, abnormal: {} in use, {} on trial; {} without an answer",
             number(&abnormal[0]),
             number(&abnormal[1]),
             number(&trial["unanswered"])
-        ));
+        );
     }
     if let Some(previous) = score["previous"].as_str() {
         let short: String = previous.chars().take(12).collect();
-        text.push_str(&format!("  before    {short}\n"));
+        let _ = writeln!(text, "  before    {short}");
     }
     text
 }

@@ -19,14 +19,14 @@ use polars_io::parquet::write::BatchedWriter;
 use polars_io::prelude::{ParallelStrategy, ParquetReader, ParquetWriter};
 use serde_json::{Map, Value};
 
-use crate::record::{Aggregate, RawReading, Record};
+use crate::record::{Aggregate, RawReading, RawRecord, Record, VerdictRecord};
 use crate::time::Timestamp;
 
 /// Rows of a row group.
 const GROUP_ROWS: usize = 32 << 10;
 
 /// Groups of columns in their order, with the type of each in Parquet.
-const GROUPS: [(&str, Kind); 38] = [
+const GROUPS: [(&str, Kind); 45] = [
     ("type", Kind::Text),
     ("id", Kind::Text),
     ("node", Kind::Text),
@@ -65,12 +65,21 @@ const GROUPS: [(&str, Kind); 38] = [
     ("mean", Kind::Number),
     ("last", Kind::Number),
     ("last_at", Kind::Time),
+    ("kind", Kind::Text),
+    ("since", Kind::Time),
+    ("before", Kind::Number),
+    ("verdict", Kind::Text),
+    ("fault", Kind::Text),
+    ("given", Kind::Time),
+    ("peak", Kind::Number),
 ];
 
 /// Groups that are objects in a record.
 const OBJECTS: [&str; 3] = ["tags", "features", "scores"];
 /// Fields that are lists in a record, and JSON text here.
 const LISTS: [&str; 3] = ["models", "contributions", "assets"];
+/// Fields that are true or false in a record, and text here.
+const FLAGS: [&str; 1] = ["retrain"];
 /// Columns that differ between the rows of a record.
 const OF_A_ROW: [&str; 9] =
     ["signal", "at", "value", "count", "min", "max", "mean", "last", "last_at"];
@@ -130,8 +139,10 @@ fn rows(record: &Record) -> Vec<Vec<(String, Value)>> {
         row
     };
     match record {
-        Record::Raw(raw) => {
-            let readings = raw.signals.iter().flat_map(|(signal, readings)| {
+        Record::Raw(RawRecord { signals, .. }) | Record::Verdict(VerdictRecord { signals, .. })
+            if !signals.is_empty() =>
+        {
+            let readings = signals.iter().flat_map(|(signal, readings)| {
                 readings.iter().map(move |reading| (signal, reading))
             });
             let with_reading = |(signal, reading): (&String, &RawReading)| {
@@ -410,9 +421,9 @@ fn add_row(
     let time = |name: &str| columns.get(name).and_then(|cells| cells.time(row));
     let number = |name: &str| columns.get(name).and_then(|cells| cells.number(row));
     match record {
-        Record::Raw(raw) => {
+        Record::Raw(RawRecord { signals, .. }) | Record::Verdict(VerdictRecord { signals, .. }) => {
             let reading = RawReading(time("at")?, number("value")?);
-            raw.signals.entry(signal.to_owned()).or_default().push(reading);
+            signals.entry(signal.to_owned()).or_default().push(reading);
         }
         Record::Aggregate(aggregate) => {
             let count = columns.get("count").and_then(|cells| cells.integer(row))?;
@@ -450,7 +461,8 @@ fn fields(columns: &HashMap<String, Cells>, row: usize, is_one_of: bool) -> Map<
             }
             _ if is_one_of && OF_A_ROW.contains(&name.as_str()) => {}
             _ => {
-                let list = value.as_str().filter(|_| LISTS.contains(&name.as_str()));
+                let is_coded = LISTS.contains(&name.as_str()) || FLAGS.contains(&name.as_str());
+                let list = value.as_str().filter(|_| is_coded);
                 let list = list.and_then(|text| serde_json::from_str(text).ok());
                 fields.insert(name.clone(), list.unwrap_or(value));
             }

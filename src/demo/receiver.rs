@@ -289,7 +289,12 @@ impl Desk {
                 self.alarms.push_back(alarm);
             }
             Record::Loss(loss) => self.counts.lost += loss.count,
-            Record::Score(_) | Record::Raw(_) | Record::Aggregate(_) | Record::Model(_) => {}
+            Record::Score(_)
+            | Record::Raw(_)
+            | Record::Aggregate(_)
+            | Record::Model(_)
+            | Record::Notice(_)
+            | Record::Verdict(_) => {}
         }
     }
 }

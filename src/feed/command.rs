@@ -1,4 +1,4 @@
-//! `/api/v1/alarms/ack`, `/shelve` and `/unshelve`: the operators' door.
+//! `/api/v1/alarms/ack`, `/shelve`, `/unshelve` and `/judge`: the operators' door.
 //!
 //! `http` routes here; a request becomes a [`Command`] in a bounded queue, and the engine thread ([`Orders`]) answers
 //! it once it is durable. There is no password, so what a browser may be tricked into is kept out instead: any page on
@@ -21,11 +21,11 @@ use serde_json::json;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Action, Command, Refusal};
+use crate::command::{Action, Command, Refusal, Verdict};
 use crate::feed::api::{Answer, Problem};
 use crate::feed::http::App;
 use crate::record::Now;
-use crate::time::{self, Span};
+use crate::time::{self, Span, Timestamp};
 
 /// Commands that may wait for the engine thread.
 pub const WAITING: usize = 64;
@@ -91,6 +91,10 @@ struct Ask {
     by: Option<String>,
     r#for: Option<String>,
     reason: Option<String>,
+    verdict: Option<Verdict>,
+    raised: Option<Timestamp>,
+    fault: Option<String>,
+    note: Option<String>,
 }
 
 /// Somebody has seen it.
@@ -106,6 +110,11 @@ pub async fn shelve(state: State<App>, headers: HeaderMap, body: Body) -> Answer
 /// Speak again.
 pub async fn unshelve(state: State<App>, headers: HeaderMap, body: Body) -> Answer {
     carry(state, headers, body, "unshelve").await
+}
+
+/// Whether it was right.
+pub async fn judge(state: State<App>, headers: HeaderMap, body: Body) -> Answer {
+    carry(state, headers, body, "judge").await
 }
 
 /// A body, or why it was not taken.
@@ -224,11 +233,15 @@ fn is_known(host: &str, hosts: &[String]) -> bool {
 
 /// The command in a body.
 fn command(body: &[u8], verb: &str) -> Result<Command, Problem> {
-    const EXPECTED: &str = "{\"pipeline\", \"asset\", \"alarm\", \"by\"?}, and for shelve \"for\": \"2h\", \"reason\"?";
+    const EXPECTED: &str = "{\"pipeline\", \"asset\", \"alarm\", \"by\"?}; for shelve \"for\": \"2h\" and \"reason\"? too, for judge \"verdict\": \"true\", \"false\" or \"unsure\", \"raised\"?, \"fault\"? and \"note\"?";
     let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, error, EXPECTED);
     let ask: Ask = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
-    let Ask { pipeline, asset, alarm, by, r#for, reason } = ask;
+    let Ask { pipeline, asset, alarm, by, r#for, reason, verdict, raised, fault, note } = ask;
     let by = said("by", by, BY_MAX)?;
+    let judges = verdict.is_some() || raised.is_some() || fault.is_some() || note.is_some();
+    if judges && verb != "judge" {
+        return Err(bad("only judge takes `verdict`, `raised`, `fault` and `note`".into()));
+    }
     let action = match (verb, r#for) {
         ("shelve", Some(text)) => {
             let reason = said("reason", reason, REASON_MAX)?;
@@ -238,6 +251,11 @@ fn command(body: &[u8], verb: &str) -> Result<Command, Problem> {
         (_, Some(_)) => return Err(bad("only shelve takes `for`".into())),
         (_, None) if reason.is_some() => return Err(bad("only shelve takes `reason`".into())),
         ("ack", None) => Action::Acknowledge,
+        ("judge", None) => {
+            let verdict = verdict.ok_or_else(|| bad("`verdict` is missing".into()))?;
+            let (fault, note) = (said("fault", fault, BY_MAX)?, said("note", note, REASON_MAX)?);
+            Action::Judge { verdict, raised, fault, note }
+        }
         (_, None) => Action::Unshelve,
     };
     Ok(Command { pipeline, asset, alarm, action, by })

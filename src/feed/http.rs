@@ -175,6 +175,7 @@ fn router(app: App) -> Router {
         .route("/api/v1/alarms/ack", post(command::ack).fallback(only_posted))
         .route("/api/v1/alarms/shelve", post(command::shelve).fallback(only_posted))
         .route("/api/v1/alarms/unshelve", post(command::unshelve).fallback(only_posted))
+        .route("/api/v1/alarms/judge", post(command::judge).fallback(only_posted))
         .route("/api/v1/quarantine/retry", post(quarantine::retry).fallback(only_posted))
         .route("/api/v1/quarantine/drop", post(quarantine::drop).fallback(only_posted))
         .route("/api/v1/models/canary", post(models::canary).fallback(only_posted))

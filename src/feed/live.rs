@@ -146,7 +146,11 @@ impl Live {
             Record::Score(score) => self.take_score(score, now, at),
             Record::Alarm(alarm) => self.take_alarm(alarm, now, at),
             Record::Loss(loss) => push(&mut self.losses, loss.clone(), LOSSES_MAX),
-            Record::Raw(_) | Record::Aggregate(_) | Record::Model(_) => {}
+            Record::Raw(_)
+            | Record::Aggregate(_)
+            | Record::Model(_)
+            | Record::Notice(_)
+            | Record::Verdict(_) => {}
         }
     }
 

@@ -72,7 +72,7 @@ impl LiveEvent {
         })
     }
 
-    /// `score`, `alarm`, `loss`, `model`, `raw` or `aggregate`: the event's name in the stream.
+    /// `score`, `alarm`, `loss`, `model`, `raw`, `aggregate`, `notice` or `verdict`: the event's name in the stream.
     pub fn kind(&self) -> &'static str {
         match &self.record {
             Record::Score(_) => "score",
@@ -81,6 +81,8 @@ impl LiveEvent {
             Record::Aggregate(_) => "aggregate",
             Record::Loss(_) => "loss",
             Record::Model(_) => "model",
+            Record::Notice(_) => "notice",
+            Record::Verdict(_) => "verdict",
         }
     }
 
@@ -91,6 +93,8 @@ impl LiveEvent {
             Record::Alarm(r) => Some((&r.pipeline, &r.asset)),
             Record::Raw(r) => Some((&r.pipeline, &r.asset)),
             Record::Aggregate(r) => Some((&r.pipeline, &r.asset)),
+            Record::Notice(r) => Some((&r.pipeline, &r.asset)),
+            Record::Verdict(r) => Some((&r.pipeline, &r.asset)),
             Record::Loss(_) | Record::Model(_) => None,
         }
     }

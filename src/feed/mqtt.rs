@@ -168,9 +168,7 @@ impl MqttFeed {
                 Qos::One,
                 flat_alarm(alarm),
             ),
-            Record::Raw(_) | Record::Aggregate(_) | Record::Loss(_) | Record::Model(_) => {
-                return Ok(());
-            }
+            _ => return Ok(()),
         };
         let payload = Bytes::from(Value::Object(payload).to_string());
         let mut topics = vec![self.topic.fill(&names)];

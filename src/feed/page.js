@@ -89,7 +89,7 @@ function showAlarms() {
     if (next) next.focus();
   }
   $("recent").hidden = changes.length === 0;
-  $("changes").querySelector("tbody").replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, words(a, CHANGE))));
+  $("changes").querySelector("tbody").replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, words(a, CHANGE), a.state === "normal" ? deeds(a) : "")));
 }
 // What an operator can do to an alarm. What they did shows when the node says so, here and to everybody.
 const asked = new Set(); // keys of alarms whose command is on its way
@@ -104,7 +104,8 @@ function deeds(a) {
   };
   if (!node || !node.commands) return place;
   if (a.state === "unacknowledged" || a.state === "returned") add("Acknowledge", () => command("ack", a));
-  if (a.state === "shelved") add("Unshelve", () => command("unshelve", a)); else add("Shelve", () => askShelve(a));
+  if (a.state === "shelved") add("Unshelve", () => command("unshelve", a)); else if (a.state !== "normal") add("Shelve", () => askShelve(a));
+  add("Judge", () => askVerdict(a));
   return place;
 }
 async function command(path, a, more) {
@@ -117,7 +118,7 @@ async function command(path, a, more) {
     const answer = await fetch("/api/v1/alarms/" + path, { method: "POST", headers: { "content-type": "application/json" }, body });
     const told = await answer.json();
     good = answer.ok;
-    said = !good ? told.error + "; expected: " + told.expected : told.state ? CHANGE[told.state] : "accepted, and not yet carried out";
+    said = !good ? told.error + "; expected: " + told.expected : path === "judge" ? "the verdict is kept" : told.state ? CHANGE[told.state] : "accepted, and not yet carried out";
   } catch { said = "the node does not answer, so it may not have been done"; }
   asked.delete(key);
   $("said").textContent = what + said;
@@ -129,6 +130,12 @@ function askShelve(a) {
   toShelve = a;
   $("shelve-what").textContent = a.name + " on " + a.asset + " stays silent for that time, whatever happens. If it is on after it, it is raised again.";
   $("shelve").showModal();
+}
+let toJudge = null;
+function askVerdict(a) {
+  toJudge = a;
+  $("judge-what").textContent = "Was something wrong with " + a.asset + " when " + a.name + " was raised the last time? What was measured then is kept with the answer.";
+  $("judge").showModal();
 }
 function takeAlarm(a) {
   const key = alarmKey(a), before = alarms.get(key);
@@ -335,6 +342,11 @@ for (const button of document.querySelectorAll("#shelve button")) button.addEven
   const reason = $("shelve-reason").value.trim();
   $("shelve").close();
   if (button.dataset.for) { command("shelve", toShelve, { for: button.dataset.for, ...(reason && { reason }) }); $("shelve-reason").value = ""; }
+});
+for (const button of document.querySelectorAll("#judge button")) button.addEventListener("click", () => {
+  const fault = $("judge-fault").value.trim(), note = $("judge-note").value.trim(), verdict = button.dataset.verdict;
+  $("judge").close();
+  if (verdict) { command("judge", toJudge, { verdict, ...(fault && { fault }), ...(note && { note }) }); $("judge-fault").value = $("judge-note").value = ""; }
 });
 window.addEventListener("hashchange", route);
 window.addEventListener("resize", () => { wantDetail = true; for (const entry of assets.values()) entry.dirty = true; });

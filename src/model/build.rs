@@ -73,7 +73,7 @@ impl Attribute {
                 AttributeType::Floats
             }
             Attribute::Texts(values) => {
-                proto.strings = values.into_iter().map(|text| text.into()).collect();
+                proto.strings = values.into_iter().map(Into::into).collect();
                 AttributeType::Strings
             }
             Attribute::Text(value) => {

@@ -105,6 +105,11 @@ impl ModelFile {
         self.bytes.len() as u64 + self.parsed.weights.as_ref().map_or(0, |weights| weights.bytes)
     }
 
+    /// The shape of one row of its input; `None` where it does not say.
+    pub fn row_shape(&self) -> Option<Vec<usize>> {
+        self.parsed.trial_shape(1).map(|shape| shape.into_iter().skip(1).collect())
+    }
+
     /// What goes in and what comes out.
     pub fn signature(&self) -> &Signature {
         &self.parsed.signature

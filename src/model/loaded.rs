@@ -60,6 +60,15 @@ impl Wanted {
     }
 }
 
+/// What is asked of a graph.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    /// Which outputs.
+    pub(super) wanted: &'a [Wanted],
+    /// Within what time.
+    pub(super) deadline: Option<Duration>,
+}
+
 /// Why a batch has no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -119,8 +128,7 @@ impl Loaded {
         dims: &[usize],
         signature: &Signature,
         memories: &mut [Vec<f32>],
-        wanted: &[Wanted],
-        deadline: Option<Duration>,
+        Ask { wanted, deadline }: Ask<'_>,
         into: &mut [Output],
     ) -> Result<(), Failure> {
         let feeds = feeds(batch, dims, signature, memories);

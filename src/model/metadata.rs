@@ -14,6 +14,8 @@ use super::build::Graph;
 use super::golden::Golden;
 use crate::time::Timestamp;
 
+pub use crate::frame::Baseline;
+
 /// The version of the keys.
 pub const SCHEMA: &str = "1";
 
@@ -45,18 +47,6 @@ pub enum Meaning {
     Contributions,
     /// A number that goes into the score.
     Part,
-}
-
-/// How the training data was distributed: what later data is compared with to see drift. Of each column the values
-/// that divide it into ten equal parts, least and most included.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Baseline {
-    /// Windows that it was taken from.
-    pub windows: usize,
-    /// Of each input column.
-    pub inputs: Vec<[f32; 11]>,
-    /// Of the score.
-    pub score: [f32; 11],
 }
 
 /// The contract. Every field is the note of the same name.
@@ -107,6 +97,10 @@ pub struct Metadata {
     pub baseline: Option<Baseline>,
     /// Inputs with the outputs they must give.
     pub golden: Option<Golden>,
+    /// SHA-256 of the model that it was compressed from, in hex.
+    pub parent: Option<String>,
+    /// How it was compressed, for people.
+    pub compressed: Option<String>,
     /// SHA-256 of the files beside it that hold its weights, by name, as they were when it was signed (a JSON object).
     pub beside: Option<BTreeMap<String, String>>,
     /// Keys whose value cannot be read.
@@ -145,6 +139,8 @@ impl Metadata {
             data_digest: notes.text("data_digest"),
             baseline: notes.json("baseline"),
             golden: notes.json("golden"),
+            parent: notes.text("parent"),
+            compressed: notes.text("compressed"),
             beside: notes.json("beside"),
             ..Metadata::default()
         };

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::ModelError;
 use super::element::Element;
 use super::file::ModelFile;
-use super::loaded::{Failure, Loaded};
+use super::loaded::{Ask, Failure, Loaded};
 use super::metadata::Metadata;
 use super::onnx::{Parsed, Signature, shape_text};
 use super::runtime::{Runtime, Settings};
@@ -309,7 +309,8 @@ impl Model {
         }
         let began = monotonic();
         let (signature, deadline) = (&self.signature, self.deadline);
-        let ran = self.loaded.run(chunk, &dims, signature, memories, wanted, deadline, into);
+        let ran =
+            self.loaded.run(chunk, &dims, signature, memories, Ask { wanted, deadline }, into);
         let took = began.elapsed();
         self.cost.rows += rows as u64;
         self.cost.micros += took.as_micros() as u64;

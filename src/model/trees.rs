@@ -208,7 +208,9 @@ fn weights(targets: &[f64], fit: &[usize], objective: Objective, balanced: bool)
         return vec![1.0; targets.len()];
     }
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-    fit.iter().for_each(|&index| *counts.entry(targets[index] as u64).or_default() += 1);
+    for &index in fit {
+        *counts.entry(targets[index] as u64).or_default() += 1;
+    }
     let classes = counts.len() as f64;
     let weight = |target: &f64| {
         let count = counts.get(&(*target as u64)).copied().unwrap_or(1);
@@ -284,7 +286,7 @@ fn used(ensemble: &Ensemble, names: &[String]) -> Vec<(String, usize)> {
     }
     let mut used: Vec<(String, usize)> =
         names.iter().cloned().zip(counts).filter(|(_, count)| *count > 0).collect();
-    used.sort_by(|a, b| b.1.cmp(&a.1));
+    used.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     used
 }
 

@@ -5,7 +5,9 @@
 //! what is signed.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -39,7 +41,8 @@ impl Weights {
             let inner = attributes.flat_map(|a| a.t.iter().chain(&a.tensors));
             for tensor in graph.initializer.iter().chain(inner) {
                 if tensor.data_location == Some(DataLocation::External as i32) {
-                    let (name, end) = place(tensor).map_err(|reason| fault(path, reason))?;
+                    let Place { name, end, .. } =
+                        place(tensor).map_err(|reason| fault(path, reason))?;
                     let most: &mut u64 = needed.entry(name).or_default();
                     *most = (*most).max(end);
                 }
@@ -73,12 +76,37 @@ impl Weights {
         Ok(())
     }
 
+    /// Reads the weights beside it into `proto`, whose graph then needs no other file.
+    pub(super) fn take_in(&self, proto: &mut pb::ModelProto) -> Result<(), ModelError> {
+        let mut open: BTreeMap<String, File> = BTreeMap::new();
+        let graph = proto.graph.iter_mut();
+        for tensor in graph.flat_map(|graph| &mut graph.initializer) {
+            if tensor.data_location != Some(DataLocation::External as i32) {
+                continue;
+            }
+            let place = place(tensor).map_err(|reason| fault(&self.folder, reason))?;
+            let path = self.folder.join(&place.name);
+            let unread = |e| unread(&path, e);
+            let file = match open.entry(place.name) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(File::open(&path).map_err(unread)?),
+            };
+            let mut bytes = vec![0; (place.end - place.start) as usize];
+            file.seek(SeekFrom::Start(place.start)).map_err(unread)?;
+            file.read_exact(&mut bytes).map_err(unread)?;
+            tensor.raw_data = bytes;
+            tensor.data_location = None;
+            tensor.external_data.clear();
+        }
+        Ok(())
+    }
+
     /// Reads and hashes them.
     pub(super) fn hash(&mut self) -> Result<(), ModelError> {
         for name in self.needed.keys() {
             let path = self.folder.join(name);
             let mut hasher = Sha256::new();
-            let mut file = std::fs::File::open(&path).map_err(|e| unread(&path, e))?;
+            let mut file = File::open(&path).map_err(|e| unread(&path, e))?;
             io::copy(&mut file, &mut hasher).map_err(|e| unread(&path, e))?;
             self.digests.insert(name.clone(), hex(&hasher.finalize()));
         }
@@ -94,8 +122,14 @@ fn unread(path: &Path, source: io::Error) -> ModelError {
     ModelError::Read { path: path.to_owned(), source }
 }
 
-/// In which file a tensor is, and up to which byte.
-fn place(tensor: &pb::TensorProto) -> Result<(String, u64), String> {
+/// In which file a tensor is, from which byte to which.
+struct Place {
+    name: String,
+    start: u64,
+    end: u64,
+}
+
+fn place(tensor: &pb::TensorProto) -> Result<Place, String> {
     let said = |key: &str| {
         let entry = tensor.external_data.iter().find(|entry| entry.key == key);
         entry.map(|entry| entry.value.as_str())
@@ -130,5 +164,5 @@ fn place(tensor: &pb::TensorProto) -> Result<(String, u64), String> {
     };
     let end = offset.checked_add(length);
     let end = end.ok_or_else(|| format!("tensor `{tensor_name}` ends beyond any file"))?;
-    Ok((name.to_owned(), end))
+    Ok(Place { name: name.to_owned(), start: offset, end })
 }

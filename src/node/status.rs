@@ -52,7 +52,10 @@ impl CoreView {
 
 /// The engine thread's view of now.
 pub(super) fn view(engine: &Engine, messages: Messages, beats: u64) -> CoreView {
-    let pipelines = engine.pipelines().iter().map(|p| (p.name.clone(), counts(p.account())));
+    let pipelines = engine.pipelines().iter().map(|p| {
+        let counts = PipelineCounts { drifting: p.drifting(), ..counts(p.account()) };
+        (p.name.clone(), counts)
+    });
     let models = engine.scores().map(|(pipeline, score)| (pipeline.to_owned(), score.view()));
     CoreView {
         beats,
@@ -95,6 +98,7 @@ pub fn counts(account: &Account) -> PipelineCounts {
         alarms_raised: account.alarms_raised,
         alarms_cleared: account.alarms_cleared,
         failures: account.failures,
+        drifting: BTreeMap::new(),
     }
 }
 
@@ -282,6 +286,7 @@ fn in_words(stage: &StageSpec) -> String {
             format!("window of {} every {}", w.length, w.every.unwrap_or(w.length))
         }
         StageSpec::Score(s) => format!("score {} with {}", s.output, s.model),
+        StageSpec::Drift(d) => format!("drift of {}", d.on),
         StageSpec::Alarm(a) => format!("alarm {} on {}", a.name, a.on),
         StageSpec::Emit(e) => format!("emit on lane {}", e.lane.name()),
     }

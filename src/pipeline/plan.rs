@@ -12,8 +12,9 @@ use crate::model::{Host, HostError};
 use crate::schema::Schema;
 use crate::schema::expression::ExpressionError;
 use crate::stage::Stage;
-use crate::stage::alarm::Alarm;
+use crate::stage::alarm::{Alarm, SAMPLES_MAX};
 use crate::stage::clean::Clean;
+use crate::stage::drift::Drift;
 use crate::stage::emit::Emit;
 use crate::stage::resample::Resample;
 use crate::stage::score::{Loader, ScoreError, ScoreStage};
@@ -77,6 +78,9 @@ pub enum PlanError {
     },
 }
 
+/// The form in which stages after the window save their memory: what an earlier version saved is left behind.
+const MEMORY: &str = "2";
+
 /// The name of a pipeline's door: the same for pipelines that take the same readings in the same way.
 pub fn route(spec: &PipelineSpec) -> String {
     let mut digest = Sha256::new();
@@ -130,6 +134,9 @@ struct Builder<'a> {
     /// Settings so far of what shapes the flow: a stage's memory fits only the same.
     lineage: String,
     step: Option<Span>,
+    /// Of windows: how long they are, and how often one starts.
+    length: Span,
+    every: Span,
     /// Names of the features, once there are windows.
     features: Vec<String>,
     /// Samples and channels of a window.
@@ -148,6 +155,8 @@ impl<'a> Builder<'a> {
             signals: schema.signals.iter().map(|s| s.name.clone()).collect(),
             lineage: lineage.into_iter().map(Result::unwrap_or_default).collect(),
             step: None,
+            length: Span::ZERO,
+            every: Span::ZERO,
             features: Vec::new(),
             sequence: (0, Vec::new()),
             models: options.models.to_vec(),
@@ -162,6 +171,10 @@ impl<'a> Builder<'a> {
         let text = serde_json::to_string(stage).unwrap_or_default();
         let shapes =
             matches!(stage, StageSpec::Clean(_) | StageSpec::Resample(_) | StageSpec::Window(_));
+        let learns = match stage {
+            StageSpec::Alarm(alarm) => alarm.adapt.is_some(),
+            other => matches!(other, StageSpec::Drift(_)),
+        };
         if shapes {
             self.lineage.push_str(&text);
         }
@@ -176,10 +189,21 @@ impl<'a> Builder<'a> {
             }
             StageSpec::Window(window) => Box::new(self.window(window)?),
             StageSpec::Score(score) => Box::new(self.score(score)?),
-            StageSpec::Alarm(alarm) => Box::new(Alarm::new(alarm.clone())),
+            StageSpec::Alarm(alarm) => {
+                let channels = self.sequence.1.clone();
+                Box::new(Alarm::new(alarm.clone(), (self.length, self.every), channels))
+            }
+            StageSpec::Drift(drift) => Box::new(Drift::new(drift.clone(), self.length, self.every)),
             StageSpec::Emit(emit) => Box::new(Emit::new(emit.lane, self.signals.clone())),
         };
-        let key = if shapes { &self.lineage } else { &text };
+        // What was learned of windows fits only the same.
+        let key = if shapes {
+            self.lineage.clone()
+        } else if learns {
+            format!("{MEMORY}{}{text}", self.lineage)
+        } else {
+            format!("{MEMORY}{text}")
+        };
         let fingerprint = hex(&Sha256::digest(key.as_bytes()))[..16].to_owned();
         self.stages.push(Planned { stage, fingerprint });
         Ok(())
@@ -188,12 +212,20 @@ impl<'a> Builder<'a> {
     fn window(&mut self, window: &super::spec::WindowSpec) -> Result<Window, PlanError> {
         let step = self.step.ok_or_else(|| self.unfit("`window` needs a `resample` before it"))?;
         let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input != ModelInput::Features);
-        let sequence = self.spec.stages.iter().any(wants_sequence);
+        let channels = window.signals.clone().unwrap_or_else(|| self.signals.clone());
+        let steps = (window.length.0 / step.0) as usize;
+        // What is measured when an alarm is raised is kept for a verdict, where it is not too much.
+        let is_small = steps * channels.len() <= SAMPLES_MAX;
+        let is_kept = |s: &StageSpec| matches!(s, StageSpec::Alarm(_)) && is_small;
+        let mut stages = self.spec.stages.iter();
+        let sequence =
+            stages.any(|s| wants_sequence(s) || (is_kept(s) && !self.options.features_only));
         let input = WindowInput { signals: &self.signals, step, sequence };
         let stage = Window::new(window, &input).map_err(|reason| self.unfit(reason))?;
+        self.length = window.length;
+        self.every = window.every.unwrap_or(window.length);
         self.features = super::names::feature_names(self.schema, window);
-        let channels = window.signals.clone().unwrap_or_else(|| self.signals.clone());
-        self.sequence = ((window.length.0 / step.0) as usize, channels);
+        self.sequence = (steps, channels);
         Ok(stage)
     }
 

@@ -3,10 +3,14 @@
 //! `pipeline::load` reads it, `pipeline::plan` turns it into running stages. These types are also the JSON Schema
 //! `schemas/json/pipeline.json`, from which editors complete and `check` finds mistakes.
 
+mod adapt;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use adapt::{AdaptSpec, DriftSpec};
 
 use crate::record::{Lane, Severity};
 use crate::time::{Span, Timestamp};
@@ -203,6 +207,8 @@ pub enum StageSpec {
     Window(WindowSpec),
     /// Asks a model.
     Score(ScoreSpec),
+    /// Watches whether what a model sees is still what it was trained on.
+    Drift(DriftSpec),
     /// Watches a score or a feature.
     Alarm(AlarmSpec),
     /// Sends what has been computed so far.
@@ -449,6 +455,9 @@ pub struct AlarmSpec {
     /// Whether it stays (as `returned`) until someone acknowledges it.
     #[serde(default)]
     pub latch: bool,
+    /// How `raise` (or the score's threshold) follows each asset. Absent: it stays where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapt: Option<AdaptSpec>,
 }
 
 /// `emit`: records of what has been computed so far: cleaned readings after `clean`, windows after `window`.

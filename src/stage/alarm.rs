@@ -5,17 +5,25 @@
 //! commands come before the tick's windows; a shelving ends with the first tick at or after its time. Which event does
 //! what is `condition`'s table.
 
+mod follow;
+mod judged;
+
 use serde::{Deserialize, Serialize};
 
+use judged::Moment;
+pub use judged::SAMPLES_MAX;
+
 use super::condition::{Condition, Event, Outcome};
+use super::score::fallback;
+use super::threshold::{Terms, Threshold};
 use super::{
     Around, Effects, Flow, Order, Stage, StageError, Standing, load_state, of_asset, save_state,
 };
 use crate::command::{Action, Command, Refusal};
-use crate::frame::{Scored, Windows};
+use crate::frame::{Scored, Speaker, Windows};
 use crate::pipeline::spec::AlarmSpec;
 use crate::record::{AlarmRecord, AlarmState, Contribution, Lane, Outgoing, Record};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// Without a `clear` limit an alarm is cleared at this share of `raise`: a deadband against chattering.
 const CLEAR_SHARE: f64 = 0.9;
@@ -23,6 +31,10 @@ const CLEAR_SHARE: f64 = 0.9;
 /// The stage: a rule and every asset's state.
 pub struct Alarm {
     spec: AlarmSpec,
+    /// How thresholds follow their assets, where they do.
+    terms: Option<Terms>,
+    /// The signals that windows look at.
+    channels: Vec<String>,
     /// By asset; `None` where there has been nothing to judge.
     assets: Vec<Option<Watched>>,
     /// When the first shelving ends.
@@ -42,6 +54,14 @@ struct Watched {
     raised: Option<Timestamp>,
     /// The last change, while the alarm is not normal: what dashboards are told at a start.
     last: Option<Change>,
+    /// Whether it was on with the last window.
+    was_on: bool,
+    /// The last alarm, over or not.
+    moment: Option<Moment>,
+    /// Where `raise` follows the asset.
+    threshold: Option<Threshold>,
+    /// Version of the model whose scores the threshold was learned from.
+    learned_of: Option<String>,
 }
 
 /// What a record says beyond the rule, the asset and the state.
@@ -67,6 +87,10 @@ impl Watched {
             limits,
             raised: None,
             last: None,
+            was_on: false,
+            moment: None,
+            threshold: None,
+            learned_of: None,
         }
     }
 
@@ -108,16 +132,26 @@ impl Watched {
 }
 
 impl Alarm {
-    /// A rule under which every asset is normal.
-    pub fn new(spec: AlarmSpec) -> Alarm {
-        Alarm { spec, assets: Vec::new(), wake: None }
+    /// A rule under which every asset is normal, on windows of `length` that start `every` so often and look at the
+    /// signals `channels`.
+    pub fn new(spec: AlarmSpec, (length, every): (Span, Span), channels: Vec<String>) -> Alarm {
+        let terms = spec.adapt.as_ref().map(|adapt| Terms::new(adapt, length, every));
+        Alarm { spec, terms, channels, assets: Vec::new(), wake: None }
     }
 
-    /// The two limits; `None` where the pipeline left `raise` to a model that says nothing.
-    fn limits(&self, threshold: Option<f64>) -> Option<(f64, f64)> {
-        let raise = self.spec.raise.or(threshold)?;
+    /// The two limits. Of a threshold that has moved, and from where values are `normal`, the distance between the two is
+    /// what it was, but no more than a quarter of the way: else the alarm might never clear.
+    fn limits(&self, raise: f64, normal: Option<f64>) -> (f64, f64) {
         let share = if self.spec.below == (raise >= 0.0) { 1.0 / CLEAR_SHARE } else { CLEAR_SHARE };
-        Some((raise, self.spec.clear.unwrap_or(raise * share)))
+        let clear = match (self.spec.clear, self.spec.raise) {
+            (Some(clear), Some(typed)) => clear + raise - typed,
+            (Some(clear), None) if self.spec.below => clear.max(raise),
+            (Some(clear), None) => clear.min(raise),
+            (None, _) => raise * share,
+        };
+        let Some(normal) = normal else { return (raise, clear) };
+        let most = (raise - normal).abs() / 4.0;
+        (raise, clear.clamp(raise - most, raise + most))
     }
 
     fn watch(
@@ -135,18 +169,48 @@ impl Alarm {
             });
         }
         for index in 0..windows.len() {
-            let threshold = score.and_then(|s| s.speaker(index)).and_then(|s| s.threshold);
-            let Some(limits) = self.limits(threshold) else { continue };
+            let speaker = score.and_then(|s| s.speaker(index));
+            let asset = windows.asset[index] as usize;
             let value = match (score, feature) {
                 (Some(score), _) => score.values[index],
                 (None, Some(feature)) => Some(windows.row(index)[feature]).filter(|v| !v.is_nan()),
                 (None, None) => None,
             };
             let Some(value) = value else { continue };
-            let (asset, at) = (windows.asset[index] as usize, windows.end[index]);
+            // Statistics that stand in for a model teach its threshold nothing.
+            let stands_in = speaker.is_some_and(|s| s.model == fallback::NAME);
+            let followed = if stands_in { None } else { self.threshold_of(asset, speaker) };
+            let threshold = followed.or(self.spec.raise).or(speaker.and_then(|s| s.threshold));
+            let normal = followed.and(self.normal_of(asset));
+            let Some(limits) = threshold.map(|raise| self.limits(raise, normal)) else { continue };
+            let at = windows.end[index];
             self.judge_value(asset, (value, limits), (at, score, index), around, effects);
+            self.remember(asset, (value, limits.0), (windows, index), speaker);
+            if followed.is_some() {
+                self.follow(asset, value, at, around, effects);
+            }
         }
         Ok(())
+    }
+
+    /// Keeps what an operator may have to judge later: of a window that has raised the alarm, what it was.
+    fn remember(
+        &mut self,
+        asset: usize,
+        (value, limit): (f64, f64),
+        (windows, index): (&Windows, usize),
+        speaker: Option<&Speaker>,
+    ) {
+        let Some(Some(watched)) = self.assets.get_mut(asset) else { return };
+        let was_on = std::mem::replace(&mut watched.was_on, watched.condition.is_on());
+        match &mut watched.moment {
+            _ if !watched.was_on => {}
+            Some(moment) if was_on => moment.goes_on(value, windows.end[index], self.spec.below),
+            moment => {
+                let of = (value, limit);
+                *moment = Some(Moment::of(windows, index, of, speaker, &self.channels));
+            }
+        }
     }
 
     /// Holds one window's value against the limits.
@@ -252,13 +316,13 @@ impl Alarm {
     }
 }
 
-/// What an action is to an alarm; `None`: nothing.
+/// What an action does to the alarm's state; nothing where it only says something, or is for a model.
 fn event_of(action: &Action) -> Option<Event> {
     match action {
         Action::Acknowledge => Some(Event::Acknowledge),
         Action::Shelve { until, .. } => Some(Event::Shelve(*until)),
         Action::Unshelve => Some(Event::Unshelve),
-        Action::Model(_) => None,
+        Action::Judge { .. } | Action::Model(_) => None,
     }
 }
 
@@ -291,8 +355,12 @@ impl Stage for Alarm {
             return Some(Err(Refusal::NoAlarm { pipeline, asset, alarm: alarm.clone() }));
         };
         let (alarm, state) = (alarm.clone(), watched.condition.state().name());
-        let fits = watched.condition.allows(event_of(&command.action)?);
+        if matches!(command.action, Action::Model(_)) {
+            return None;
+        }
+        let fits = event_of(&command.action).is_none_or(|event| watched.condition.allows(event));
         Some(match command.action {
+            Action::Judge { raised, .. } => self.can_judge(command, asset as usize, raised),
             Action::Shelve { until, .. } if until <= now => Err(Refusal::EndsInThePast { until }),
             Action::Acknowledge if !fits => Err(Refusal::NothingToAcknowledge { alarm, state }),
             Action::Unshelve if !fits => Err(Refusal::NotShelved { alarm, state }),
@@ -312,7 +380,12 @@ impl Stage for Alarm {
         }
         let (asset, tick) = (asset as usize, around.tick);
         let watched = self.assets.get_mut(asset)?.as_mut()?;
-        let outcome = watched.condition.take(event_of(&command.action)?, self.spec.latch);
+        let Some(event) = event_of(&command.action) else {
+            let state = watched.condition.state();
+            self.keep_verdict(order, around, effects);
+            return Some(Ok(state));
+        };
+        let outcome = watched.condition.take(event, self.spec.latch);
         let state = watched.condition.state();
         if outcome == Outcome::Says(state) {
             // Two commands of one tick have one time: the tick and the place in it tell them apart.

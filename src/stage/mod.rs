@@ -8,14 +8,17 @@ pub mod alarm;
 mod checks;
 pub mod clean;
 mod condition;
+pub mod drift;
 pub mod emit;
 pub mod envelope;
 pub mod features;
 pub mod resample;
 pub mod score;
+pub mod tail;
+pub mod threshold;
 pub mod window;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +97,9 @@ pub trait Stage: Send {
     fn standing(&self, _around: &Around<'_>) -> Vec<Standing> {
         Vec::new()
     }
+
+    /// Adds how many assets have drifted now, by kind.
+    fn drifting(&self, _counts: &mut BTreeMap<&'static str, u64>) {}
 
     /// Its memory, as bytes that [`Stage::load`] understands. Stages without memory give none.
     fn save(&self) -> Result<Vec<u8>, StageError> {

@@ -207,7 +207,14 @@ impl Plan<'_> {
                 self.window(mask, number, score);
                 true
             }
-            Ok(Record::Alarm(_) | Record::Loss(_) | Record::Model(_)) | Err(_) => {
+            Ok(
+                Record::Alarm(_)
+                | Record::Loss(_)
+                | Record::Model(_)
+                | Record::Notice(_)
+                | Record::Verdict(_),
+            )
+            | Err(_) => {
                 self.others.insert(number);
                 true
             }

@@ -89,9 +89,10 @@ fn windows_with_a_missing_input_are_not_scored_and_counted() {
     let scored = &out.scores[0];
     assert_eq!(scored.values, [Some(6.0), None, Some(-3.0), None, None]);
     assert_eq!((effects.account.scores, effects.account.unscored), (2, 3));
-    assert_eq!((scored.output.as_str(), scored.speakers[0].model.as_str()), ("anomaly", "test"));
-    assert_eq!(scored.speaker(0).unwrap().threshold, Some(4.5));
-    assert_eq!(scored.speaker(0).unwrap().version.len(), 12);
+    let speaker = scored.speaker(0).unwrap();
+    assert_eq!((scored.output.as_str(), speaker.model.as_str()), ("anomaly", "test"));
+    assert_eq!(speaker.threshold, Some(4.5));
+    assert_eq!(speaker.version.len(), 12);
     assert_eq!(scored.shares.largest(0), [("f2", 3.0), ("f1", 2.0), ("f0", 1.0)]);
     assert_eq!(scored.shares.largest(1), []);
     let third = scored.shares.largest(2);
@@ -179,7 +180,7 @@ fn a_model_that_exceeds_its_deadline_has_no_answer_and_is_left_alone() {
     // Enough work that a microsecond cannot do it, and enough operators to be broken off between.
     let mut graph = Graph::new("slow");
     graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(64)]);
-    graph.weights("square", &[64, 64], &[0.01; 64 * 64]);
+    graph.weights("square", &[64, 64], &vec![0.01; 64 * 64]);
     let names_of: Vec<String> = (0..50).map(|step| format!("step{step}")).collect();
     let mut last = "features";
     for name in &names_of {

@@ -48,7 +48,9 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         anyhow::ensure!(unit > Span::ZERO, "`--life-unit` must be above 0");
         anyhow::ensure!(net.cap > 0.0, "`--cap` must be above 0");
         let mut values = collected.lives(unit);
-        values.iter_mut().for_each(|life| *life = life.min(net.cap));
+        for life in &mut values {
+            *life = life.min(net.cap);
+        }
         let meaning = Meaning::RemainingLife { unit: unit.to_string() };
         trees::train(set, Target::Number { values: &values, meaning: &meaning }, &options)?
     };

@@ -4,6 +4,7 @@
 //! type is simply absent here, and what would follow from it is not said.
 
 pub(super) mod asset;
+mod drift;
 pub(super) mod input;
 pub(super) mod model;
 mod numbers;
@@ -44,7 +45,8 @@ pub(super) struct StagePart {
 }
 
 /// The stages there are.
-pub(super) const KINDS: [&str; 6] = ["clean", "resample", "window", "score", "alarm", "emit"];
+pub(super) const KINDS: [&str; 7] =
+    ["clean", "resample", "window", "score", "drift", "alarm", "emit"];
 
 impl Parts {
     /// The parts of a file, given what fits its type.
@@ -149,4 +151,5 @@ pub(super) fn check(look: &mut Look<'_>) {
     numbers::check(look);
     window::check(look);
     score::check(look);
+    drift::check(look);
 }

@@ -100,7 +100,10 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
     let noted = model.metadata.threshold;
     let given = Given::of(score.input, &given.features, given.steps, &given.channels);
     match ScoreStage::new(score, model, given) {
-        Ok(stage) => threshold(look, score, stage.threshold()),
+        Ok(stage) => {
+            threshold(look, score, stage.threshold());
+            baseline(look, score, stage.model().metadata.baseline.is_some());
+        }
         Err(ScoreError::Fit(mismatches)) => {
             for mismatch in &mismatches {
                 misfit(look, spot, score, mismatch);
@@ -201,6 +204,25 @@ fn misfit(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, mismatch: &Mis
         .expected(expected.as_str())
         .suggest_nearest(near.map(|n| format!("\"{n}\"")));
     look.problems.push(problem); // several at one place: each is a difference of its own
+}
+
+/// Drift is told from the training data's distribution, so the model must have noted it.
+fn baseline(look: &mut Look<'_>, score: &ScoreSpec, is_noted: bool) {
+    for index in 0..look.parts.stages.len() {
+        let spec = look.parts.stages.get(index).and_then(|s| s.spec.as_ref());
+        let Some(StageSpec::Drift(drift)) = spec else { continue };
+        if drift.on == score.output && !is_noted {
+            let spot = look.stage(index, "drift").key("on");
+            let message = format!(
+                "model `{}` does not say how its training data was distributed",
+                score.model
+            );
+            let problem = Problem::warning(spot, message)
+                .found("no `forebay.baseline` in the model")
+                .expected("a model of `forebay train`; drift of this one cannot be told");
+            look.tell(problem);
+        }
+    }
 }
 
 /// An alarm without `raise` leans on the score's threshold, so there must be one.

@@ -10,7 +10,7 @@ pub(super) fn check(look: &mut Look<'_>) {
     if look.parts.stages.is_empty() {
         let problem = Problem::error(look.root.key("stage"), "this pipeline does nothing")
             .found("no stages")
-            .expected("`[[stage]]`s: clean, resample, window, score, alarm, emit");
+            .expected("`[[stage]]`s: clean, resample, window, score, drift, alarm, emit");
         look.tell(problem);
         return;
     }
@@ -37,6 +37,7 @@ fn needs(kind: &str) -> Option<(&'static str, &'static str)> {
         "resample" => Some(("clean", "it takes readings that are in order and complete")),
         "window" => Some(("resample", "windows are cut from a grid of times")),
         "score" => Some(("window", "models are asked about windows")),
+        "drift" => Some(("score", "it watches what a model sees")),
         "alarm" => Some(("window", "an alarm watches a score or a feature of windows")),
         _ => None,
     }

@@ -6,7 +6,8 @@ use super::Look;
 use crate::diagnose::nearest::{list, nearest};
 use crate::diagnose::{Problem, Spot};
 use crate::pipeline::names::{feature_names, is_feature};
-use crate::pipeline::spec::{AlarmSpec, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{AdaptSpec, AlarmSpec, ScoreSpec, StageSpec};
+use crate::stage::threshold::{SHARE_MAX, share};
 use crate::time::Span;
 
 /// Checks the settings of `score` and `alarm`.
@@ -188,6 +189,9 @@ fn limits(look: &mut Look<'_>, index: usize, alarm: &AlarmSpec, features: &[Stri
         }
         _ => {}
     }
+    if let Some(adapt) = &alarm.adapt {
+        adapts(look, spot.key("adapt"), adapt);
+    }
     for (key, delay) in [("on_delay", alarm.on_delay), ("off_delay", alarm.off_delay)] {
         if delay > Span::seconds(24 * 3600) {
             let problem = Problem::warning(
@@ -198,6 +202,47 @@ fn limits(look: &mut Look<'_>, index: usize, alarm: &AlarmSpec, features: &[Stri
             .expected("seconds to minutes");
             look.tell(problem);
         }
+    }
+}
+
+/// The settings of a threshold that follows its assets.
+fn adapts(look: &mut Look<'_>, spot: Spot<'_>, adapt: &AdaptSpec) {
+    let window = look.parts.stages.iter().find_map(|s| match &s.spec {
+        Some(StageSpec::Window(window)) => Some(window.every.unwrap_or(window.length)),
+        _ => None,
+    });
+    let every = window.filter(|every| *every > Span::ZERO).unwrap_or(Span::seconds(1));
+    let most = SHARE_MAX / share(1.0, every);
+    let fits = adapt.alarms_a_day > 0.0 && adapt.alarms_a_day <= most;
+    let bad = [
+        (
+            !fits,
+            "alarms_a_day",
+            adapt.alarms_a_day.to_string(),
+            format!(
+                "above 0 and at most {most:.3}: one in 100 of the windows, which start every {every}"
+            ),
+        ),
+        (
+            !(400..=20_000).contains(&adapt.learn),
+            "learn",
+            adapt.learn.to_string(),
+            "400 to 20000 windows; 1000 is usual".into(),
+        ),
+        (
+            !(adapt.reach > 1.0 && adapt.reach <= 10.0),
+            "reach",
+            adapt.reach.to_string(),
+            "above 1, to 10; 2 is usual".into(),
+        ),
+        (adapt.depth > 1000, "depth", adapt.depth.to_string(), "0 to 1000 windows".into()),
+    ];
+    for (_, key, found, expected) in bad.into_iter().filter(|bad| bad.0) {
+        let problem = Problem::error(
+            spot.key(key),
+            format!("a threshold cannot follow its assets with this `{key}`"),
+        );
+        look.tell(problem.found(found).expected(expected));
     }
 }
 

@@ -52,6 +52,8 @@ struct Track {
     down: f32,
     last: f32,
     same: u16,
+    /// Whether it has stood still ever since it is known: that it goes on to is nothing.
+    is_still: bool,
 }
 
 impl Fallback {
@@ -90,7 +92,9 @@ impl Track {
             return None;
         }
         let z = ((value - self.median) / self.sigma).clamp(-FAR, FAR);
-        self.same = if value == self.last { self.same.saturating_add(1) } else { 0 };
+        self.is_still &= value == self.last;
+        let is_same = value == self.last && !self.is_still;
+        self.same = if is_same { self.same.saturating_add(1) } else { 0 };
         self.last = value;
         self.ewma += LAMBDA * (z - self.ewma);
         self.up = (self.up + z - CUSUM_SLACK).clamp(0.0, 2.0 * CUSUM_LIMIT);
@@ -117,21 +121,20 @@ impl Track {
         let mut values = std::mem::take(&mut self.first);
         self.last = values.last().copied().unwrap_or_default();
         self.median = median(&mut values);
-        values.iter_mut().for_each(|value| *value = (*value - self.median).abs());
+        for value in &mut values {
+            *value = (*value - self.median).abs();
+        }
         // Of a normal distribution the median absolute deviation is 0.6745 σ.
         let sigma = median(&mut values) / 0.6745;
         self.sigma = sigma.max(self.median.abs() * 1e-3).max(1e-12);
-        if sigma == 0.0 {
-            // It stood still while it was learned: that it goes on to is nothing.
-            self.last = f32::NAN;
-        }
+        self.is_still = sigma == 0.0 && self.last == self.median;
     }
 }
 
 fn median(values: &mut [f32]) -> f32 {
     values.sort_by(f32::total_cmp);
     let middle = values.len() / 2;
-    (values[middle - 1] + values[middle]) / 2.0
+    f32::midpoint(values[middle - 1], values[middle])
 }
 
 #[cfg(test)]

@@ -329,6 +329,7 @@ impl ScoreStage {
                 model: fallback::NAME.into(),
                 version: fallback::VERSION.into(),
                 threshold: Some(limit.unwrap_or(1.0)),
+                baseline: None,
             });
         }
     }

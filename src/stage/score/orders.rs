@@ -119,7 +119,6 @@ impl ScoreStage {
         let none = |what| Refusal::NoModel { score: self.loader.output().to_owned(), what };
         let phase = self.rollout.as_ref().map(|rollout| rollout.state.phase);
         match action {
-            ModelAction::Failed { .. } => Ok(()),
             ModelAction::Offer { digest } if digest == self.current.digest() => {
                 Err(Refusal::Already("in use"))
             }
@@ -139,7 +138,9 @@ impl ScoreStage {
             ModelAction::Promote if phase == Some(ModelPhase::Promoted) => {
                 Err(Refusal::Already("promoted"))
             }
-            ModelAction::Canary { .. } | ModelAction::Promote => Ok(()),
+            ModelAction::Canary { .. } | ModelAction::Promote | ModelAction::Failed { .. } => {
+                Ok(())
+            }
             ModelAction::Settle if phase == Some(ModelPhase::Promoted) => Ok(()),
             ModelAction::Settle => Err(none("promoted model")),
             ModelAction::Withdraw { .. } if phase.is_none() && self.previous.is_none() => {

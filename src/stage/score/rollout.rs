@@ -141,7 +141,9 @@ mod tests {
     #[test]
     fn moments_are_those_of_the_textbook() {
         let mut moments = Moments::default();
-        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|value| moments.add(value));
+        for value in [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0] {
+            moments.add(value);
+        }
         assert_eq!(moments.mean(), 5.0);
         assert!((moments.deviation() - (32.0_f64 / 7.0).sqrt()).abs() < 1e-12);
     }

@@ -58,6 +58,7 @@ impl Scorer {
             model: model.name(),
             version: model.version(),
             threshold: spec.threshold.or(model.metadata.threshold),
+            baseline: model.metadata.baseline.clone().map(Arc::new),
         };
         let mut scorer = Scorer {
             speaker,

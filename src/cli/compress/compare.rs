@@ -1,0 +1,141 @@
+//! What a compressed model loses: its scores held against the original's, window by window.
+//!
+//! `cli compress` asks, and throws away what loses too much. Arithmetic on columns of one length; whoever calls has
+//! taken care that both were scored on the same windows by the same runtime.
+
+use serde::Serialize;
+
+use crate::evaluate::metrics::ranking::average_precision;
+
+/// Of windows without labels and without a threshold, this share with the highest scores counts as abnormal.
+const HIGHEST: f64 = 0.1;
+
+/// What the curve of precision over recall was taken against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Against {
+    /// Labels that came with the data.
+    Labels,
+    /// What the original finds abnormal at its threshold.
+    OriginalVerdicts,
+    /// The tenth of the windows that the original scores highest: it has no threshold, or none of them is above it.
+    OriginalHighest,
+}
+
+/// A compressed model beside its original.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Comparison {
+    /// Windows that the original gave a score for.
+    pub(super) windows: usize,
+    /// Of these, windows that the compressed model gives none for.
+    pub(super) unscored: usize,
+    /// Mean size of the difference between scores.
+    pub(super) mean_difference: f64,
+    /// Largest.
+    pub(super) most_difference: f64,
+    /// Pearson's correlation of the scores; `None` where one of them never changes.
+    pub(super) correlation: Option<f64>,
+    /// Share of windows with the same verdict, each model at its own threshold.
+    pub(super) agreement: Option<f64>,
+    /// What is abnormal.
+    pub(super) against: Against,
+    /// Area under the curve of precision over recall, of the original.
+    pub(super) pr_auc_original: Option<f64>,
+    /// The same of the compressed model.
+    pub(super) pr_auc: Option<f64>,
+    /// How much of it is lost, as a share of the original's; `None` where nothing is abnormal.
+    pub(super) loss: Option<f64>,
+}
+
+/// Scores of a model, one a window, and its threshold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scores<'a> {
+    /// The scores.
+    pub(super) values: &'a [Option<f64>],
+    /// At or above it a window is abnormal.
+    pub(super) threshold: Option<f64>,
+}
+
+/// Compares. `labels` say of each window whether it was abnormal, where that is known.
+pub(super) fn compare(
+    original: Scores<'_>,
+    result: Scores<'_>,
+    labels: Option<&[bool]>,
+) -> Comparison {
+    let pairs: Vec<(f64, Option<f64>, Option<bool>)> = (original.values.iter().zip(result.values))
+        .enumerate()
+        .filter_map(|(at, (a, b))| Some(((*a)?, *b, labels.and_then(|l| l.get(at)).copied())))
+        .collect();
+    let before: Vec<f64> = pairs.iter().map(|pair| pair.0).collect();
+    // A window without a score is ranked below all others.
+    let after: Vec<f64> = pairs.iter().map(|pair| pair.1.unwrap_or(f64::NEG_INFINITY)).collect();
+    let both: Vec<(f64, f64)> = pairs.iter().filter_map(|pair| Some((pair.0, pair.1?))).collect();
+    let differences = both.iter().map(|(a, b)| (a - b).abs());
+    let same = |(t, u): (f64, f64)| {
+        let agreed = pairs.iter().filter(|p| p.1.is_some_and(|b| (p.0 >= t) == (b >= u)));
+        agreed.count() as f64 / pairs.len().max(1) as f64
+    };
+    let given: Option<Vec<bool>> = pairs.iter().map(|pair| pair.2).collect();
+    let (against, abnormal) = abnormal(given, &before, original.threshold);
+    let pr_auc_original = average_precision(&before, &abnormal);
+    let pr_auc = average_precision(&after, &abnormal);
+    Comparison {
+        windows: pairs.len(),
+        unscored: pairs.len() - both.len(),
+        mean_difference: differences.clone().sum::<f64>() / both.len().max(1) as f64,
+        most_difference: differences.fold(0.0, f64::max),
+        correlation: correlation(&both),
+        agreement: original.threshold.zip(result.threshold).map(same),
+        against,
+        pr_auc_original,
+        pr_auc,
+        loss: pr_auc_original.zip(pr_auc).map(|(a, b)| (a - b) / a),
+    }
+}
+
+/// Which windows are abnormal, and who says so.
+fn abnormal(
+    labels: Option<Vec<bool>>,
+    scores: &[f64],
+    threshold: Option<f64>,
+) -> (Against, Vec<bool>) {
+    if let Some(labels) = labels.filter(|labels| labels.contains(&true) && labels.contains(&false))
+    {
+        return (Against::Labels, labels);
+    }
+    let above = |threshold: f64| -> Vec<bool> { scores.iter().map(|s| *s >= threshold).collect() };
+    let verdicts = threshold.map(above).filter(|v| v.contains(&true) && v.contains(&false));
+    if let Some(verdicts) = verdicts {
+        return (Against::OriginalVerdicts, verdicts);
+    }
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let first = (sorted.len() as f64 * (1.0 - HIGHEST)).floor() as usize;
+    let least = sorted.get(first).copied().unwrap_or(f64::INFINITY);
+    (Against::OriginalHighest, above(least))
+}
+
+/// The threshold for `result` under which as many windows are abnormal as under `threshold` for `original`: between its
+/// last score that is and its first that is not. `None` where all windows are abnormal or none is, or where they cannot
+/// be told apart so.
+pub(super) fn moved(
+    original: &[Option<f64>],
+    result: &[Option<f64>],
+    threshold: f64,
+) -> Option<f64> {
+    let above = original.iter().flatten().filter(|score| **score >= threshold).count();
+    let mut sorted: Vec<f64> = result.iter().flatten().copied().collect();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let (last, first) = (sorted.get(above.checked_sub(1)?)?, sorted.get(above)?);
+    (last > first).then(|| first + (last - first) / 2.0)
+}
+
+fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    let count = pairs.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / count;
+    let (a, b) = (mean(|pair| pair.0), mean(|pair| pair.1));
+    let sum =
+        |of: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(x, y)| of(x - a, y - b)).sum::<f64>();
+    let spread = (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt();
+    (spread > 0.0).then(|| sum(&|x, y| x * y) / spread)
+}

@@ -1,0 +1,435 @@
+//! The windows on which two models are compared: a recording's, through the pipeline's own stages, or made up.
+//!
+//! Both models score them as they would on a node: by the `score` stage. The first half of each asset's windows may choose
+//! (a threshold, ranges); the second half judges. Made-up windows come from the model's baseline, each column by itself,
+//! or are plain noise where it has none: enough to see whether the arithmetic is near, and told as what it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use indicatif::ProgressBar;
+
+use super::{Answers, CompressArgs, ask, compare, made_up};
+use crate::cli::recordings::Recordings;
+use crate::cli::screen::{Screen, look};
+use crate::engine::Engine;
+use crate::evaluate::labels;
+use crate::frame::{Asset, Windows};
+use crate::model::compress::calibrate::Watched;
+use crate::model::golden::Golden;
+use crate::model::training::TrainingSet;
+use crate::model::{Given, Host, Model, ModelFile, Wanted};
+use crate::pipeline::load::load_pipeline;
+use crate::pipeline::names::window_signals;
+use crate::pipeline::plan::{PlanOptions, plan};
+use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec, StageSpec};
+use crate::stage::score::ScoreStage;
+use crate::stage::{Around, Effects, Flow, Stage};
+use crate::time::{Tick, Timestamp};
+
+/// Windows that are scored at once.
+const TICK: usize = 256;
+/// Most windows that models are watched on.
+const CALIBRATING: usize = 128;
+/// Of a model without golden vectors, windows that become some.
+const GOLDEN: usize = 4;
+/// Most numbers in them, so that a model stays small whose windows are long.
+const GOLDEN_NUMBERS: usize = 2048;
+/// How far a golden answer may be off where the original says nothing else.
+const TOLERANCE: f32 = 2e-3;
+
+/// See the module.
+pub(super) struct Evidence {
+    windows: Windows,
+    channels: Vec<String>,
+    spec: ScoreSpec,
+    /// Of each window, where labels were given: whether something was wrong.
+    faulty: Option<Vec<bool>>,
+    /// Of each window: whether it judges.
+    judges: Vec<bool>,
+    source: String,
+    quiet: bool,
+}
+
+/// A threshold that became another one.
+pub(super) struct Moved {
+    pub(super) from: f64,
+    pub(super) to: f64,
+}
+
+impl Evidence {
+    /// What the command line gives, or what can be made up for the model.
+    pub(super) fn gather(
+        args: &CompressArgs,
+        model: &ModelFile,
+        screen: &Screen,
+    ) -> anyhow::Result<Evidence> {
+        let Gathered { windows, channels, spec, faulty, source } = match &args.pipeline {
+            Some(pipeline) => recorded(args, pipeline, screen)?,
+            None => made_up::made_up(model)?,
+        };
+        // The models themselves are compared, however long they take: nothing may answer in their place.
+        let spec = ScoreSpec { deadline: None, fallback: false, ..spec };
+        let judges = second_halves(&windows.asset);
+        Ok(Evidence { windows, channels, spec, faulty, judges, source, quiet: args.quiet })
+    }
+
+    /// What it is, for people.
+    pub(super) fn told(&self) -> String {
+        let judging = self.judges.iter().filter(|judges| **judges).count();
+        format!("{judging} of {} windows {}", self.windows.len(), self.source)
+    }
+
+    /// Windows that may choose.
+    pub(super) fn calibrating(&self) -> usize {
+        self.judges.iter().filter(|judges| !**judges).count()
+    }
+
+    fn given(&self) -> Given<'_> {
+        Given::of(self.spec.input, &self.windows.names, self.windows.steps, &self.channels)
+    }
+
+    /// The stage that asks `model`, if it fits.
+    pub(super) fn stage(&self, model: Model) -> anyhow::Result<ScoreStage> {
+        Ok(ScoreStage::new(&self.spec, model, self.given())?)
+    }
+
+    /// The same for a student: of its own it has one score, and it takes samples oldest first.
+    pub(super) fn stage_of_student(&self, model: Model) -> anyhow::Result<ScoreStage> {
+        let input = match self.spec.input {
+            ModelInput::Features => ModelInput::Features,
+            ModelInput::Sequence | ModelInput::ChannelsFirst => ModelInput::Sequence,
+        };
+        let given = Given::of(input, &self.windows.names, self.windows.steps, &self.channels);
+        let (tensor, class, state) = (None, None, BTreeMap::new());
+        let spec = ScoreSpec { input, tensor, class, state, ..self.spec.clone() };
+        Ok(ScoreStage::new(&spec, model, given)?)
+    }
+
+    /// What a student learns from: windows that may choose, with the original's scores.
+    pub(super) fn lesson(&self, scores: &[Option<f64>]) -> (TrainingSet, Vec<f64>) {
+        let (windows, is_row) = (&self.windows, self.spec.input == ModelInput::Features);
+        let mut set = TrainingSet {
+            names: if is_row { windows.names.clone() } else { self.channels.clone() },
+            steps: if is_row { 0 } else { windows.steps },
+            ..TrainingSet::default()
+        };
+        let mut taught = Vec::new();
+        for (at, score) in scores.iter().enumerate().filter(|(at, _)| !self.judges[*at]) {
+            let part = self.part(at, 1);
+            let values = if is_row { &part.features } else { &part.sequence };
+            if let Some(score) = score.filter(|_| values.iter().all(|value| value.is_finite())) {
+                set.push(&part);
+                taught.push(score);
+            }
+        }
+        (set, taught)
+    }
+
+    /// The model's golden vectors; where it has none, its answers to some of the windows.
+    pub(super) fn golden(&self, model: &mut Model) -> Option<Golden> {
+        if let Some(golden) = &model.metadata.golden {
+            return Some(golden.clone());
+        }
+        let whole: Vec<Vec<f32>> = self.inputs(|at| !self.judges[at]);
+        let last = whole.len().checked_sub(1)?;
+        let most = (GOLDEN_NUMBERS / whole[0].len().max(1)).clamp(1, GOLDEN);
+        let mut places: Vec<usize> = (0..most).map(|k| k * last / (GOLDEN - 1)).collect();
+        places.dedup();
+        let input: Vec<Vec<f32>> = places.into_iter().map(|at| whole[at].clone()).collect();
+        let shape = self.given().shape(1)[1..].to_vec();
+        let outputs = ask(model, &input, &shape);
+        let is_whole = outputs.values().flatten().flatten().all(|value| value.is_finite());
+        let golden = Golden { shape, input, outputs, tolerance: TOLERANCE };
+        (is_whole && !golden.outputs.is_empty()).then_some(golden)
+    }
+
+    /// Runs a model that shows what is inside it on windows that may choose, and gives `take` each value it shows.
+    pub(super) fn watch(
+        &self,
+        watched: &Watched,
+        host: &Host,
+        workshop: &Path,
+        screen: &Screen,
+        mut take: impl FnMut(&str, &[f32]),
+    ) -> anyhow::Result<()> {
+        let rows = self.inputs(|at| !self.judges[at]);
+        let step = rows.len().div_ceil(CALIBRATING).max(1);
+        let bar = self.bar("calibration", rows.len().div_ceil(step), screen);
+        super::write(workshop, "watched.onnx", &watched.model)?;
+        let mut model = host.open(&workshop.join("watched.onnx"))?;
+        let shape = self.given().shape(1);
+        let (wanted, values): (Vec<Wanted>, Vec<&String>) = (watched.values.iter())
+            .filter_map(|(output, value)| {
+                Some((Wanted::all(model.signature.output(output)?), value))
+            })
+            .unzip();
+        let mut outputs = Vec::new();
+        for row in rows.iter().step_by(step) {
+            model.run(row, &shape, &wanted, &mut outputs)?;
+            for (value, output) in values.iter().zip(&outputs) {
+                take(value, &output.values);
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    pub(super) fn bar(&self, what: &str, count: usize, screen: &Screen) -> ProgressBar {
+        let bar = if self.quiet {
+            ProgressBar::hidden()
+        } else {
+            screen.line(ProgressBar::new(count as u64))
+        };
+        bar.set_style(look("{prefix} {wide_bar} {pos}/{len} windows, {eta} left"));
+        bar.set_prefix(what.to_owned());
+        bar
+    }
+
+    /// The rows that models are given, of windows that have all their numbers and are `wanted`.
+    pub(super) fn inputs(&self, wanted: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
+        let windows = &self.windows;
+        let channels = windows.channels;
+        let values = match self.spec.input {
+            ModelInput::Features => &windows.features,
+            ModelInput::Sequence | ModelInput::ChannelsFirst => &windows.sequence,
+        };
+        let width = values.len() / windows.len().max(1);
+        let row = |row: &[f64]| -> Vec<f32> {
+            let of = |channel| row.iter().skip(channel).step_by(channels.max(1));
+            match self.spec.input {
+                ModelInput::ChannelsFirst => {
+                    (0..channels).flat_map(of).map(|v| *v as f32).collect()
+                }
+                _ => row.iter().map(|value| *value as f32).collect(),
+            }
+        };
+        let rows = values.chunks(width.max(1)).enumerate().filter(|(at, _)| wanted(*at));
+        rows.map(|(_, values)| row(values))
+            .filter(|row| row.iter().all(|value| value.is_finite()))
+            .collect()
+    }
+
+    /// The score of each window.
+    pub(super) fn scores(
+        &self,
+        stage: &mut ScoreStage,
+        whose: &str,
+        screen: &Screen,
+    ) -> anyhow::Result<Vec<Option<f64>>> {
+        let bar = self.bar(whose, self.windows.len(), screen);
+        let mut scores = Vec::with_capacity(self.windows.len());
+        while scores.len() < self.windows.len() {
+            let part = self.part(scores.len(), TICK.min(usize::from(self.spec.batch)));
+            scores.extend(apply(stage, part)?);
+            bar.set_position(scores.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(scores)
+    }
+
+    /// `count` windows from `first` on, fewer at the end.
+    pub(super) fn part(&self, first: usize, count: usize) -> Windows {
+        let all = &self.windows;
+        let range = first..(first + count).min(all.len());
+        let columns = |values: &[f64], width: usize| {
+            values.get(range.start * width..range.end * width).unwrap_or_default().to_vec()
+        };
+        Windows {
+            asset: all.asset[range.clone()].to_vec(),
+            start: all.start[range.clone()].to_vec(),
+            end: all.end[range.clone()].to_vec(),
+            coverage: all.coverage[range.clone()].to_vec(),
+            names: all.names.clone(),
+            features: columns(&all.features, all.names.len()),
+            sequence: columns(&all.sequence, all.steps * all.channels),
+            steps: all.steps,
+            channels: all.channels,
+            scores: Vec::new(),
+        }
+    }
+
+    /// How many windows there are.
+    pub(super) fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// Of `scores`, those of windows that judge.
+    pub(super) fn judged(&self, scores: &[Option<f64>]) -> Vec<Option<f64>> {
+        self.of(scores, true)
+    }
+
+    /// The labels of windows that judge.
+    pub(super) fn labels(&self) -> Option<Vec<bool>> {
+        Some(self.of(self.faulty.as_deref()?, true))
+    }
+
+    fn of<T: Copy>(&self, column: &[T], judges: bool) -> Vec<T> {
+        let pairs = column.iter().zip(&self.judges);
+        pairs.filter(|(_, j)| **j == judges).map(|(value, _)| *value).collect()
+    }
+
+    /// Where the compressed model's threshold should be, by the windows that may choose. `None`: where it was, or where
+    /// the pipeline has it.
+    pub(super) fn moved_threshold(
+        &self,
+        threshold: Option<f64>,
+        before: &[Option<f64>],
+        after: &[Option<f64>],
+    ) -> Option<Moved> {
+        let from = threshold.filter(|_| self.spec.threshold.is_none())?;
+        let (before, after) = (self.of(before, false), self.of(after, false));
+        let to = compare::moved(&before, &after, from)?;
+        Some(Moved { from, to })
+    }
+}
+
+/// What the model answers to golden inputs.
+pub(super) fn answers(model: &mut Model, golden: &Golden) -> Answers {
+    ask(model, &golden.input, &golden.shape)
+}
+
+/// The scores of some windows.
+pub(super) fn apply(stage: &mut ScoreStage, windows: Windows) -> anyhow::Result<Vec<Option<f64>>> {
+    let tick = Tick { seq: 1, now: Timestamp(0) };
+    let around = Around {
+        node: "compress",
+        pipeline: "compress",
+        assets: &[],
+        tick,
+        deaf: false,
+        ended: false,
+    };
+    let flow = stage.apply(Flow::Windows(windows), &around, &mut Effects::default())?;
+    let Flow::Windows(windows) = flow else { anyhow::bail!("a score stage gave no windows") };
+    Ok(windows.scores.into_iter().next().map(|scored| scored.values).unwrap_or_default())
+}
+
+/// Windows, and what scores them.
+pub(super) struct Gathered {
+    pub(super) windows: Windows,
+    pub(super) channels: Vec<String>,
+    pub(super) spec: ScoreSpec,
+    pub(super) faulty: Option<Vec<bool>>,
+    pub(super) source: String,
+}
+
+/// The windows of recordings.
+fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result<Gathered> {
+    let pipeline = load_pipeline(path, args.schemas.as_deref())?;
+    let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
+    let options = PlanOptions {
+        base: path.parent().unwrap_or(Path::new("")),
+        live: false,
+        asset_limit: usize::MAX,
+        models: &[],
+        host: &Host::default(),
+        features_only: true,
+    };
+    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
+    let mut engine = Engine::new("compress".into(), vec![planned]);
+    let recordings = Recordings {
+        files: &args.data,
+        pipeline: &pipeline,
+        args: &args.recording,
+        rows_max: args.rows,
+        quiet: args.quiet,
+        screen,
+    };
+    let mut windows = Windows::default();
+    recordings.each(|input| {
+        let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+        engine.step(vec![input], now);
+        engine.take_windows().into_iter().for_each(|more| append(&mut windows, more));
+        Ok(())
+    })?;
+    engine.finish();
+    engine.take_windows().into_iter().for_each(|more| append(&mut windows, more));
+    anyhow::ensure!(
+        windows.len() >= 2,
+        "the recordings gave {} windows: give longer ones, or look at `length` of {}",
+        windows.len(),
+        path.display()
+    );
+    let of_window = |stage: &StageSpec| match stage {
+        StageSpec::Window(window) => Some(window_signals(&pipeline.schema, window)),
+        _ => None,
+    };
+    let channels = pipeline.spec.stages.iter().find_map(of_window).unwrap_or_default();
+    let assets = engine.pipelines().first().map(|pipeline| pipeline.assets().to_vec());
+    let faulty = match &args.labels {
+        Some(column) => Some(labelled(&recordings, column, &windows, &assets.unwrap_or_default())?),
+        None => None,
+    };
+    let source = match args.data.len() {
+        1 => "of a recording".to_owned(),
+        some => format!("of {some} recordings"),
+    };
+    Ok(Gathered { windows, channels, spec, faulty, source })
+}
+
+/// Of each window, whether a sample of it has a label above 0.
+fn labelled(
+    recordings: &Recordings<'_>,
+    column: &str,
+    windows: &Windows,
+    assets: &[Asset],
+) -> anyhow::Result<Vec<bool>> {
+    let spec = recordings.spec()?;
+    let mut wrong: BTreeMap<String, BTreeSet<Timestamp>> = BTreeMap::new();
+    for path in recordings.files {
+        let asset = recordings.args.asset.as_deref();
+        for (asset, labels) in labels::column(path, &spec, asset, column)? {
+            let pairs = labels.times.into_iter().zip(labels.values);
+            let times = pairs.filter(|(_, value)| *value > 0.0).map(|(at, _)| at);
+            wrong.entry(asset).or_default().extend(times);
+        }
+    }
+    let is_wrong = |at: usize| {
+        let asset = assets.get(windows.asset[at] as usize)?;
+        wrong.get(&asset.id)?.range(windows.start[at]..windows.end[at]).next()
+    };
+    Ok((0..windows.len()).map(|at| is_wrong(at).is_some()).collect())
+}
+
+/// The pipeline's score called `output`, or its first.
+fn score_spec(spec: &PipelineSpec, output: Option<&str>) -> anyhow::Result<ScoreSpec> {
+    let scores: Vec<&ScoreSpec> = (spec.stages.iter())
+        .filter_map(|stage| if let StageSpec::Score(score) = stage { Some(score) } else { None })
+        .collect();
+    let wanted = |score: &&&ScoreSpec| output.is_none_or(|output| score.output == output);
+    let found = scores.iter().find(wanted).map(|score| (*score).clone());
+    let names: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
+    let names = names.join(", ");
+    found.ok_or_else(|| {
+        anyhow::anyhow!("pipeline `{}` has no such score; it has: {names}", spec.name)
+    })
+}
+
+fn append(windows: &mut Windows, more: Windows) {
+    windows.names = more.names;
+    windows.steps = more.steps;
+    windows.channels = more.channels;
+    windows.asset.extend(more.asset);
+    windows.start.extend(more.start);
+    windows.end.extend(more.end);
+    windows.coverage.extend(more.coverage);
+    windows.features.extend(more.features);
+    windows.sequence.extend(more.sequence);
+}
+
+/// Of each window, whether it is in the second half of its asset's.
+fn second_halves(assets: &[u32]) -> Vec<bool> {
+    let mut counts = BTreeMap::new();
+    for asset in assets {
+        *counts.entry(*asset).or_insert(0_usize) += 1;
+    }
+    let mut seen = BTreeMap::new();
+    let mut is_second = |asset: &u32| {
+        let before = seen.entry(*asset).or_insert(0_usize);
+        *before += 1;
+        *before * 2 > counts[asset]
+    };
+    assets.iter().map(&mut is_second).collect()
+}

@@ -1,0 +1,120 @@
+//! An alarm whose threshold follows its assets: which limit holds for a window, and what is told of one that moved.
+//!
+//! Part of `alarm`, which judges with the limit that this gives and lets it learn from what was judged. What is learned,
+//! and what is not, is `threshold`'s.
+
+use super::{Alarm, Watched};
+use crate::frame::Speaker;
+use crate::record::{Lane, NoticeKind, NoticeRecord, Outgoing, Record};
+use crate::stage::threshold::{Moved, Threshold};
+use crate::stage::{Around, Effects, of_asset};
+use crate::time::Timestamp;
+
+impl Alarm {
+    /// The threshold that follows the asset, where one does; it starts anew when the model, or where it starts from,
+    /// has changed.
+    pub(super) fn threshold_of(&mut self, asset: usize, speaker: Option<&Speaker>) -> Option<f64> {
+        self.terms?;
+        let start = self.spec.raise.or(speaker.and_then(|s| s.threshold))?;
+        let sign = if self.spec.below { -1.0 } else { 1.0 };
+        let watched = of_asset(&mut self.assets, asset as u32, || None);
+        let watched = watched.get_or_insert_with(|| Watched::new(start, (start, start)));
+        let version = speaker.map(|s| s.version.as_str());
+        let threshold = match &mut watched.threshold {
+            Some(known)
+                if known.start().to_bits() == (sign * start).to_bits()
+                    && watched.learned_of.as_deref() == version =>
+            {
+                known
+            }
+            other => {
+                watched.learned_of = version.map(str::to_owned);
+                let baseline = speaker.and_then(|s| s.baseline.as_ref());
+                let normal = baseline.map(|b| sign * f64::from(b.score[5]));
+                other.insert(Threshold::new(sign * start, normal))
+            }
+        };
+        Some(sign * threshold.now())
+    }
+
+    /// Where values of the asset are normal, as far as its threshold knows.
+    pub(super) fn normal_of(&self, asset: usize) -> Option<f64> {
+        let sign = if self.spec.below { -1.0 } else { 1.0 };
+        let threshold = self.assets.get(asset)?.as_ref()?.threshold.as_ref()?;
+        threshold.normal().map(|normal| sign * normal)
+    }
+
+    /// Lets the threshold learn from a value that has been judged.
+    pub(super) fn follow(
+        &mut self,
+        asset: usize,
+        value: f64,
+        at: Timestamp,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        let sign = if self.spec.below { -1.0 } else { 1.0 };
+        let (Some(terms), Some(Some(watched))) = (&self.terms, self.assets.get_mut(asset)) else {
+            return;
+        };
+        let is_on = watched.condition.is_on();
+        let Some(threshold) = &mut watched.threshold else { return };
+        let Some(moved) = threshold.take(sign * value, is_on, terms) else { return };
+        self.tell_moved(asset, moved, &at.0.to_string(), at, around, effects);
+    }
+
+    /// The record of a threshold that has moved, or cannot.
+    pub(super) fn tell_moved(
+        &self,
+        asset: usize,
+        moved: Moved,
+        end: &str,
+        at: Timestamp,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        let sign = if self.spec.below { -1.0 } else { 1.0 };
+        let version = self.assets.get(asset).and_then(Option::as_ref);
+        let version = version.and_then(|watched| watched.learned_of.clone());
+        let (asset, name) = (&around.assets[asset], &self.spec.name);
+        let (node, pipeline) = (around.node, around.pipeline);
+        let record = NoticeRecord {
+            id: format!("{node}/{pipeline}/{}/notice/threshold/{name}/{end}", asset.id),
+            node: node.to_owned(),
+            pipeline: pipeline.to_owned(),
+            asset: asset.id.clone(),
+            tags: asset.tags.clone(),
+            kind: NoticeKind::Threshold,
+            name: name.clone(),
+            at,
+            since: None,
+            before: Some(sign * moved.before),
+            value: Some(sign * moved.now),
+            drift: None,
+            contributions: Vec::new(),
+            retrain: false,
+            model_version: version,
+            reason: moved.reason,
+        };
+        effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Notice(record) });
+    }
+
+    /// The last alarm was judged: false, with this `peak`, or true.
+    pub(super) fn learn_verdict(
+        &mut self,
+        asset: usize,
+        false_peak: Option<f64>,
+        said: &str,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        let sign = if self.spec.below { -1.0 } else { 1.0 };
+        let (Some(terms), Some(Some(watched))) = (&self.terms, self.assets.get_mut(asset)) else {
+            return;
+        };
+        let Some(threshold) = &mut watched.threshold else { return };
+        let moved = threshold.judged(false_peak.map(|peak| sign * peak), terms);
+        let Some(moved) = moved else { return };
+        self.tell_moved(asset, moved, &format!("verdict/{said}"), around.tick.now, around, effects);
+    }
+}

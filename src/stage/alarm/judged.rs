@@ -1,0 +1,140 @@
+//! What an operator says of an alarm, kept with what was measured when it was raised.
+//!
+//! Part of `alarm`. The moment of an asset's last alarm is remembered, over or not, until the next one is raised: the
+//! window's features, and its rows where they are few enough. A verdict makes a record of it and changes no state; a
+//! threshold that follows the asset learns from it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Alarm, Order};
+use crate::command::{Action, Command, Refusal, Verdict};
+use crate::frame::{Speaker, Windows};
+use crate::record::{Lane, Outgoing, RawReading, Record, VerdictRecord};
+use crate::stage::{Around, Effects};
+use crate::time::{Span, Timestamp};
+
+/// Most numbers of a window that are kept with an alarm: rows times signals.
+pub const SAMPLES_MAX: usize = 2048;
+
+/// An asset's last alarm, and what there was when it was raised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Moment {
+    raised: Timestamp,
+    start: Timestamp,
+    /// End of the last window with which it was on.
+    end: Timestamp,
+    peak: f64,
+    limit: f64,
+    model_version: Option<String>,
+    features: BTreeMap<String, Option<f64>>,
+    signals: Vec<(String, Vec<RawReading>)>,
+}
+
+impl Moment {
+    /// That of an alarm which window `index` has raised.
+    pub(super) fn of(
+        windows: &Windows,
+        index: usize,
+        (value, limit): (f64, f64),
+        speaker: Option<&Speaker>,
+        channels: &[String],
+    ) -> Moment {
+        let known = |value: f64| value.is_finite().then_some(value);
+        let features = windows.names.iter().zip(windows.row(index));
+        let (start, end) = (windows.start[index], windows.end[index]);
+        let width = windows.steps * windows.channels;
+        let rows = windows.sequence.get(index * width..(index + 1) * width).unwrap_or_default();
+        let fits = windows.channels == channels.len() && rows.len() <= SAMPLES_MAX;
+        let step = Span(end.since(start).0 / windows.steps.max(1) as i64);
+        let column = |(at, name): (usize, &String)| {
+            let values = rows.iter().skip(at).step_by(windows.channels);
+            let times = (0..).map(|row| start.plus(Span(step.0 * row)));
+            let readings = times.zip(values).filter(|(_, value)| !value.is_nan());
+            (name.clone(), readings.map(|(at, value)| RawReading(at, *value)).collect::<Vec<_>>())
+        };
+        let signals: Vec<_> = if fits && !rows.is_empty() {
+            channels.iter().enumerate().map(column).filter(|(_, list)| !list.is_empty()).collect()
+        } else {
+            Vec::new()
+        };
+        Moment {
+            raised: end,
+            start,
+            end,
+            peak: value,
+            limit,
+            model_version: speaker.map(|s| s.version.clone()),
+            features: features.map(|(name, value)| (name.clone(), known(*value))).collect(),
+            signals,
+        }
+    }
+
+    /// The alarm is still on with a later window.
+    pub(super) fn goes_on(&mut self, value: f64, end: Timestamp, below: bool) {
+        self.end = end;
+        self.peak = if below { self.peak.min(value) } else { self.peak.max(value) };
+    }
+}
+
+impl Alarm {
+    /// Whether there is an alarm that the verdict can be about.
+    pub(super) fn can_judge(
+        &self,
+        command: &Command,
+        asset: usize,
+        meant: Option<Timestamp>,
+    ) -> Result<(), Refusal> {
+        let watched = self.assets.get(asset).and_then(Option::as_ref);
+        let moment = watched.and_then(|watched| watched.moment.as_ref());
+        let last = match moment {
+            Some(moment) if meant.is_none_or(|meant| meant == moment.raised) => return Ok(()),
+            Some(moment) => format!("last raised at {}", moment.raised),
+            None => "never raised".into(),
+        };
+        Err(Refusal::NothingToJudge { alarm: command.alarm.clone(), last })
+    }
+
+    /// Makes the record of a verdict; one that calls the alarm false teaches the threshold, if it learns.
+    pub(super) fn keep_verdict(
+        &mut self,
+        order: Order<'_>,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        let Order { command, number, asset: index } = order;
+        let Action::Judge { verdict, fault, note, .. } = &command.action else { return };
+        let Some(Some(watched)) = self.assets.get_mut(index as usize) else { return };
+        let Some(moment) = watched.moment.clone() else { return };
+        let (asset, name, tick) = (&around.assets[index as usize], &self.spec.name, around.tick);
+        let (node, pipeline) = (around.node, around.pipeline);
+        let said = format!("{}.{number}", tick.seq);
+        let record = VerdictRecord {
+            id: format!("{node}/{pipeline}/{}/verdict/{name}/{said}", asset.id),
+            node: node.to_owned(),
+            pipeline: pipeline.to_owned(),
+            asset: asset.id.clone(),
+            tags: asset.tags.clone(),
+            name: name.clone(),
+            verdict: *verdict,
+            fault: fault.clone(),
+            note: note.clone(),
+            by: command.by.clone(),
+            given: tick.now,
+            on: self.spec.on.clone(),
+            peak: moment.peak,
+            limit: moment.limit,
+            model_version: moment.model_version,
+            window_start: moment.start,
+            window_end: moment.end,
+            features: moment.features,
+            signals: moment.signals.into_iter().collect(),
+        };
+        effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Verdict(record) });
+        let false_peak = (*verdict == Verdict::False).then_some(moment.peak);
+        if *verdict != Verdict::Unsure {
+            self.learn_verdict(index as usize, false_peak, &said, around, effects);
+        }
+    }
+}
