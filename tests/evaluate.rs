@@ -327,3 +327,45 @@ fn a_folder_of_benchmarks_is_run_by_their_protocols() {
     }
     assert!(folder.path().join("suite.html").is_file());
 }
+
+/// Cycles of an engine that flies at three altitudes, each with its own level of every sensor, and wears out.
+fn engine(number: u32, life: usize, flown: usize, random: &mut ChaCha8Rng) -> String {
+    let mut text = String::new();
+    for cycle in 1..=flown {
+        let regime = random.random_range(0..3_u8);
+        let altitude = f64::from(regime) * 10.0 + random.random_range(-0.005..0.005);
+        let wear = 2.0 * cycle as f64 / life as f64;
+        write!(text, "{number} {cycle} {altitude:.4} 0.0 100.0").unwrap();
+        for sensor in 1..=21_u8 {
+            let level = 100.0 + f64::from(regime) * 70.0 * f64::from(sensor % 5 + 1);
+            let turn = if sensor % 2 == 0 { 1.0 } else { -1.0 };
+            write!(text, " {:.3}", level + turn * wear + random.random_range(-0.2..0.2)).unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn engines_at_several_altitudes_are_told_apart_from_worn_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let (mut train, mut test, mut truth) = (String::new(), String::new(), String::new());
+    for number in 1..=12 {
+        let life = random.random_range(70..110);
+        train += &engine(number, life, life, &mut random);
+        let life = random.random_range(70..110);
+        // The first has flown less than a window that is filled up has of its own.
+        let flown = if number == 1 { 20 } else { random.random_range(35..life - 5) };
+        test += &engine(number, life, flown, &mut random);
+        writeln!(truth, "{}", life - flown).unwrap();
+    }
+    std::fs::create_dir(folder.path().join("cmapss")).unwrap();
+    for (name, text) in [("train_FD002", train), ("test_FD002", test), ("RUL_FD002", truth)] {
+        std::fs::write(folder.path().join(format!("cmapss/{name}.txt")), text).unwrap();
+    }
+    let found = json(folder.path(), "evaluate --suite . --json --only cmapss");
+    let row = &found["collections"][0]["rows"][0];
+    let (value, constant) = (&row["value"], &row["floors"][0]["value"]);
+    assert!(value.as_f64().unwrap() < 0.6 * constant.as_f64().unwrap(), "{row}");
+}
