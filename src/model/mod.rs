@@ -4,9 +4,9 @@
 //! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
-//! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs) and the trainers: [`training`]
+//! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs), [`threshold`] (where a score begins to mean a fault) and the trainers: [`training`]
 //! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]), [`net`] (networks), and [`running`], which learns while it runs; [`compress`] makes models smaller.
-//! It opens model files and nothing else; the clock it reads for how long a batch takes, and for nothing that is computed.
+//! It opens model files, keeps them on the shelf, and touches no other; the clock it reads for how long a batch takes, and for nothing that is computed.
 
 pub mod boost;
 pub mod build;
@@ -32,6 +32,7 @@ pub mod session;
 pub mod shelf;
 pub mod signature;
 pub mod state;
+pub mod threshold;
 pub mod training;
 pub mod tree;
 pub mod trees;

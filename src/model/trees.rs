@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::boost::{BoostOptions, Cases, Ensemble, Objective, boost};
 use super::build::{Attribute, Dim, Graph, Kind};
 use super::metadata::{Meaning, Notes};
+use super::threshold::best_f1;
 use super::training::{Scaler, TrainError, TrainingSet, version_of};
 use super::tree::Node;
 
@@ -241,40 +242,15 @@ fn threshold(
     if objective == Objective::Number {
         return (f64::INFINITY, "none: the score is a number, not a chance".into());
     }
-    let cases: Vec<(f64, bool)> =
-        held.iter().map(|index| (score(index), targets[*index] > 0.5)).collect();
-    match best_threshold(&cases) {
-        Some(best) => {
-            let faulty = cases.iter().filter(|case| case.1).count();
-            let by = format!("greatest F1 on {} windows held out, {faulty} faulty", cases.len());
-            (best, by)
+    let scores: Vec<f64> = held.iter().map(score).collect();
+    let faulty: Vec<bool> = held.iter().map(|index| targets[*index] > 0.5).collect();
+    match best_f1(&scores, &faulty) {
+        Some((best, _)) => {
+            let (all, faulty) = (faulty.len(), faulty.iter().filter(|is| **is).count());
+            (best, format!("greatest F1 on {all} windows held out, {faulty} faulty"))
         }
         None => (0.5, "no faulty window was held out, so 0.5".into()),
     }
-}
-
-/// Where F1 is greatest: midway between the least score that is alarmed and the next below it. `None` without both
-/// kinds.
-pub fn best_threshold(cases: &[(f64, bool)]) -> Option<f64> {
-    let positives = cases.iter().filter(|case| case.1).count();
-    if positives == 0 || positives == cases.len() {
-        return None;
-    }
-    let mut sorted = cases.to_vec();
-    sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut hits, mut best) = (0, (0.0, 0.5));
-    for (at, case) in sorted.iter().enumerate() {
-        hits += usize::from(case.1);
-        let next = sorted.get(at + 1).map(|next| next.0);
-        if next == Some(case.0) {
-            continue;
-        }
-        let f1 = 2.0 * hits as f64 / (positives + at + 1) as f64;
-        if f1 > best.0 {
-            best = (f1, next.map_or(case.0, |next| f64::midpoint(case.0, next)));
-        }
-    }
-    Some(best.1)
 }
 
 fn used(ensemble: &Ensemble, names: &[String]) -> Vec<(String, usize)> {

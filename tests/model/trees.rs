@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use forebay::model::boost::{BoostOptions, Cases, Ensemble, Objective, boost};
 use forebay::model::metadata::Meaning;
+use forebay::model::threshold::best_f1;
 use forebay::model::training::{TrainError, TrainingSet};
 use forebay::model::tree::{Node, Tree};
-use forebay::model::trees::{self, Split, Target, TreesOptions, best_threshold};
+use forebay::model::trees::{self, Split, Target, TreesOptions};
 use serde::Deserialize;
 
 use crate::open;
@@ -213,6 +214,10 @@ fn a_rare_class_weighs_as_much_when_balanced() {
 
 #[test]
 fn the_best_threshold_is_midway_and_f1_is_greatest_there() {
+    let best_threshold = |cases: &[(f64, bool)]| {
+        let (scores, faulty): (Vec<f64>, Vec<bool>) = cases.iter().copied().unzip();
+        best_f1(&scores, &faulty).map(|(threshold, _)| threshold)
+    };
     let cases = [(0.9, true), (0.8, true), (0.4, false), (0.3, true), (0.1, false)];
     assert_eq!(best_threshold(&cases), Some(0.2), "F1 6/7 with the last one, 4/5 without");
     assert_eq!(best_threshold(&cases[..3]), Some(0.600_000_000_000_000_1));

@@ -19,7 +19,6 @@ mod optimise;
 pub mod options;
 mod read;
 mod samples;
-mod threshold;
 mod train;
 
 pub use answer::{Answer, answers};
@@ -29,7 +28,6 @@ pub use learn::{Checkpoint, Epoch};
 pub use options::{Device, Loss, Optimiser, Options};
 pub use read::read;
 pub use samples::Targets;
-pub use threshold::best_f1;
 pub use train::{NetReport, train};
 
 use serde::{Deserialize, Serialize};

@@ -10,11 +10,11 @@ use super::answer::{Answer, answers};
 use super::learn::{Checkpoint, Epoch, Lesson, learn, place};
 use super::options::Options;
 use super::samples::{Samples, Targets};
-use super::threshold::best_f1;
 use super::{MEMBERS_MAX, NetError, Network, Shape, Task, Trained, export};
 use crate::model::golden::Golden;
 use crate::model::metadata::{Meaning, Notes, json};
 use crate::model::onnx::digest;
+use crate::model::threshold::best_f1;
 use crate::model::training::{Scaler, TrainError, TrainingSet, quantile, version_of};
 
 /// Fewest windows that can be learned from.
