@@ -163,7 +163,7 @@ impl Checks {
 }
 
 /// The median of sorted values.
-fn median(sorted: &[f64]) -> f64 {
+pub(super) fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     match sorted.len() {
         0 => f64::NAN,
@@ -174,7 +174,7 @@ fn median(sorted: &[f64]) -> f64 {
 
 /// The median of the distances of sorted values from `middle`: they grow to both sides, so the smaller half of them is
 /// merged, and nothing is sorted again.
-fn median_distance(sorted: &[f64], middle: f64) -> f64 {
+pub(super) fn median_distance(sorted: &[f64], middle: f64) -> f64 {
     let mut right = sorted.partition_point(|value| *value < middle);
     let mut left = right;
     let (mut before, mut last) = (f64::NAN, f64::NAN);

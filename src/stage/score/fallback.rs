@@ -14,6 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::stage::checks::{median, median_distance};
 use crate::stage::of_asset;
 
 /// Its name as a model, in records.
@@ -118,23 +119,17 @@ impl Track {
 
     /// Median and deviation of the first values. A feature that never moved is watched for moving at all.
     fn settle(&mut self) {
-        let mut values = std::mem::take(&mut self.first);
-        self.last = values.last().copied().unwrap_or_default();
-        self.median = median(&mut values);
-        for value in &mut values {
-            *value = (*value - self.median).abs();
-        }
+        let first = std::mem::take(&mut self.first);
+        self.last = first.last().copied().unwrap_or_default();
+        let mut sorted: Vec<f64> = first.into_iter().map(f64::from).collect();
+        sorted.sort_by(f64::total_cmp);
+        let middle = median(&sorted);
+        self.median = middle as f32;
         // Of a normal distribution the median absolute deviation is 0.6745 σ.
-        let sigma = median(&mut values) / 0.6745;
+        let sigma = median_distance(&sorted, middle) as f32 / 0.6745;
         self.sigma = sigma.max(self.median.abs() * 1e-3).max(1e-12);
         self.is_still = sigma == 0.0 && self.last == self.median;
     }
-}
-
-fn median(values: &mut [f32]) -> f32 {
-    values.sort_by(f32::total_cmp);
-    let middle = values.len() / 2;
-    f32::midpoint(values[middle - 1], values[middle])
 }
 
 #[cfg(test)]
