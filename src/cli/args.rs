@@ -93,11 +93,11 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Check configs, schemas, pipelines and models, all of them, without a network
     Check(CheckArgs),
-    /// Fit an anomaly model to a recording of normal running
+    /// Train a model on recordings: of normal running, with labels, or of machines that ran until they failed
     Train(TrainArgs),
     /// Make a model smaller and faster, and keep it only if it answers nearly the same
     Compress(CompressArgs),
-    /// Look at a model's contract, try it on this machine, sign it, make a key to sign with
+    /// Look at a model, try it, sign it; send one to a running node, list, promote or take back those that it has
     Model(ModelArgs),
     /// Look at this machine: runtime, store, broker, uplink, clock
     Doctor(DoctorArgs),

@@ -1,7 +1,7 @@
-//! Recordings on the command line: what `replay` and `train` share. Opens files, shows progress, hands on batches.
+//! Recordings on the command line: what `replay`, `train` and `compress` share. Opens files, shows progress, hands on batches.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,12 +9,15 @@ use indicatif::ProgressBar;
 
 use super::args::RecordingArgs;
 use super::screen::{Screen, look};
+use crate::engine::Engine;
 use crate::evaluate::labels::{Column, column};
-use crate::frame::Input;
+use crate::frame::{Input, Windows};
 use crate::ingest::replay::{Recording, RecordingOptions};
+use crate::model::Host;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::route;
+use crate::pipeline::plan::{PlanOptions, plan, route};
 use crate::pipeline::spec::RecordingSpec;
+use crate::time::Timestamp;
 
 /// Rows of a batch, which becomes one tick.
 const BATCH_ROWS: usize = 8192;
@@ -68,6 +71,37 @@ impl Recordings<'_> {
         }
         bar.finish_and_clear();
         Ok(rows)
+    }
+
+    /// Puts all recordings through the pipeline in the file `path` up to its windows, hands these on as they close, and
+    /// gives the engine as it stands then, with the number of rows. A pipeline that fails on them is an error.
+    pub(super) fn windows(
+        &self,
+        path: &Path,
+        mut take: impl FnMut(Windows),
+    ) -> anyhow::Result<(Engine, u64)> {
+        let options = PlanOptions {
+            base: path.parent().unwrap_or(Path::new("")),
+            live: false,
+            asset_limit: usize::MAX,
+            models: &[],
+            host: &Host::default(),
+            features_only: true,
+        };
+        let planned = plan(&self.pipeline.spec, &self.pipeline.schema, options)?;
+        let mut engine = Engine::new("recordings".into(), vec![planned]);
+        let rows = self.each(|input| {
+            let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+            engine.step(vec![input], now);
+            engine.take_windows().into_iter().for_each(&mut take);
+            Ok(())
+        })?;
+        engine.finish();
+        engine.take_windows().into_iter().for_each(&mut take);
+        if let Some(failure) = engine.take_failures().first() {
+            anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
+        }
+        Ok((engine, rows))
     }
 
     /// One column of all recordings, by asset: labels, which the pipeline never sees.

@@ -12,7 +12,6 @@ use indicatif::ProgressBar;
 use super::{Answers, CompressArgs, ask, compare, made_up};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
-use crate::engine::Engine;
 use crate::evaluate::labels;
 use crate::frame::{Asset, Windows};
 use crate::model::compress::calibrate::Watched;
@@ -21,7 +20,6 @@ use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, Model, ModelFile, Wanted};
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::names::window_signals;
-use crate::pipeline::plan::{PlanOptions, plan};
 use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec, StageSpec};
 use crate::stage::score::ScoreStage;
 use crate::stage::{Around, Effects, Flow, Stage};
@@ -319,16 +317,6 @@ pub(super) struct Gathered {
 fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result<Gathered> {
     let pipeline = load_pipeline(path, args.schemas.as_deref())?;
     let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
-    let options = PlanOptions {
-        base: path.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &[],
-        host: &Host::default(),
-        features_only: true,
-    };
-    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
-    let mut engine = Engine::new("compress".into(), vec![planned]);
     let recordings = Recordings {
         files: &args.data,
         pipeline: &pipeline,
@@ -338,14 +326,7 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
         screen,
     };
     let mut windows = Windows::default();
-    recordings.each(|input| {
-        let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
-        engine.step(vec![input], now);
-        engine.take_windows().into_iter().for_each(|more| append(&mut windows, more));
-        Ok(())
-    })?;
-    engine.finish();
-    engine.take_windows().into_iter().for_each(|more| append(&mut windows, more));
+    let (engine, _) = recordings.windows(path, |more| append(&mut windows, more))?;
     anyhow::ensure!(
         windows.len() >= 2,
         "the recordings gave {} windows: give longer ones, or look at `length` of {}",

@@ -6,12 +6,9 @@ use std::path::Path;
 use crate::cli::args::TrainArgs;
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::Screen;
-use crate::engine::Engine;
 use crate::evaluate::labels::{self, Column};
-use crate::model::Host;
 use crate::model::training::TrainingSet;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::{PlanOptions, plan};
 use crate::pipeline::spec::{ModelInput, StageSpec};
 use crate::time::{Span, Timestamp};
 
@@ -88,16 +85,6 @@ pub(super) fn collect(
     screen: &Screen,
 ) -> anyhow::Result<Collected> {
     let mut set = training_set(pipeline, &args.out, samples);
-    let options = PlanOptions {
-        base: args.pipeline.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &[],
-        host: &Host::default(),
-        features_only: true,
-    };
-    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
-    let mut engine = Engine::new("train".into(), vec![planned]);
     let recordings = Recordings {
         files: &args.data,
         pipeline,
@@ -106,17 +93,7 @@ pub(super) fn collect(
         quiet: args.quiet,
         screen,
     };
-    let rows = recordings.each(|input| {
-        let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
-        engine.step(vec![input], now);
-        engine.take_windows().iter().for_each(|windows| set.push(windows));
-        Ok(())
-    })?;
-    engine.finish();
-    engine.take_windows().iter().for_each(|windows| set.push(windows));
-    if let Some(failure) = engine.take_failures().first() {
-        anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
-    }
+    let (engine, rows) = recordings.windows(&args.pipeline, |windows| set.push(&windows))?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
     tracing::info!(
         rows,
