@@ -103,7 +103,7 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
             (run.say)(&format!("ai4i: {name}, {what}"));
             let part = format!("{name}, {what}");
             let answers = folds(&first(&set, width), &faulty, &part, run, &mut findings)?;
-            rows(&part, &answers, &faulty, &floor, width > PHYSICAL, &mut findings);
+            rows(&part, &answers, &faulty, &floor, &mut findings);
         }
     }
     if findings.rows.is_empty() {
@@ -168,7 +168,6 @@ fn rows(
     answers: &Answers,
     faulty: &[bool],
     rules: &Confusion,
-    with_limits: bool,
     findings: &mut Findings,
 ) {
     let found = Confusion::of(&answers.alarmed, faulty);
@@ -177,8 +176,8 @@ fn rows(
     let f1 = row("F1", found.f1()).floor("rules", rules.f1()).floor("always on", always.f1());
     let published =
         "three rules of the data's paper; best published model without leaks: macro-F1 0.895";
-    // To three digits, as it is published.
-    let f1 = if with_limits { f1.bar(0.9169, published) } else { f1 };
+    // The rules come to 574 of 626, 0.91693: a model that only repeats them does not reach it.
+    let f1 = f1.bar(0.917, published);
     let line = |metric: &str, of: &dyn Fn(&Confusion) -> f64| {
         row(metric, of(&found)).floor("rules", of(rules)).floor("always on", of(&always))
     };
