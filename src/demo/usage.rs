@@ -99,13 +99,18 @@ mod tests {
     fn this_process_uses_something() {
         let before = Usage::of(None).unwrap();
         assert!(before.resident > 100_000 && before.peak >= before.resident / 2);
+        // This thread alone does not end before it is counted: what the process used may be of threads that are gone.
+        let at_least = Duration::from_millis(30);
+        let mine = || {
+            let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+            threads(std::process::id()).unwrap().get(name.trim_end()).copied()
+        };
         let mut sum = 0_u64;
-        while Usage::of(None).unwrap().since(before).cpu < Duration::from_millis(30) {
+        while mine().unwrap() < at_least {
             sum = (0..1_000_000).fold(sum, |a, b: u64| std::hint::black_box(a ^ b));
         }
+        assert!(Usage::of(None).unwrap().cpu >= at_least);
+        assert!(machine().unwrap() >= at_least);
         assert!(Usage::of(Some(u32::MAX)).is_err());
-        let threads = threads(std::process::id()).unwrap();
-        assert!(threads.values().sum::<Duration>() >= Duration::from_millis(30), "{threads:?}");
-        assert!(machine().unwrap() >= Duration::from_millis(30));
     }
 }
