@@ -69,7 +69,7 @@ pub enum Verdict {
 }
 
 /// What to do to the model behind a score. A new model goes from shadow over canary to promoted and settled, or is
-/// withdrawn on the way.
+/// withdrawn on the way. Every order names the model that it means: one that comes late, or twice, hits no other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ModelAction {
     /// This model scores every window beside the one in use; only that one speaks. *Shadow*.
@@ -79,15 +79,25 @@ pub enum ModelAction {
     },
     /// The new one speaks for some assets. *Canary*.
     Canary {
+        /// The new one.
+        digest: String,
         /// For how many of a thousand; for one at least.
         permille: u16,
     },
     /// The new one speaks for all assets; the old one goes on beside it.
-    Promote,
+    Promote {
+        /// The new one.
+        digest: String,
+    },
     /// The old one is let go.
-    Settle,
-    /// The new one is let go; where there is none, the one before the one in use returns.
+    Settle {
+        /// The new one.
+        digest: String,
+    },
+    /// A model is let go: the new one, or the one in use, and the one before it returns.
     Withdraw {
+        /// Which.
+        digest: String,
         /// Why.
         reason: String,
     },
@@ -111,8 +121,8 @@ impl Action {
             Action::Model(action) => match action {
                 ModelAction::Offer { .. } => "offer",
                 ModelAction::Canary { .. } => "canary",
-                ModelAction::Promote => "promote",
-                ModelAction::Settle => "settle",
+                ModelAction::Promote { .. } => "promote",
+                ModelAction::Settle { .. } => "settle",
                 ModelAction::Withdraw { .. } => "withdraw",
                 ModelAction::Failed { .. } => "failed",
             },
@@ -189,6 +199,12 @@ pub enum Refusal {
     /// It is what runs already.
     #[error("this model is {0} already")]
     Already(&'static str),
+    /// It was meant for a model that is not there any more.
+    #[error("score `{score}` has another model by now; look at what it has, and ask again")]
+    OtherModel {
+        /// The score.
+        score: String,
+    },
     /// There is nothing that could be promoted or withdrawn.
     #[error("score `{score}` has no {what}")]
     NoModel {

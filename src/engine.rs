@@ -11,9 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Command, Refusal};
+use crate::command::{Action, Command, Refusal};
 use crate::frame::{Asset, Input, Readings, Windows};
-use crate::record::{Checkpoint, Now, Step};
+use crate::record::{Checkpoint, Now, Record, Step};
 use crate::stage::score::ScoreStage;
 use crate::stage::{
     Account, Around, AssetTable, Effects, Flow, Reason, Stage, StageError, Standing,
@@ -234,10 +234,14 @@ impl Pipeline {
         for planned in &mut self.stages {
             let _ = planned.stage.load(&[]); // empty state is always accepted
         }
-        for order in orders {
+        // Which models are in use outlives a failure, so their orders hold, and what tells of them.
+        effects.account = Account::default();
+        effects.records.retain(|one| matches!(one.record, Record::Model(_)));
+        for order in orders.iter().filter(|order| !matches!(order.command.action, Action::Model(_)))
+        {
             answers[order.number] = Err(Refusal::Failed(name.clone()));
         }
-        (Effects::default(), Some(Failure { pipeline: name, reason }))
+        (effects, Some(Failure { pipeline: name, reason }))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod command;
 pub mod frame;
 pub mod record;
 pub mod metrics;
+pub mod usage;
 // what the edges share
 pub mod link;
 // in

@@ -14,6 +14,7 @@ use forebay::diagnose::{Problems, render};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    forebay::model::weigh::with_this_program();
     let cli = Cli::parse();
     let screen = Screen::default();
     let outcome = log(&cli, &screen).and_then(|()| forebay::cli::obey(cli, &screen));

@@ -282,7 +282,7 @@ async fn what_a_brokers_terms_cost_is_said() {
         node.has_logged("the broker refused a subscription") && node.has_logged("not authorized")
     })
     .await;
-    assert_eq!(node.readiness(), 503);
+    until("it is not ready", || node.readiness() == 503).await;
     fake.cut();
     fake.accept(false, &[1], Vec::new()).await;
     until("it is ready", || node.readiness() == 200).await;

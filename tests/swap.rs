@@ -1,19 +1,13 @@
 //! Models that are swapped while windows come: orders stand in the journal, so a replay from anywhere gives the same
-//! records, whatever failed; and a node that is killed goes on with the models it had.
+//! records, whatever failed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
-mod edge;
-mod node_kit;
 
 use std::path::Path;
-use std::process::Output;
 
 use common::{Reading, input, schema, spec};
-use edge::until;
 use forebay::command::{Action, Command, ModelAction, Refusal};
-use forebay::config::MqttVersion;
-use forebay::demo::broker::Broker;
 use forebay::engine::Engine;
 use forebay::frame::Input;
 use forebay::model::build::{Dim, Graph, Kind};
@@ -23,9 +17,7 @@ use forebay::pipeline::plan::{PlanOptions, plan};
 use forebay::pipeline::spec::PipelineSpec;
 use forebay::record::{ModelPhase, Now, Record, ScoreRecord, Step};
 use forebay::time::Timestamp;
-use node_kit::{Node, Site, broker, forebay};
 use proptest::prelude::*;
-use serde_json::Value;
 use tempfile::TempDir;
 
 const PIPELINE: &str = r#"
@@ -133,29 +125,41 @@ fn phases(steps: &[Step]) -> Vec<(ModelPhase, String)> {
         .collect()
 }
 
-fn withdraw() -> ModelAction {
-    ModelAction::Withdraw { reason: "a test".into() }
+fn withdraw(digest: &str) -> ModelAction {
+    ModelAction::Withdraw { digest: digest.to_owned(), reason: "a test".into() }
+}
+
+fn canary(digest: &str, permille: u16) -> ModelAction {
+    ModelAction::Canary { digest: digest.to_owned(), permille }
+}
+
+fn promote(digest: &str) -> ModelAction {
+    ModelAction::Promote { digest: digest.to_owned() }
+}
+
+fn settle(digest: &str) -> ModelAction {
+    ModelAction::Settle { digest: digest.to_owned() }
 }
 
 #[test]
 fn a_new_model_is_heard_by_phases_and_can_be_taken_back() {
     let shop = Shop::new();
     let mut engine = shop.engine();
-    let offer = ModelAction::Offer { digest: shop.good.clone() };
-    let canary = ModelAction::Canary { permille: 0 };
+    let good = shop.good.as_str();
+    let offer = ModelAction::Offer { digest: good.to_owned() };
     let script: [&[ModelAction]; 12] = [
         &[],
         &[],
         &[],
         &[offer],
         &[],
-        &[canary],
+        &[canary(good, 0)],
         &[],
-        &[ModelAction::Promote],
+        &[promote(good)],
         &[],
-        &[ModelAction::Settle],
-        &[withdraw()],
-        &[withdraw()],
+        &[settle(good)],
+        &[withdraw(good)],
+        &[withdraw(good)],
     ];
     let mut models: Vec<Vec<String>> = Vec::new();
     for (second, orders) in script.iter().enumerate() {
@@ -226,6 +230,90 @@ fn what_the_journal_says_failed_fails_in_a_replay_though_it_would_not() {
     assert_eq!(last.len(), 4);
 }
 
+/// A model that remembers the sum of what it was given, and has no answer from 5 on.
+fn adding() -> Vec<u8> {
+    let mut graph = Graph::new("adding");
+    graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    graph.input("sum", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    graph.weights("table", &[5], &[0.0; 5]);
+    graph.node("Cast", &["features"], "index");
+    graph.attribute("to", 7);
+    graph.node("Gather", &["table", "index"], "nothing");
+    graph.node("Add", &["features", "sum"], "more");
+    graph.node("Add", &["more", "nothing"], "sum_out");
+    graph.node("Identity", &["sum_out"], "score");
+    graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    graph.output("sum_out", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    graph.note("forebay.state", r#"{"sum": "sum_out"}"#);
+    graph.finish()
+}
+
+#[test]
+fn a_model_that_fails_at_the_second_of_two_windows_remembers_neither_as_in_a_replay() {
+    let shop = Shop::new();
+    std::fs::write(shop.folder.path().join("old.onnx"), adding()).unwrap();
+    let mut engine = shop.engine();
+    let mut steps = vec![engine.step(shop.tick(0, |_| 1.0, &[]), Timestamp(START))];
+    // Seconds 1 to 5 come at once: their windows end in one tick, and that of second 2 fails.
+    let late =
+        (1..6).flat_map(|second| shop.tick(second, |_| if second == 2 { 7.0 } else { 1.0 }, &[]));
+    steps.push(engine.step(late.collect(), Timestamp(START + SECOND)));
+    steps.push(engine.step(shop.tick(9, |_| 1.0, &[]), Timestamp(START + 2 * SECOND)));
+    let failures = steps.iter().flat_map(|step| &step.input).flat_map(|input| &input.commands);
+    let failed = |c: &Command| matches!(c.action, Action::Model(ModelAction::Failed { .. }));
+    assert_eq!(failures.filter(|command| failed(command)).count(), 1);
+    let mut again = shop.engine();
+    for step in &steps {
+        assert_eq!(again.replay(step.tick, step.input.clone()).records, step.records);
+    }
+    assert_eq!(again.checkpoint().unwrap(), engine.checkpoint().unwrap());
+}
+
+#[test]
+fn a_restart_with_another_file_goes_on_with_the_models_of_the_journal() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let offer = ModelAction::Offer { digest: shop.good.clone() };
+    engine.step(shop.tick(0, |_| 1.0, &[offer]), Timestamp(START));
+    let checkpoint = engine.checkpoint().unwrap();
+    let step = engine.step(shop.tick(5, |_| 1.0, &[]), Timestamp(START));
+    let again = |model: Vec<u8>| {
+        std::fs::write(shop.folder.path().join("old.onnx"), model).unwrap();
+        let mut engine = shop.engine();
+        engine.restore(&checkpoint).unwrap();
+        assert_eq!(engine.replay(step.tick, step.input.clone()).records, step.records);
+        let (_, score) = engine.scores().next().unwrap();
+        (score.view().candidate.is_some(), score.has_new_file())
+    };
+    // The one on trial, one that it never had, and its own.
+    assert_eq!(again(model("good", 2.0, 100)), (true, false));
+    assert_eq!(again(model("strange", 4.0, 100)), (true, true));
+    assert_eq!(again(model("old", 1.0, 100)), (true, false));
+}
+
+#[test]
+fn an_order_for_a_model_that_is_gone_hits_no_other() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let good = shop.good.as_str();
+    let offer = |digest: &str| ModelAction::Offer { digest: digest.to_owned() };
+    let orders: [&[ModelAction]; 4] = [
+        &[offer(good), promote(good), settle(good)],
+        // Another one is offered when the order to take the first back comes, twice.
+        &[offer(&shop.weak), withdraw(&shop.weak), withdraw(&shop.weak)],
+        &[promote(&shop.weak)],
+        &[withdraw(&shop.weak)],
+    ];
+    let mut refused = Vec::new();
+    for orders in orders {
+        engine.step(shop.tick(0, |_| 1.0, orders), Timestamp(START));
+        refused.extend(engine.take_answers().into_iter().map(|answer| answer.is_err()));
+    }
+    assert_eq!(refused, [false, false, false, false, false, true, true, true]);
+    let view = engine.scores().next().unwrap().1.view();
+    assert_eq!((view.digest.as_str(), view.candidate), (good, None));
+}
+
 #[test]
 fn orders_that_make_no_sense_change_nothing() {
     let shop = Shop::new();
@@ -237,9 +325,9 @@ fn orders_that_make_no_sense_change_nothing() {
         offer(&own),
         offer(&none),
         offer("../old.onnx"),
-        ModelAction::Promote,
-        ModelAction::Settle,
-        withdraw(),
+        promote(&own),
+        settle(&own),
+        withdraw(&own),
     ];
     let before = engine.scores().next().unwrap().1.view();
     let step = engine.step(shop.tick(0, |_| 2.0, &orders), Timestamp(START));
@@ -249,12 +337,18 @@ fn orders_that_make_no_sense_change_nothing() {
     assert!(matches!(&answers[0], Err(Refusal::Already("in use"))));
     assert!(matches!(&answers[1], Err(Refusal::Unfit(_))));
     assert_eq!(engine.scores().next().unwrap().1.view(), before);
-    let mut stray = order(ModelAction::Promote);
+    let mut stray = order(promote(&own));
     stray.alarm = "risk".into();
     engine.step(vec![Input::of_commands(vec![stray])], Timestamp(START));
     assert!(matches!(engine.take_answers()[0], Err(Refusal::NoScore { .. })));
     engine.step(vec![Input::of_commands(vec![order(offer(&shop.good))])], Timestamp(START));
     assert_eq!(engine.take_answers(), [Ok(Now::Model(ModelPhase::Shadow))]);
+}
+
+/// The model on trial, else the one in use.
+fn newest(engine: &Engine) -> String {
+    let view = engine.scores().next().unwrap().1.view();
+    view.candidate.map_or(view.digest, |candidate| candidate.digest)
 }
 
 fn any_order() -> impl Strategy<Value = Option<u8>> {
@@ -275,13 +369,14 @@ proptest! {
         let (mut steps, mut checkpoint, mut now) = (Vec::new(), None, START);
         let cut = cut % script.len();
         for (second, (what, value, wait)) in script.iter().enumerate() {
+            let on_trial = newest(&engine);
             let orders: Vec<ModelAction> = what.iter().map(|what| match what {
                 0 => ModelAction::Offer { digest: shop.good.clone() },
                 1 => ModelAction::Offer { digest: shop.weak.clone() },
-                2 => ModelAction::Canary { permille: 500 },
-                3 => ModelAction::Promote,
-                4 => ModelAction::Settle,
-                _ => withdraw(),
+                2 => canary(&on_trial, 500),
+                3 => promote(&on_trial),
+                4 => settle(&on_trial),
+                _ => withdraw(&on_trial),
             }).collect();
             now += wait * SECOND;
             let value = |asset: u32| f64::from((value + asset) % 8);
@@ -312,120 +407,7 @@ proptest! {
         };
         prop_assert_eq!(view(&whole), view(&engine));
         prop_assert_eq!(view(&rest), view(&engine));
+        prop_assert_eq!(whole.checkpoint().unwrap(), engine.checkpoint().unwrap());
+        prop_assert_eq!(rest.checkpoint().unwrap(), engine.checkpoint().unwrap());
     }
-}
-
-/// The same model with another version: one more note behind its last byte, as protobuf allows it.
-fn version(bytes: &[u8], version: &str) -> Vec<u8> {
-    let field = |number: u8, content: &[u8]| {
-        let mut field = vec![number << 3 | 2, content.len() as u8];
-        field.extend_from_slice(content);
-        field
-    };
-    let entry = [field(1, b"forebay.version"), field(2, version.as_bytes())].concat();
-    [bytes.to_vec(), field(14, &entry)].concat()
-}
-
-fn models(node: &Node) -> Vec<Value> {
-    let (_, body) = node.get("/api/v1/models").unwrap_or_default();
-    serde_json::from_str(&body).unwrap_or_default()
-}
-
-fn anomaly(node: &Node) -> Value {
-    let found = models(node).into_iter().find(|model| model["output"] == "anomaly");
-    found.unwrap_or_default()
-}
-
-/// `forebay model …` against a node.
-fn cli(site: &Site, node: &Node, arguments: &[&str]) -> Output {
-    let log = node.log();
-    let (_, rest) = log.split_once("open http://").unwrap();
-    let (address, _) = rest.split_once('/').unwrap();
-    let url = format!("http://{address}");
-    forebay(arguments, site.dir.path(), &[("FOREBAY_NODE", &url), ("USER", "anna")])
-        .output()
-        .unwrap()
-}
-
-fn fine(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-const ANOMALY: &str = "pipelines/models/pump-anomaly.onnx";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_pushed_promoted_and_still_there_after_a_kill() {
-    let broker_v5 = Broker::start(None).unwrap();
-    let site = Site::new();
-    let url = broker_v5.url(MqttVersion::V5);
-    site.config(&broker(&url, MqttVersion::V5), "[models]\nwatch = \"0s\"");
-    let mut node = Node::start(&site);
-    node.ready(200).await;
-    let shipped = std::fs::read(site.path(ANOMALY)).unwrap();
-    site.write("new.onnx", version(&shipped, "two"));
-    site.write("bad.onnx", &shipped[..shipped.len() / 2]);
-    let push = ["model", "push", "new.onnx", "--score", "anomaly"];
-    let told = fine(&cli(&site, &node, &push));
-    assert!(told.contains("shadow"), "{told}");
-    let twice = cli(&site, &node, &push);
-    assert!(String::from_utf8_lossy(&twice.stderr).contains("on trial already"), "{twice:?}");
-    assert!(
-        !cli(&site, &node, &["model", "push", "bad.onnx", "--score", "anomaly"]).status.success()
-    );
-    let unclear = cli(&site, &node, &["model", "push", "new.onnx"]);
-    assert!(String::from_utf8_lossy(&unclear.stderr).contains("several scores"), "{unclear:?}");
-    until("it is listed", || anomaly(&node)["candidate"]["version"] == "two").await;
-    let listed = fine(&cli(&site, &node, &["model", "list"]));
-    assert!(listed.contains("in use") && listed.contains("shadow"), "{listed}");
-    // What it was told holds.
-    node.kill();
-    let mut node = Node::start(&site);
-    node.ready(200).await;
-    until("the model is on trial again", || anomaly(&node)["candidate"]["version"] == "two").await;
-    fine(&cli(&site, &node, &["model", "canary", "--score", "anomaly", "--share", "0.5"]));
-    fine(&cli(&site, &node, &["model", "promote", "--score", "anomaly"]));
-    until("it speaks for all", || anomaly(&node)["candidate"]["phase"] == "promoted").await;
-    fine(&cli(&site, &node, &["model", "rollback", "--score", "anomaly", "--reason", "too loud"]));
-    until("it is gone", || anomaly(&node)["candidate"].is_null()).await;
-    let again = cli(&site, &node, &["model", "rollback", "--score", "anomaly"]);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("none before"), "{again:?}");
-    node.stop().await.fine();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_changed_comes_into_use_by_itself_and_a_damaged_one_does_not() {
-    let broker_v5 = Broker::start(None).unwrap();
-    let site = Site::new();
-    let url = broker_v5.url(MqttVersion::V5);
-    let at_once = "[models]\nwatch = \"1s\"\nmqtt = true\n[models.rollout]\n\
-                   shadow = \"0s\"\ncanary = \"0s\"\nproof = \"0s\"\n";
-    site.config(&broker(&url, MqttVersion::V5), at_once);
-    let mut node = Node::start(&site);
-    node.ready(200).await;
-    let shipped = std::fs::read(site.path(ANOMALY)).unwrap();
-    until("the models are listed", || anomaly(&node)["version"].is_string()).await;
-    let own = anomaly(&node)["version"].clone();
-    site.write(ANOMALY, version(&shipped, "two"));
-    until("the new model is in use", || anomaly(&node)["version"] == "two").await;
-    until("and alone", || anomaly(&node)["candidate"].is_null()).await;
-    site.write(ANOMALY, b"damaged");
-    until("the damaged one is refused", || node.has_logged("the new model is refused")).await;
-    assert_eq!(anomaly(&node)["version"], "two");
-    // From the broker.
-    let topic = "forebay/test-node/models/pump/anomaly".to_owned();
-    let url = broker_v5.url(MqttVersion::V311);
-    let mut sender = node_kit::shift::publisher(&url, MqttVersion::V311).await;
-    sender.send(topic, version(&shipped, "three").into()).await.unwrap();
-    sender.drain().await.unwrap();
-    until("the broker's model is in use", || anomaly(&node)["version"] == "three").await;
-    until("and alone", || anomaly(&node)["candidate"].is_null()).await;
-    // The way back.
-    fine(&cli(&site, &node, &["model", "rollback", "--score", "anomaly"]));
-    until("the one before is back", || anomaly(&node)["version"] == "two").await;
-    assert_ne!(own, "two");
-    // A damaged file of the pipeline would be no start at all.
-    site.write(ANOMALY, &shipped);
-    until("the shipped one is in use", || anomaly(&node)["version"] == own).await;
-    node.stop().await.fine();
 }

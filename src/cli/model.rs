@@ -10,14 +10,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::remote::{RemoteAction, remote};
+use super::verify::{VerifyArgs, verify};
 use super::{Outcome, print, write_whole};
-use crate::demo::usage::Usage;
 use crate::model::golden::Golden;
 use crate::model::metadata::Meaning;
 use crate::model::onnx::Port;
 use crate::model::running::RunningOptions;
-use crate::model::signature::{PublicKey, SigningKey};
-use crate::model::{self, Host, Model, ModelFile, Trust};
+use crate::model::signature::SigningKey;
+use crate::model::{self, ModelFile, Trust};
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::names::feature_names;
 use crate::pipeline::spec::StageSpec;
@@ -43,20 +43,7 @@ pub enum ModelAction {
         json: bool,
     },
     /// Load a model on this machine's runtime and run its golden vectors; exit code 1 if anything is wrong
-    Verify {
-        /// The model.
-        #[arg(value_name = "MODEL.onnx")]
-        file: PathBuf,
-        /// It must be signed with this public key (or one of several).
-        #[arg(long, value_name = "HEX")]
-        key: Vec<PublicKey>,
-        /// Print one JSON object; with the most memory that this took.
-        #[arg(long)]
-        json: bool,
-        /// The ONNX Runtime library to use. Absent: the one that is found.
-        #[arg(long, value_name = "FILE")]
-        onnxruntime: Option<PathBuf>,
-    },
+    Verify(VerifyArgs),
     /// Sign a model, so that nodes whose `models.keys` holds the key know who made it
     Sign {
         /// The model.
@@ -120,12 +107,7 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
                 print(&told(&file))?;
             }
         }
-        ModelAction::Verify { file, key, json, onnxruntime } => {
-            let trust = Trust::new(key.clone(), !key.is_empty());
-            let host = Host { trust, ..Host::with_library(onnxruntime.as_deref()) };
-            let model = host.open(file)?;
-            print(&if *json { verified_json(&model)? } else { verified(&model) })?;
-        }
+        ModelAction::Verify(args) => print(&verify(args)?)?,
         ModelAction::Sign { file, key, out } => {
             let key = SigningKey::read(key)?;
             // A damaged file is found now and not on a node.
@@ -168,31 +150,6 @@ fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut file = file.with_context(|| format!("`{}` cannot be made", path.display()))?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.with_context(|| format!("`{}` cannot be written", path.display()))
-}
-
-fn verified(model: &Model) -> String {
-    let golden = model.metadata.golden.as_ref().map_or_else(
-        || "it carries no golden vectors".to_owned(),
-        |golden| format!("gives its {} golden answers", golden.input.len()),
-    );
-    let signed = model.signed_by.map(|key| format!(", signed with {}", key.name()));
-    format!(
-        "{} {} runs on {}: {golden}{}\n",
-        model.name(),
-        model.version(),
-        model.runtime().name(),
-        signed.unwrap_or_default()
-    )
-}
-
-fn verified_json(model: &Model) -> anyhow::Result<String> {
-    let answers = model.metadata.golden.as_ref().map_or(0, |golden| golden.input.len());
-    let told = json!({
-        "name": model.name(), "version": model.version(), "runtime": model.runtime().name(),
-        "golden_answers": answers, "signed_by": model.signed_by.map(|key| key.name()),
-        "peak_memory": Usage::of(None).ok().map(|usage| usage.peak),
-    });
-    Ok(format!("{}\n", serde_json::to_string(&told)?))
 }
 
 fn as_json(file: &ModelFile) -> Value {

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -13,6 +14,10 @@ use ureq::{Agent, Body, SendBody};
 
 use super::{Outcome, print};
 use crate::model::{ModelFile, Trust};
+use crate::time::monotonic;
+
+/// How long a node may look at a model.
+const TAKEN_WITHIN: Duration = Duration::from_mins(5);
 
 /// Which node.
 #[derive(Clone, Debug, Args)]
@@ -74,6 +79,21 @@ impl Remote<'_> {
         self.answer(request.send(SendBody::from_reader(&mut open)))
     }
 
+    /// Waits for a model that the node is still looking at.
+    fn taken_in(&self, digest: &str) -> anyhow::Result<Value> {
+        let due = monotonic() + TAKEN_WITHIN;
+        while monotonic() < due {
+            std::thread::sleep(Duration::from_secs(2));
+            let listed = self.get("/api/v1/models")?;
+            let mut listed = listed.as_array().into_iter().flatten();
+            if let Some(score) = listed.find(|score| score["candidate"]["digest"] == digest) {
+                let (pipeline, score) = (&score["pipeline"], &score["output"]);
+                return Ok(json!({ "pipeline": pipeline, "score": score, "state": "shadow" }));
+            }
+        }
+        bail!("{} has not taken the model in; its log says why", self.args.node)
+    }
+
     fn answer(
         &self,
         answer: Result<ureq::http::Response<Body>, ureq::Error>,
@@ -107,7 +127,10 @@ pub(super) fn push(path: &Path, node: &NodeArgs, score: &ScoreArgs) -> anyhow::R
     }
     let ScoreArgs { pipeline, score, by } = score;
     let ask = json!({ "incoming": id, "pipeline": pipeline, "score": score, "by": by });
-    let taken = remote.post("/api/v1/models", &ask)?;
+    let mut taken = remote.post("/api/v1/models", &ask)?;
+    if taken["state"] != "shadow" {
+        taken = remote.taken_in(&file.digest)?;
+    }
     told(node, &taken, &format!("{} {}", file.name(), file.version()))
 }
 

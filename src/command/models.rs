@@ -4,6 +4,7 @@
 //! the shelf, and gives the order that stands in the journal.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -56,6 +57,8 @@ pub struct ModelDoor {
     pub incoming: PathBuf,
     /// Most bytes of all files of a model.
     pub largest: u64,
+    /// Whoever has it may write: uploads come in one at a time, so that none takes the room that another was promised.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
     /// To whom they are offered.
     pub desk: mpsc::Sender<Inquiry>,
 }

@@ -44,9 +44,14 @@ pub struct ModelsConfig {
     pub keys: Vec<String>,
     /// Whether a model without a signature of one of `keys` is refused.
     pub require_signature: bool,
-    /// Largest model that is loaded, with its weights: it takes about so much memory.
+    /// Largest model that is taken, with its weights: bytes of its files.
     #[schemars(with = "String", extend("format" = "byte-size"))]
     pub largest: ByteSize,
+    /// Most memory that a model may take. Each is loaded and run on a whole `batch` in a process of its own before it is
+    /// let in. Absent: any.
+    #[schemars(with = "Option<String>", extend("format" = "byte-size"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
     /// How often the pipelines' model files are looked at: one that was changed is offered like one that was pushed. `0s`:
     /// never.
     pub watch: Span,
@@ -103,6 +108,7 @@ impl Default for ModelsConfig {
             keys: Vec::new(),
             require_signature: false,
             largest: ByteSize::gib(1),
+            memory: None,
             watch: Span::seconds(10),
             mqtt: false,
             spare: 3,
@@ -124,6 +130,7 @@ impl Config {
                 optimisation: self.onnxruntime.optimisation,
             },
             largest: Some(self.models.largest.as_u64()),
+            memory: self.models.memory.map(|memory| memory.as_u64()),
             shelf: Some(Shelf::new(self.store.path.join("models"))),
         }
     }

@@ -73,6 +73,10 @@ impl Rules<'_> {
     fn models(&mut self, spot: Spot<'_>, models: &ModelsConfig) {
         let least = ByteSize::kib(1);
         self.bytes(spot.key("largest"), "`largest`", models.largest, least, ByteSize::gib(4));
+        if let Some(memory) = models.memory {
+            let most = ByteSize::tib(1);
+            self.bytes(spot.key("memory"), "`memory`", memory, ByteSize::mib(1), most);
+        }
         for key in &models.keys {
             if let Err(expected) = key.parse::<PublicKey>() {
                 let problem = Problem::error(spot.key("keys"), "this is no public key");

@@ -23,7 +23,6 @@ pub mod site;
 // measuring
 pub mod load;
 pub mod mosquitto;
-pub mod usage;
 
 /// What can go wrong in the simulated world.
 #[derive(Debug, thiserror::Error)]

@@ -18,11 +18,11 @@ use crate::schema::Schema;
 use crate::time::{Span, Timestamp};
 
 /// Event time of every simulated start: any will do, as long as it is the same.
-const START: Timestamp = Timestamp(1_767_225_600_000_000); // 2026-01-01T00:00:00Z
+pub(crate) const START: Timestamp = Timestamp(1_767_225_600_000_000); // 2026-01-01T00:00:00Z
 /// Plant time in one tick.
 const TICK: Span = Span::seconds(10);
 /// A fault counts once it has grown to this share of its full strength.
-const GROWN: f64 = 0.3;
+pub(crate) const GROWN: f64 = 0.3;
 /// So long after a fault of the pump its temperatures may still tell of it.
 const RECOVERY: Span = Span::seconds(900);
 

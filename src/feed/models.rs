@@ -13,7 +13,7 @@ use axum::extract::{Path as Names, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
@@ -29,8 +29,13 @@ const UPLOADS: usize = 4;
 const FILES: usize = 16;
 /// Characters of a name.
 const NAME_MAX: usize = 64;
-/// A large model takes its time to be read, hashed, loaded and tried.
-const ANSWER_WITHIN: Duration = Duration::from_mins(5);
+/// A large model takes its time to be read, hashed, weighed, loaded and tried; a connection on which nothing moves is not
+/// kept for longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(45);
+/// The list follows what was done within this time.
+const LISTED_WITHIN: Duration = Duration::from_secs(2);
+/// An upload that nobody has touched for so long is given up.
+const FORGOTTEN: Duration = Duration::from_hours(1);
 
 /// The body of an offer.
 #[derive(Debug, Deserialize)]
@@ -48,6 +53,7 @@ struct Offered {
 struct Ordered {
     pipeline: String,
     score: String,
+    digest: Option<String>,
     share: Option<f64>,
     reason: Option<String>,
     by: Option<String>,
@@ -94,14 +100,20 @@ pub(super) async fn offer(State(app): State<App>, headers: HeaderMap, body: Body
     door.desk.try_send(Inquiry { offer, answer }).map_err(busy)?;
     match tokio::time::timeout(ANSWER_WITHIN, answered).await {
         Ok(Ok(Ok(taken))) => {
+            // Whoever asks for the next step names what is listed.
+            let mut status = app.status.clone();
+            let digest = json!(taken.digest);
+            let is_listed = |one: &Value| one["candidate"]["digest"] == digest;
+            let listed = status.wait_for(|status| status.models.iter().any(is_listed));
+            let _ = tokio::time::timeout(LISTED_WITHIN, listed).await;
             let mut body = json!(taken);
             body["state"] = json!("shadow");
             Ok(axum::Json(body).into_response())
         }
         Ok(Ok(Err(refusal))) => Err(command::refused(&refusal)),
         _ => {
-            let error = "the model is not taken in yet";
-            Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, error, "a look at /api/v1/models"))
+            let body = json!({ "state": "being taken in" });
+            Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response())
         }
     }
 }
@@ -122,26 +134,26 @@ pub(super) async fn rollback(state: State<App>, headers: HeaderMap, body: Body) 
 }
 
 async fn order(State(app): State<App>, headers: HeaderMap, body: Body, verb: &str) -> Answer {
-    const EXPECTED: &str =
-        "{\"pipeline\", \"score\", \"by\"?}, for canary \"share\": 0.1, for rollback \"reason\"?";
+    const EXPECTED: &str = "{\"pipeline\", \"score\", \"digest\"?, \"by\"?}, for canary \"share\": 0.1, for rollback \"reason\"?";
     let (operators, body) = allowed(&app, &headers, body)?;
     let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, error, EXPECTED);
     let ask: Ordered = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
     let by = command::said("by", ask.by, command::BY_MAX)?;
     let reason = command::said("reason", ask.reason, command::REASON_MAX)?;
+    let digest = ask.digest.or_else(|| meant(&app, &ask.pipeline, &ask.score)).unwrap_or_default();
     let action = match (verb, ask.share) {
         ("canary", share) => {
             let share = share.unwrap_or(0.1);
             if !(0.0..=1.0).contains(&share) {
                 return Err(bad(format!("`share` is {share}; it is from 0 to 1")));
             }
-            ModelAction::Canary { permille: (share * 1000.0).round() as u16 }
+            ModelAction::Canary { digest, permille: (share * 1000.0).round() as u16 }
         }
         (_, Some(_)) => return Err(bad("only canary takes `share`".into())),
-        ("promote", None) => ModelAction::Promote,
+        ("promote", None) => ModelAction::Promote { digest },
         _ => {
             let reason = reason.unwrap_or_else(|| "an operator's wish".into());
-            ModelAction::Withdraw { reason }
+            ModelAction::Withdraw { digest, reason }
         }
     };
     let command = Command {
@@ -156,6 +168,15 @@ async fn order(State(app): State<App>, headers: HeaderMap, body: Body, verb: &st
         json!({ "pipeline": pipeline, "score": alarm, "state": state }).to_string().into_response()
     };
     command::carry_out(operators, &command).await.map(said)
+}
+
+/// The digest of the model that an order is for which names none: the one on trial, else the one in use.
+fn meant(app: &App, pipeline: &str, score: &str) -> Option<String> {
+    let status = app.status.borrow();
+    let mut listed = status.models.iter();
+    let listed = listed.find(|one| one["pipeline"] == pipeline && one["output"] == score)?;
+    let on_trial = listed["candidate"]["digest"].as_str();
+    on_trial.or(listed["digest"].as_str()).map(str::to_owned)
 }
 
 fn switched_off() -> Problem {
@@ -191,35 +212,78 @@ fn plain<'a>(what: &str, name: &'a str) -> Result<&'a str, Problem> {
     Ok(name)
 }
 
-/// Writes what comes into `folder`, up to the limit.
+/// Writes what comes into `folder`, up to the limit; one upload at a time.
 async fn write(door: &ModelDoor, folder: &Path, file: &str, body: Stream) -> Result<u64, Problem> {
     let failed = |error: std::io::Error| {
         let expected = "space in the store's folder";
         Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string(), expected)
     };
-    let (folder, incoming) = (folder.to_owned(), door.incoming.clone());
+    let Ok(_turn) = door.turn.try_lock() else {
+        let error = "another file is coming in";
+        let expected = "another try when it is here";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, expected));
+    };
     let path = folder.join(file);
-    let own = path.clone();
-    let room = move || -> std::io::Result<(bool, u64)> {
-        std::fs::create_dir_all(&folder)?;
-        let (files, bytes) = measure(&folder, &own)?;
-        Ok((std::fs::read_dir(incoming)?.count() <= UPLOADS && files < FILES, bytes))
+    let (own, home, incoming) = (path.clone(), folder.to_owned(), door.incoming.clone());
+    let room = move || -> std::io::Result<Option<u64>> {
+        let others = others(&incoming, &home)?;
+        let (files, bytes) = if home.is_dir() { measure(&home, &own)? } else { (0, 0) };
+        if others >= UPLOADS || files >= FILES {
+            return Ok(None);
+        }
+        std::fs::create_dir_all(&home)?;
+        Ok(Some(bytes))
     };
     let room = tokio::task::spawn_blocking(room).await.map_err(|e| failed(e.into()))?;
-    let (has_room, before) = room.map_err(failed)?;
-    if !has_room {
+    let Some(before) = room.map_err(failed)? else {
         let error = "there are too many uploads, or too many files of this one";
-        let expected = "an offer of what was put, or another start of the node";
+        let expected = "an offer of what was put, or an hour's wait";
         return Err(Problem::new(StatusCode::INSUFFICIENT_STORAGE, error, expected));
-    }
-    let written = pour(&path, body, door.largest.saturating_sub(before)).await;
-    if written.is_err() {
-        drop(tokio::fs::remove_file(&path).await);
-    }
-    written.map_err(failed)?.ok_or_else(|| {
+    };
+    let unfinished = Unfinished { path: &path, folder };
+    let written = pour(&path, body, door.largest.saturating_sub(before)).await.map_err(failed)?;
+    let Some(written) = written else {
         let expected = format!("at most {} bytes (`models.largest`)", door.largest);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the model is too large", expected)
-    })
+        return Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the model is too large",
+            expected,
+        ));
+    };
+    std::mem::forget(unfinished);
+    Ok(written)
+}
+
+/// A file that has not come whole, also because whoever sent it went away: nothing of it stays.
+struct Unfinished<'a> {
+    path: &'a Path,
+    folder: &'a Path,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.path);
+        let _ = std::fs::remove_dir(self.folder); // with other files in it, it stays
+    }
+}
+
+/// How many other uploads lie about; forgotten ones go.
+fn others(incoming: &Path, own: &Path) -> std::io::Result<usize> {
+    std::fs::create_dir_all(incoming)?;
+    let mut others = 0;
+    for entry in std::fs::read_dir(incoming)? {
+        let entry = entry?;
+        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if entry.path() == own {
+            continue;
+        }
+        if age > FORGOTTEN {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            others += 1;
+        }
+    }
+    Ok(others)
 }
 
 /// Files and bytes in `folder` but for `own`, which is written anew.
@@ -234,7 +298,7 @@ fn measure(folder: &Path, own: &Path) -> std::io::Result<(usize, u64)> {
     Ok(found)
 }
 
-/// Writes a body to a file; `None`: it has more than `most` bytes, and nothing is left.
+/// Writes a body to a file; `None`: it has more than `most` bytes.
 async fn pour(path: &PathBuf, body: Stream, most: u64) -> std::io::Result<Option<u64>> {
     let mut file = tokio::fs::File::create(path).await?;
     let mut stream = body.into_data_stream();
@@ -243,7 +307,6 @@ async fn pour(path: &PathBuf, body: Stream, most: u64) -> std::io::Result<Option
         let chunk = chunk.map_err(std::io::Error::other)?;
         written += chunk.len() as u64;
         if written > most {
-            tokio::fs::remove_file(path).await?;
             return Ok(None);
         }
         file.write_all(&chunk).await?;

@@ -19,6 +19,8 @@ pub struct Host {
     pub settings: Settings,
     /// Largest model that it loads, in bytes, weights included. `None`: any.
     pub largest: Option<u64>,
+    /// Most memory that a model may take, in bytes, where it is weighed. `None`: any.
+    pub memory: Option<u64>,
     /// Where it keeps models that came while it ran; `None`: it takes none.
     pub shelf: Option<Shelf>,
 }

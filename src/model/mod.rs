@@ -4,7 +4,7 @@
 //! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
 //! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
-//! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs), [`threshold`] (where a score begins to mean a fault) and the trainers: [`training`]
+//! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`weigh`] (what they take), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs), [`threshold`] (where a score begins to mean a fault) and the trainers: [`training`]
 //! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]), [`net`] (networks), and [`running`], which learns while it runs; [`compress`] makes models smaller.
 //! It opens model files, keeps them on the shelf, and touches no other; the clock it reads for how long a batch takes, and for nothing that is computed.
 
@@ -36,6 +36,7 @@ pub mod threshold;
 pub mod training;
 pub mod tree;
 pub mod trees;
+pub mod weigh;
 pub mod weights;
 
 pub use file::ModelFile;

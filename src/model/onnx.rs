@@ -22,6 +22,8 @@ use super::{ModelError, labels};
 
 /// Largest tensor (weights, or one row of input) that is taken, in numbers.
 const MAX_ELEMENTS: i64 = 1 << 26;
+/// Most numbers of one row of its input: trials hold several rows.
+const MAX_ROW: usize = 1 << 22;
 
 /// An input or output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,7 +178,15 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
             "it lists weights among its inputs, or gives maps, and its weights are in other files";
         return Err(fault(format!("{reason}; save it with its weights inside")));
     }
-    Ok(Parsed { proto, signature, metadata, rewritten, weights })
+    let parsed = Parsed { proto, signature, metadata, rewritten, weights };
+    if let Some(shape) = parsed.trial_shape(1) {
+        let numbers = shape.iter().try_fold(1_usize, |all, &size| all.checked_mul(size));
+        if numbers.is_none_or(|numbers| numbers > MAX_ROW) {
+            let reason = format!("a row of its input has the shape {:?}", shape.get(1..));
+            return Err(fault(format!("{reason}; at most {MAX_ROW} numbers are taken")));
+        }
+    }
+    Ok(parsed)
 }
 
 /// Some converters leave the number of rows without a name, and tract wants one.

@@ -97,6 +97,17 @@ pub enum Optimisation {
     All,
 }
 
+impl fmt::Display for Optimisation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Optimisation::None => "none",
+            Optimisation::Basic => "basic",
+            Optimisation::Extended => "extended",
+            Optimisation::All => "all",
+        })
+    }
+}
+
 /// A library that was tried and cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {

@@ -49,6 +49,14 @@ impl Shelf {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::create_dir_all(&aside)?,
         }
+        let put = self.put_aside(file, &aside, &place);
+        if put.is_err() {
+            drop(fs::remove_dir_all(&aside)); // a full disk needs it most
+        }
+        put
+    }
+
+    fn put_aside(&self, file: &ModelFile, aside: &Path, place: &Path) -> io::Result<()> {
         let name = file.path.file_name().unwrap_or("model.onnx".as_ref());
         let model = aside.join(name).with_extension("onnx");
         fs::write(&model, &file.bytes)?;
@@ -60,8 +68,8 @@ impl Shelf {
             fs::copy(home.join(name), &weights)?;
             File::open(&weights)?.sync_all()?;
         }
-        File::open(&aside)?.sync_all()?;
-        fs::rename(&aside, &place)?;
+        File::open(aside)?.sync_all()?;
+        fs::rename(aside, place)?;
         File::open(&self.folder)?.sync_all()
     }
 
@@ -83,8 +91,8 @@ impl Shelf {
         Ok(found.into_iter().rev().map(|(_, name)| name).collect())
     }
 
-    /// Removes what nobody needs: all but the models in `needed` and `spare` others, the latest ones; and what came in
-    /// and became nothing, or was left half written.
+    /// Removes what nobody needs: all but the models in `needed` and `spare` others, the latest ones; and what was left half
+    /// written.
     pub fn sweep(&self, needed: &[String], spare: usize) -> io::Result<()> {
         let others = self.digests()?.into_iter().filter(|digest| !needed.contains(digest));
         for digest in others.skip(spare) {
@@ -97,10 +105,7 @@ impl Shelf {
                 fs::remove_dir_all(path)?;
             }
         }
-        match fs::remove_dir_all(self.incoming()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

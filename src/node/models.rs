@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -21,9 +22,10 @@ use crate::config::{Config, RolloutConfig};
 use crate::engine::Engine;
 use crate::feed::command::Order;
 use crate::ingest::{Bell, Delivery};
+use crate::model::weigh::Weight;
 use crate::model::{ModelFile, Shelf};
 use crate::pipeline::load::LoadedPipeline;
-use crate::stage::score::{Loader, ScoreStage, Scorer};
+use crate::stage::score::{Loader, ScoreStage, Scorer, View};
 use crate::time::{Span, now};
 
 /// Models that may wait for the engine thread.
@@ -44,6 +46,8 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     /// The digest of the model that was opened there.
     pub(super) own: String,
+    /// Whether it was put there while the node was stopped, and nobody has met it yet.
+    pub(super) is_new: bool,
 }
 
 /// The engine thread's end: what the desk hands over, what the broker brings for it, and the overseer of what is on trial.
@@ -154,6 +158,7 @@ impl Place {
             pipeline: pipeline.to_owned(),
             path: base.join(score.loader().model()),
             own: score.own().to_owned(),
+            is_new: score.has_new_file(),
             loader: score.loader().clone(),
         })
     }
@@ -173,12 +178,15 @@ pub(super) fn open(
     bell: Bell,
 ) -> (Models, Desk, Option<ModelDoor>) {
     let shelf = Shelf::new(config.store.path.join("models"));
+    // What came in before the last stop became nothing.
+    drop(std::fs::remove_dir_all(shelf.incoming()));
     let (supplier, supplies) = mpsc::channel(SUPPLIES);
     let (pushes, from_broker) = mpsc::channel(WAITING);
     let (asker, asks) = mpsc::channel(WAITING);
     let places: Vec<Place> = engine.scores().filter_map(|s| Place::of(s, pipelines)).collect();
     let largest = config.models.largest.as_u64();
-    let door = ModelDoor { incoming: shelf.incoming(), largest, desk: asker };
+    let (incoming, turn) = (shelf.incoming(), Arc::default());
+    let door = ModelDoor { incoming, largest, turn, desk: asker };
     let door = (!places.is_empty()).then_some(door);
     let models = Models {
         supplies,
@@ -217,12 +225,7 @@ struct Watched {
 impl Desk {
     /// Runs until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        self.set_up().await;
-        let mut seen: Vec<Watched> = self
-            .places
-            .iter()
-            .map(|place| Watched { taken: look(&place.path), last: look(&place.path) })
-            .collect();
+        let mut seen = self.set_up().await;
         let is_watching = self.watch > Span::ZERO;
         let mut rounds = tokio::time::interval(self.watch.max(Span::seconds(1)).to_std());
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -236,7 +239,9 @@ impl Desk {
                     if is_incoming {
                         drop(tokio::fs::remove_dir_all(path).await);
                     }
-                    drop(answer.send(taken));
+                    if let Err(Err(refusal)) = answer.send(taken) {
+                        tracing::error!(%refusal, "the model is refused, and whoever sent it is gone");
+                    }
                 }
                 Some(pushed) = self.from_broker.recv() => self.take_pushed(pushed).await,
                 _ = rounds.tick(), if is_watching => self.look_round(&mut seen).await,
@@ -244,39 +249,48 @@ impl Desk {
         }
     }
 
-    /// Puts the models in use on the shelf, since their files may be overwritten, and clears it of what nobody needs.
-    async fn set_up(&self) {
+    /// Puts the models in use on the shelf, since their files may be overwritten, and clears it of what nobody needs. Offers
+    /// the files that were changed while the node was stopped, or since it opened them. What the files look like.
+    async fn set_up(&self) -> Vec<Watched> {
         let places = self.places.clone();
-        self.with_shelf(move |shelf, needed, spare| {
-            for Place { loader, path, own, .. } in &places {
-                if shelf.place(own).is_some_and(|place| place.is_dir()) {
-                    continue;
-                }
-                // A file that is another one already is met as a change.
-                if let Ok(file) = loader.host().read(path)
-                    && file.digest == *own
-                {
+        let own = self.with_shelf(move |shelf, needed, spare| {
+            let mut own = Vec::new();
+            for Place { loader, path, own: digest, .. } in &places {
+                let (before, read) = (look(path), loader.host().read(path));
+                let file = read.ok().filter(|file| file.digest == *digest);
+                own.push(file.as_ref().map(|_| before));
+                if let Some(file) = file {
                     shelf.put(&file)?;
                 }
             }
-            let incoming = shelf.incoming();
-            drop(std::fs::remove_dir_all(incoming));
-            shelf.sweep(&needed, spare)
-        })
-        .await;
+            shelf.sweep(&needed, spare)?;
+            Ok(own)
+        });
+        let own = own.await.unwrap_or_default();
+        let mut seen = Vec::new();
+        for (at, place) in self.places.iter().enumerate() {
+            let is_own = own.get(at).is_none_or(Option::is_some);
+            let taken = own.get(at).copied().flatten().unwrap_or_else(|| look(&place.path));
+            if place.is_new || !is_own {
+                self.offer_file(place).await;
+            }
+            seen.push(Watched { taken, last: taken });
+        }
+        seen
     }
 
     /// Does `work` on the shelf where that may take time; a failure is told, and costs nothing else.
-    async fn with_shelf(
+    async fn with_shelf<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shelf, Vec<String>, usize) -> std::io::Result<()> + Send + 'static,
-    ) {
+        work: impl FnOnce(&Shelf, Vec<String>, usize) -> std::io::Result<T> + Send + 'static,
+    ) -> Option<T> {
         let (shelf, spare) = (self.shelf.clone(), self.spare);
         let needed = self.core.borrow().needed.clone();
         let done = tokio::task::spawn_blocking(move || work(&shelf, needed, spare)).await;
-        if let Ok(Err(error)) = done {
+        let told = |error: &std::io::Error| {
             tracing::warn!(%error, "models cannot be kept in the store's folder");
-        }
+        };
+        done.ok()?.inspect_err(told).ok()
     }
 
     /// Takes a model in.
@@ -284,13 +298,10 @@ impl Desk {
         let place = self.place_of(&offer)?.clone();
         let (path, shelf) = (offer.path.clone(), self.shelf.clone());
         let loader = place.loader.clone();
-        let core = self.core.borrow().clone();
-        let withdrawn = core.withdrawn(&place.pipeline, loader.output());
+        let view = self.core.borrow().of_score(&place.pipeline, loader.output());
         let prepared = tokio::task::spawn_blocking(move || {
             let file = loader.host().read(&path).map_err(unfit)?;
-            if offer.by_itself && withdrawn.contains(&file.digest) {
-                return Err(Refusal::Already("withdrawn"));
-            }
+            is_news(&file.digest, &view, offer.by_itself)?;
             on_shelf(&shelf, &file, &loader)
         });
         let stopping = |_| Refusal::Unfit("the node is stopping".into());
@@ -381,20 +392,38 @@ impl Desk {
                 continue;
             }
             watched.taken = now;
-            let shown = place.path.display().to_string();
-            tracing::info!(file = shown, "the model's file has changed");
-            let offer = Offer {
-                pipeline: Some(place.pipeline),
-                score: Some(place.loader.output().to_owned()),
-                path: place.path,
-                by: Some("file".into()),
-                by_itself: true,
-            };
-            match self.take(offer).await {
-                Ok(_) | Err(Refusal::Already(_)) => {}
-                Err(reason) => tracing::error!(file = shown, %reason, "the new model is refused"),
-            }
+            self.offer_file(&place).await;
         }
+    }
+
+    async fn offer_file(&self, place: &Place) {
+        let file = place.path.display().to_string();
+        tracing::info!(file, "the model's file has changed");
+        let offer = Offer {
+            pipeline: Some(place.pipeline.clone()),
+            score: Some(place.loader.output().to_owned()),
+            path: place.path.clone(),
+            by: Some("file".into()),
+            by_itself: false,
+        };
+        match self.take(offer).await {
+            Ok(_) | Err(Refusal::Already(_)) => {}
+            Err(reason) => tracing::error!(file, %reason, "the new model is refused"),
+        }
+    }
+}
+
+/// Refuses what a score has already; and, of what a broker gives again and again, what it has had.
+fn is_news(digest: &String, view: &View, by_itself: bool) -> Result<(), Refusal> {
+    let on_trial = view.candidate.as_ref().map(|candidate| &candidate.digest);
+    match digest {
+        digest if *digest == view.digest => Err(Refusal::Already("in use")),
+        digest if Some(digest) == on_trial => Err(Refusal::Already("on trial")),
+        digest if by_itself && view.withdrawn.contains(digest) => {
+            Err(Refusal::Already("withdrawn"))
+        }
+        digest if by_itself && view.retired.contains(digest) => Err(Refusal::Already("replaced")),
+        _ => Ok(()),
     }
 }
 
@@ -402,17 +431,34 @@ fn unfit(error: impl std::fmt::Display) -> Refusal {
     Refusal::Unfit(error.to_string())
 }
 
-/// Puts a model on the shelf and opens it from there. One that does not fit does not stay.
+/// Puts a model on the shelf, weighs it and opens it from there. One that does not fit does not stay; one that was there
+/// and is damaged is put there anew.
 fn on_shelf(shelf: &Shelf, file: &ModelFile, loader: &Loader) -> Result<Scorer, Refusal> {
-    let was_here = shelf.place(&file.digest).is_some_and(|place| place.is_dir());
-    shelf.put(file).map_err(unfit)?;
     let place = shelf.place(&file.digest).unwrap_or_default();
-    loader.open(&place).map_err(|error| {
-        if !was_here {
-            drop(std::fs::remove_dir_all(&place));
-        }
-        unfit(error)
-    })
+    let was_here = place.is_dir();
+    let remove = || drop(std::fs::remove_dir_all(&place));
+    let open = || {
+        let scorer = loader.open(&place).map_err(unfit)?;
+        let is_whole = scorer.digest() == file.digest;
+        is_whole.then_some(scorer).ok_or_else(|| unfit("its copy in the store's folder is damaged"))
+    };
+    shelf.put(file).map_err(unfit)?;
+    if was_here && let Ok(scorer) = open() {
+        return Ok(scorer);
+    }
+    if was_here {
+        remove();
+        shelf.put(file).map_err(unfit)?;
+    }
+    weigh(file, &place, loader).and_then(|()| open()).inspect_err(|_| remove())
+}
+
+fn weigh(file: &ModelFile, place: &Path, loader: &Loader) -> Result<(), Refusal> {
+    if let Some(Weight { memory, rows, batch_ms }) = loader.weigh(place).map_err(unfit)? {
+        let memory = bytesize::ByteSize::b(memory).to_string();
+        tracing::info!(model = file.name(), memory, rows, batch_ms, "the model was weighed");
+    }
+    Ok(())
 }
 
 /// The newest change and the size of a model: of a folder, those of its files.

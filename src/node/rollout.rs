@@ -19,22 +19,26 @@ const FAR: f64 = 3.0;
 /// What is to be done about the model on trial at `now`.
 pub(super) fn decide(view: &View, policy: &RolloutConfig, now: Timestamp) -> Option<ModelAction> {
     let candidate = view.candidate.as_ref()?;
+    let digest = candidate.digest.clone();
     if let Some(reason) = fault(view, candidate, policy) {
-        return Some(ModelAction::Withdraw { reason });
+        return Some(ModelAction::Withdraw { digest, reason });
     }
     let trial = &candidate.trial;
+    // Beside a model that is left alone there is nothing to compare with: that it answers has to do.
+    let is_alone = view.quarantined_until.is_some();
+    let answered = if is_alone { trial.answered } else { trial.both };
     let lasted = |span: Span| {
-        now >= trial.since.plus(span) && (trial.both >= policy.windows || span == Span::ZERO)
+        now >= trial.since.plus(span) && (answered >= policy.windows || span == Span::ZERO)
     };
     let permille = (policy.canary_share.clamp(0.0, 1.0) * 1000.0).round() as u16;
     match candidate.phase {
         ModelPhase::Shadow if lasted(policy.shadow) => Some(if policy.canary == Span::ZERO {
-            ModelAction::Promote
+            ModelAction::Promote { digest }
         } else {
-            ModelAction::Canary { permille }
+            ModelAction::Canary { digest, permille }
         }),
-        ModelPhase::Canary if lasted(policy.canary) => Some(ModelAction::Promote),
-        ModelPhase::Promoted if lasted(policy.proof) => Some(ModelAction::Settle),
+        ModelPhase::Canary if lasted(policy.canary) => Some(ModelAction::Promote { digest }),
+        ModelPhase::Promoted if lasted(policy.proof) => Some(ModelAction::Settle { digest }),
         _ => None,
     }
 }
@@ -111,16 +115,30 @@ mod tests {
         let policy = RolloutConfig::default();
         let shadow = view(ModelPhase::Shadow, trial(500, 3, 3));
         assert_eq!(decide(&shadow, &policy, at(59)), None);
-        assert_eq!(decide(&shadow, &policy, at(60)), Some(ModelAction::Canary { permille: 100 }));
+        let digest = || "b".to_owned();
+        let canary = ModelAction::Canary { digest: digest(), permille: 100 };
+        let promote = || Some(ModelAction::Promote { digest: digest() });
+        assert_eq!(decide(&shadow, &policy, at(60)), Some(canary));
         let few = view(ModelPhase::Shadow, trial(29, 0, 0));
         assert_eq!(decide(&few, &policy, at(600)), None, "too few windows to say");
         let canary = view(ModelPhase::Canary, trial(500, 3, 3));
-        assert_eq!(decide(&canary, &policy, at(60)), Some(ModelAction::Promote));
+        assert_eq!(decide(&canary, &policy, at(60)), promote());
         let promoted = view(ModelPhase::Promoted, trial(500, 3, 3));
-        assert_eq!(decide(&promoted, &policy, at(60)), Some(ModelAction::Settle));
+        assert_eq!(
+            decide(&promoted, &policy, at(60)),
+            Some(ModelAction::Settle { digest: digest() })
+        );
         let at_once =
             RolloutConfig { shadow: Span::ZERO, canary: Span::ZERO, ..RolloutConfig::default() };
-        assert_eq!(decide(&few, &at_once, at(0)), Some(ModelAction::Promote));
+        assert_eq!(decide(&few, &at_once, at(0)), promote());
+        // Beside one that has failed too often there is nothing to compare with.
+        let mut alone = view(ModelPhase::Promoted, Trial { answered: 40, ..trial(0, 0, 0) });
+        assert_eq!(decide(&alone, &policy, at(600)), None);
+        alone.quarantined_until = Some(at(601));
+        assert_eq!(
+            decide(&alone, &policy, at(600)),
+            Some(ModelAction::Settle { digest: digest() })
+        );
         assert_eq!(decide(&View::default(), &policy, at(600)), None);
     }
 
@@ -128,7 +146,7 @@ mod tests {
     fn a_bad_model_is_taken_back_with_its_numbers() {
         let policy = RolloutConfig::default();
         let reason = |view: &View| match decide(view, &policy, at(1)) {
-            Some(ModelAction::Withdraw { reason }) => reason,
+            Some(ModelAction::Withdraw { reason, .. }) => reason,
             other => panic!("{other:?}"),
         };
         let loud = view(ModelPhase::Canary, trial(100, 1, 9));

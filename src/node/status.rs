@@ -43,10 +43,10 @@ pub struct CoreView {
 }
 
 impl CoreView {
-    /// Digests of the models that were withdrawn from a score.
-    pub(super) fn withdrawn(&self, pipeline: &str, output: &str) -> Vec<String> {
+    /// The models of a score.
+    pub(super) fn of_score(&self, pipeline: &str, output: &str) -> score::View {
         let mut views = self.models.iter().filter(|m| m.0 == pipeline && m.1.output == output);
-        views.next().map(|(_, view)| view.withdrawn.clone()).unwrap_or_default()
+        views.next().map(|(_, view)| view.clone()).unwrap_or_default()
     }
 }
 

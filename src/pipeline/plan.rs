@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::spec::{ModelInput, PipelineSpec, StageSpec};
+use super::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
 use crate::engine::{Pipeline, Planned};
 use crate::model::{Host, HostError};
 use crate::schema::Schema;
@@ -229,7 +229,7 @@ impl<'a> Builder<'a> {
         Ok(stage)
     }
 
-    fn score(&mut self, score: &super::spec::ScoreSpec) -> Result<ScoreStage, PlanError> {
+    fn score(&mut self, score: &ScoreSpec) -> Result<ScoreStage, PlanError> {
         if self.sequence.0 == 0 {
             return Err(self.unfit("`score` needs a `window` before it"));
         }
@@ -239,7 +239,12 @@ impl<'a> Builder<'a> {
             None => self.options.base.join(&score.model),
         };
         let pipeline = self.spec.name.clone();
-        let (spec, features) = (score.clone(), self.features.clone());
+        // Statistics say how far from normal a window is; an alarm for low numbers would take that for the opposite.
+        let is_low = |alarm: &AlarmSpec| alarm.below && alarm.on == score.output;
+        let mut stages = self.spec.stages.iter();
+        let has_low = stages.any(|s| matches!(s, StageSpec::Alarm(alarm) if is_low(alarm)));
+        let spec = ScoreSpec { fallback: score.fallback && !has_low, ..score.clone() };
+        let features = self.features.clone();
         let loader = Loader::new(spec, features, self.sequence.clone(), self.options.host.clone());
         match loader.open(&path) {
             Ok(model) => Ok(ScoreStage::of(loader, model)),

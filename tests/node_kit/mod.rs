@@ -120,7 +120,8 @@ impl Node {
         Node::spawn(forebay(&["run", &skew], site.dir.path(), &[]))
     }
 
-    fn spawn(mut command: Command) -> Node {
+    /// By this command.
+    pub fn spawn(mut command: Command) -> Node {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -145,6 +146,14 @@ impl Node {
         self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
     }
 
+    /// Where it serves, once it does.
+    pub fn url(&self) -> Option<String> {
+        self.log.lock().unwrap().iter().find_map(|line| {
+            let (_, rest) = line.split_once("open http://")?;
+            rest.split_once('/').map(|(address, _)| format!("http://{address}"))
+        })
+    }
+
     /// What it answers; `None` while it does not serve (or no longer).
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         self.ask(path, None)
@@ -156,16 +165,12 @@ impl Node {
     }
 
     fn ask(&self, path: &str, body: Option<String>) -> Option<(u16, String)> {
-        let address = self.log.lock().unwrap().iter().find_map(|line| {
-            let (_, rest) = line.split_once("open http://")?;
-            rest.split_once('/').map(|(address, _)| address.to_owned())
-        })?;
+        let url = format!("{}{path}", self.url()?);
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(5)))
             .build()
             .into();
-        let url = format!("http://{address}{path}");
         let mut answer = match body {
             None => agent.get(url).call().ok()?,
             Some(body) => {

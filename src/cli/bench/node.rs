@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::SIGNALS;
 use crate::demo::receiver::Receiver;
 use crate::demo::site;
-use crate::demo::usage::Usage;
 use crate::time::monotonic;
+use crate::usage::Usage;
 
 /// How long it may take to start, and to stop.
 const WITHIN: Duration = Duration::from_mins(1);

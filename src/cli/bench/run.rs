@@ -12,8 +12,8 @@ use crate::cli::args::BenchArgs;
 use crate::config::MqttVersion;
 use crate::demo::load::{Lead, Load, LoadOptions, publish};
 use crate::demo::sender::SenderOptions;
-use crate::demo::usage::{Usage, machine, threads};
 use crate::time::{Span, Timestamp, monotonic, now};
+use crate::usage::{Usage, machine, threads};
 
 /// Who takes nothing for so long takes nothing more.
 const PATIENCE: Duration = Duration::from_secs(10);

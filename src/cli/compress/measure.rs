@@ -81,5 +81,5 @@ pub(super) fn peak_memory(model: &Path, library: Option<&Path>) -> Option<u64> {
     }
     let output = command.output().ok().filter(|output| output.status.success())?;
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    told.get("peak_memory")?.as_u64()
+    told.get("memory")?.as_u64()
 }

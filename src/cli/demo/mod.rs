@@ -5,6 +5,7 @@
 
 mod live;
 mod models;
+mod record;
 mod summary;
 
 use std::time::Duration;
@@ -38,6 +39,9 @@ const CATCH_UP: Duration = Duration::from_secs(20);
 pub(super) fn demo(args: &DemoArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     if let Some(folder) = &args.make_models {
         return models::make(folder, args.onnxruntime.as_deref(), screen);
+    }
+    if let Some(folder) = &args.record {
+        return record::record(folder, args, screen);
     }
     let folder = tempfile::Builder::new().prefix("forebay-demo-").tempdir();
     let folder = folder.context("no temporary folder can be made")?;

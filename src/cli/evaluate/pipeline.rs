@@ -13,7 +13,6 @@ use crate::cli::recordings::Recordings;
 use crate::cli::replay::other_model;
 use crate::cli::screen::Screen;
 use crate::cli::{Outcome, print, write_whole};
-use crate::demo::usage::Usage;
 use crate::evaluate::detection::{self, Detection, Judged, Rates, Truth};
 use crate::evaluate::labels::{self, Column};
 use crate::evaluate::life::{self, Errors, Life, Lives};
@@ -28,6 +27,7 @@ use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::OtherModel;
 use crate::pipeline::spec::{ScoreSpec, StageSpec};
 use crate::time::Span;
+use crate::usage::Usage;
 
 /// Everything that is said.
 #[derive(Serialize)]

@@ -11,11 +11,11 @@ use serde_json::json;
 use super::EvaluateArgs;
 use crate::cli::screen::{Screen, look};
 use crate::cli::{Outcome, print, write_whole};
-use crate::demo::usage::Usage;
 use crate::evaluate::report::{self as page, number};
 use crate::evaluate::suite::{self, COLLECTIONS, Collection, Report, Row};
 use crate::feed::chart::escape;
 use crate::model::Host;
+use crate::usage::Usage;
 
 /// Runs what there is and prints it; exit code 1 if a collection could not be run.
 pub(super) fn evaluate(

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::Look;
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::{Problem, Spot};
+use crate::model::weigh::{WeighError, weigh};
 use crate::model::{Given, Host, Mismatch, Model};
 use crate::pipeline::names::{feature_names, is_feature, window_signals};
 use crate::pipeline::spec::{ModelInput, ScoreSpec, StageSpec};
@@ -81,6 +82,9 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
     if host.runtime().is_err() {
         return;
     }
+    if !is_light_enough(look, spot, score, path, host, fed_to(score, &given)) {
+        return;
+    }
     let model = match open(path, host) {
         Ok(model) => model,
         Err(reason) => {
@@ -98,8 +102,7 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
         units(look, spot, score, &given, noted);
     }
     let noted = model.metadata.threshold;
-    let given = Given::of(score.input, &given.features, given.steps, &given.channels);
-    match ScoreStage::new(score, model, given) {
+    match ScoreStage::new(score, model, fed_to(score, &given)) {
         Ok(stage) => {
             threshold(look, score, stage.threshold());
             baseline(look, score, stage.model().metadata.baseline.is_some());
@@ -118,6 +121,40 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
             look.tell(problem.found(error.to_string()));
         }
     }
+}
+
+fn fed_to<'a>(score: &ScoreSpec, given: &'a Fed) -> Given<'a> {
+    Given::of(score.input, &given.features, given.steps, &given.channels)
+}
+
+/// Where there are limits of memory or time, the model is weighed. Too slow is a warning: a node that starts while its
+/// machine is busy starts all the same.
+fn is_light_enough(
+    look: &mut Look<'_>,
+    spot: Spot<'_>,
+    score: &ScoreSpec,
+    path: &Path,
+    host: &Host,
+    given: Given<'_>,
+) -> bool {
+    if host.memory.is_none() && score.deadline.is_none() {
+        return true;
+    }
+    let model = &score.model;
+    let (problem, is_light) = match weigh(host, path, score, given) {
+        // Why it does not run is told when it is opened.
+        Ok(_) | Err(WeighError::Failed(_)) => return true,
+        Err(late @ WeighError::Late { .. }) => {
+            let message = format!("model `{model}` may be too slow for this machine");
+            (Problem::warning(spot.key("deadline"), message).found(late.to_string()), true)
+        }
+        Err(heavy) => {
+            let message = format!("model `{model}` is too large for this node");
+            (Problem::error(spot.key("model"), message).found(heavy.to_string()), false)
+        }
+    };
+    look.tell(problem);
+    is_light
 }
 
 /// A model that was trained in another unit answers all the same, and wrongly. `noted` are the units of its columns,

@@ -7,7 +7,9 @@
 //! - *EWMA* (Roberts 1959; NIST/SEMATECH e-Handbook, §6.3.2.4): the exponentially weighted mean of z, λ = 0.2, against
 //!   [`EWMA_LIMIT`] of its own deviation √(λ / (2 − λ));
 //! - *CUSUM* (Page 1954; e-Handbook, §6.3.2.3), both sides, k = 1 and h = [`CUSUM_LIMIT`];
-//! - *stuck*: the very same number for [`STUCK`] windows, of a feature that used to move.
+//! - *stuck*: the very same number for [`STUCK`] windows.
+//!
+//! Of a feature that has never moved it says nothing.
 //!
 //! Its answer is the largest of them, each divided by its limit: at or above 1 a window is abnormal. The limits are wide,
 //! because there are many features and a fallback must not flood anybody. It is no match for a good model.
@@ -53,8 +55,6 @@ struct Track {
     down: f32,
     last: f32,
     same: u16,
-    /// Whether it has stood still ever since it is known: that it goes on to is nothing.
-    is_still: bool,
 }
 
 impl Fallback {
@@ -93,9 +93,7 @@ impl Track {
             return None;
         }
         let z = ((value - self.median) / self.sigma).clamp(-FAR, FAR);
-        self.is_still &= value == self.last;
-        let is_same = value == self.last && !self.is_still;
-        self.same = if is_same { self.same.saturating_add(1) } else { 0 };
+        self.same = if value == self.last { self.same.saturating_add(1) } else { 0 };
         self.last = value;
         self.ewma += LAMBDA * (z - self.ewma);
         self.up = (self.up + z - CUSUM_SLACK).clamp(0.0, 2.0 * CUSUM_LIMIT);
@@ -110,14 +108,14 @@ impl Track {
         if is_normal {
             // Winsorised: one wild value moves nothing far.
             self.median += FOLLOW * z.clamp(-2.0, 2.0) * self.sigma;
-            // The mean of |z|, cut at 3, is 0.797 where z is normal.
-            let wider = 1.0 + FOLLOW * (z.abs().min(3.0) - 0.797);
+            let wider = 1.0 + FOLLOW * ((z * z).min(25.0) - 1.0) / 2.0;
             self.sigma = (self.sigma * wider).max(f32::MIN_POSITIVE);
         }
         Some(charts.into_iter().fold(0.0, f32::max))
     }
 
-    /// Median and deviation of the first values. A feature that never moved is watched for moving at all.
+    /// Median and deviation of the first values; of one that mostly stands still its standard deviation. Of a feature that
+    /// never moved nothing is known: it waits for others.
     fn settle(&mut self) {
         let first = std::mem::take(&mut self.first);
         self.last = first.last().copied().unwrap_or_default();
@@ -126,9 +124,15 @@ impl Track {
         let middle = median(&sorted);
         self.median = middle as f32;
         // Of a normal distribution the median absolute deviation is 0.6745 σ.
-        let sigma = median_distance(&sorted, middle) as f32 / 0.6745;
-        self.sigma = sigma.max(self.median.abs() * 1e-3).max(1e-12);
-        self.is_still = sigma == 0.0 && self.last == self.median;
+        let mut sigma = median_distance(&sorted, middle) / 0.6745;
+        if sigma == 0.0 {
+            let squares: f64 = sorted.iter().map(|value| (value - middle).powi(2)).sum();
+            sigma = (squares / sorted.len() as f64).sqrt();
+        }
+        self.sigma = sigma as f32;
+        if self.sigma > 0.0 {
+            self.sigma = self.sigma.max(self.median.abs() * 1e-3);
+        }
     }
 }
 
@@ -176,9 +180,20 @@ mod tests {
 
     #[test]
     fn what_always_stood_still_is_not_stuck_and_a_missing_number_is_passed_over() {
-        let still = said(200, |_, _| 3.0);
-        assert!(still.iter().all(|found| *found < 1.0));
         let mut fallback = Fallback::default();
+        for _ in 0..200 {
+            assert_eq!(fallback.watch(0, &[3.0], true), None);
+        }
+        assert_eq!(fallback.watch(0, &[4.0], true), None, "it is new that this one moves");
         assert_eq!(fallback.watch(3, &[f64::NAN, f64::INFINITY], true), None);
+    }
+
+    #[test]
+    fn what_is_mostly_constant_may_move_as_it_did() {
+        let mut fallback = Fallback::default();
+        let found: Vec<f64> = (0..500)
+            .filter_map(|at| fallback.watch(0, &[f64::from(u8::from(at % 7 == 3))], true))
+            .collect();
+        assert!(found.len() > 400 && found.iter().all(|found| *found < 1.0), "{found:?}");
     }
 }

@@ -10,16 +10,16 @@
 
 pub mod fallback;
 mod health;
+mod loader;
 mod orders;
 pub mod rollout;
 mod scorer;
-
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
 pub use self::health::Health;
+pub use self::loader::Loader;
 pub use self::orders::{Candidate, View};
 pub use self::scorer::Scorer;
 
@@ -54,66 +54,6 @@ fn list(mismatches: &[Mismatch]) -> String {
     texts.join("; ")
 }
 
-/// What opens models for one score of one pipeline, and checks that they fit. Whoever has it may open them on another
-/// thread than the stage's.
-#[derive(Clone, Debug)]
-pub struct Loader {
-    spec: ScoreSpec,
-    features: Vec<String>,
-    steps: usize,
-    channels: Vec<String>,
-    host: Host,
-}
-
-impl Loader {
-    /// What opens models for `spec`, which is given these features, or so many samples of these channels.
-    pub fn new(
-        spec: ScoreSpec,
-        features: Vec<String>,
-        sequence: (usize, Vec<String>),
-        host: Host,
-    ) -> Loader {
-        let (steps, channels) = sequence;
-        Loader { spec, features, steps, channels, host }
-    }
-
-    /// Opens, checks and tries the model in the file or folder `path`.
-    pub fn open(&self, path: &Path) -> Result<Scorer, ScoreError> {
-        self.fit(self.host.open(path)?)
-    }
-
-    /// The name of the score.
-    pub fn output(&self) -> &str {
-        &self.spec.output
-    }
-
-    /// The model's file, as the pipeline names it.
-    pub fn model(&self) -> &str {
-        &self.spec.model
-    }
-
-    /// How this machine runs models.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    fn fit(&self, model: Model) -> Result<Scorer, ScoreError> {
-        let Loader { spec, features, steps, channels, .. } = self;
-        Scorer::new(spec, model, Given::of(spec.input, features, *steps, channels))
-    }
-
-    /// The model on the shelf that has this digest.
-    fn shelved(&self, digest: &str) -> Result<Scorer, String> {
-        let shelf = self.host.shelf.as_ref().ok_or("there is no shelf of models here")?;
-        let path = shelf.place(digest).ok_or_else(|| format!("`{digest}` is no digest"))?;
-        let scorer = self.open(&path).map_err(|e| e.to_string())?;
-        match scorer.digest() {
-            found if found == digest => Ok(scorer),
-            found => Err(format!("{} was changed: it is {found} now", path.display())),
-        }
-    }
-}
-
 /// The stage.
 #[derive(Debug)]
 pub struct ScoreStage {
@@ -126,6 +66,10 @@ pub struct ScoreStage {
     previous: Option<String>,
     /// Digests of models that were withdrawn, the latest last.
     withdrawn: Vec<String>,
+    /// Digests of models that another one has replaced, the latest last.
+    retired: Vec<String>,
+    /// Whether the pipeline's own model file is one that it has never had: a wish that nobody has met yet.
+    has_new_file: bool,
     /// Models that were opened for an order to come.
     supplied: Vec<Scorer>,
     /// Statistics that stand in for a model; `None`: not for this kind of score, or not wanted.
@@ -144,9 +88,19 @@ struct Saved {
     own: String,
     previous: Option<String>,
     withdrawn: Vec<String>,
+    retired: Vec<String>,
     health: Health,
     fallback: Option<Fallback>,
     rollout: Option<SavedRollout>,
+}
+
+impl Saved {
+    /// Whether the score has, or had, the model with this digest.
+    fn has_had(&self, digest: &String) -> bool {
+        let is_on_trial = self.rollout.as_ref().is_some_and(|rollout| rollout.digest == *digest);
+        let is_past = self.withdrawn.contains(digest) || self.retired.contains(digest);
+        [&self.own, &self.digest].contains(&digest) || is_on_trial || is_past
+    }
 }
 
 /// What was saved before models could be swapped.
@@ -188,6 +142,8 @@ impl ScoreStage {
             rollout: None,
             previous: None,
             withdrawn: Vec::new(),
+            retired: Vec::new(),
+            has_new_file: false,
             supplied: Vec::new(),
             told: Vec::new(),
             faults: Vec::new(),
@@ -211,6 +167,11 @@ impl ScoreStage {
         &self.own
     }
 
+    /// Whether the pipeline's own model was put there while the node was stopped and waits to be offered.
+    pub fn has_new_file(&self) -> bool {
+        self.has_new_file
+    }
+
     /// What opens models for it.
     pub fn loader(&self) -> &Loader {
         &self.loader
@@ -225,8 +186,10 @@ impl ScoreStage {
         }
     }
 
-    /// Failures of the last tick that the journal does not know of yet.
+    /// Failures of the last tick that the journal does not know of yet. Models that the tick's orders did not take are let
+    /// go.
     pub fn take_faults(&mut self) -> Vec<ModelAction> {
+        self.supplied.clear();
         std::mem::take(&mut self.faults)
     }
 
@@ -308,6 +271,7 @@ impl ScoreStage {
         speakers: &mut Vec<Speaker>,
     ) {
         let Some(fallback) = &mut self.fallback else { return };
+        // Without a threshold nobody knows what its numbers mean.
         let limit = self.current.speaker.threshold.filter(|limit| *limit > 0.0);
         let place = speakers.len() as u8;
         let is_chance = self.current.is_a_chance();
@@ -320,7 +284,7 @@ impl ScoreStage {
                 continue;
             }
             // On the model's own scale, so that alarms mean the same.
-            let scaled = found.map(|found| found * limit.unwrap_or(1.0));
+            let scaled = found.zip(limit).map(|(found, limit)| found * limit);
             answers.values[index] = scaled.map(|v| if is_chance { v.min(1.0) } else { v });
             answers.speak(index, place, windows.len());
         }
@@ -328,7 +292,7 @@ impl ScoreStage {
             speakers.push(Speaker {
                 model: fallback::NAME.into(),
                 version: fallback::VERSION.into(),
-                threshold: Some(limit.unwrap_or(1.0)),
+                threshold: limit,
                 baseline: None,
             });
         }
@@ -454,6 +418,7 @@ impl Stage for ScoreStage {
             own: self.own.clone(),
             previous: self.previous.clone(),
             withdrawn: self.withdrawn.clone(),
+            retired: self.retired.clone(),
             health: self.current.health.clone(),
             fallback: self.fallback.clone(),
             rollout,

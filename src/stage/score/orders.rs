@@ -13,8 +13,8 @@ use crate::record::{Lane, ModelPhase, ModelRecord, Outgoing, Record};
 use crate::stage::{Around, Effects};
 use crate::time::Timestamp;
 
-/// Digests of withdrawn models that are remembered.
-const WITHDRAWN: usize = 16;
+/// Digests of models of the past that are remembered.
+const REMEMBERED: usize = 16;
 
 /// The models of a score, to look at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -37,6 +37,8 @@ pub struct View {
     pub previous: Option<String>,
     /// Digests of the models that were withdrawn, the latest last.
     pub withdrawn: Vec<String>,
+    /// Digests of the models that another one has replaced, the latest last.
+    pub retired: Vec<String>,
     /// The model on trial.
     pub candidate: Option<Candidate>,
 }
@@ -91,6 +93,7 @@ impl ScoreStage {
             runs_on: current.model.runs_on(),
             previous: self.previous.clone(),
             withdrawn: self.withdrawn.clone(),
+            retired: self.retired.clone(),
             candidate,
         }
     }
@@ -108,22 +111,22 @@ impl ScoreStage {
         self.rollout.is_some()
     }
 
-    /// Hands over a model that was opened for an order to come. A few wait at most.
+    /// Hands over a model that was opened for an order of the next tick.
     pub fn supply(&mut self, scorer: Scorer) {
-        self.supplied.truncate(3);
-        self.supplied.insert(0, scorer);
+        self.supplied.push(scorer);
     }
 
     /// Whether an order can be carried out.
     pub fn judge_order(&self, action: &ModelAction) -> Result<(), Refusal> {
-        let none = |what| Refusal::NoModel { score: self.loader.output().to_owned(), what };
+        let score = || self.loader.output().to_owned();
+        let none = |what| Refusal::NoModel { score: score(), what };
         let phase = self.rollout.as_ref().map(|rollout| rollout.state.phase);
+        let on_trial = self.rollout.as_ref().map(|rollout| rollout.candidate.digest());
         match action {
             ModelAction::Offer { digest } if digest == self.current.digest() => {
                 Err(Refusal::Already("in use"))
             }
             ModelAction::Offer { digest } => {
-                let on_trial = self.rollout.as_ref().map(|rollout| rollout.candidate.digest());
                 if on_trial == Some(digest) {
                     return Err(Refusal::Already("on trial"));
                 }
@@ -132,21 +135,31 @@ impl ScoreStage {
                     None => Ok(()),
                 }
             }
-            ModelAction::Canary { .. } | ModelAction::Promote if phase.is_none() => {
+            ModelAction::Failed { .. } => Ok(()),
+            ModelAction::Canary { .. } | ModelAction::Promote { .. } if phase.is_none() => {
                 Err(none("model on trial"))
             }
-            ModelAction::Promote if phase == Some(ModelPhase::Promoted) => {
-                Err(Refusal::Already("promoted"))
+            ModelAction::Settle { .. } if phase != Some(ModelPhase::Promoted) => {
+                Err(none("promoted model"))
             }
-            ModelAction::Canary { .. } | ModelAction::Promote | ModelAction::Failed { .. } => {
-                Ok(())
-            }
-            ModelAction::Settle if phase == Some(ModelPhase::Promoted) => Ok(()),
-            ModelAction::Settle => Err(none("promoted model")),
             ModelAction::Withdraw { .. } if phase.is_none() && self.previous.is_none() => {
                 Err(none("model on trial, and none before the one in use"))
             }
-            ModelAction::Withdraw { .. } => Ok(()),
+            ModelAction::Canary { digest, .. }
+            | ModelAction::Promote { digest }
+            | ModelAction::Settle { digest }
+            | ModelAction::Withdraw { digest, .. }
+                if digest != on_trial.unwrap_or(self.current.digest()) =>
+            {
+                Err(Refusal::OtherModel { score: score() })
+            }
+            ModelAction::Promote { .. } if phase == Some(ModelPhase::Promoted) => {
+                Err(Refusal::Already("promoted"))
+            }
+            ModelAction::Canary { .. }
+            | ModelAction::Promote { .. }
+            | ModelAction::Settle { .. }
+            | ModelAction::Withdraw { .. } => Ok(()),
         }
     }
 
@@ -182,16 +195,19 @@ impl ScoreStage {
         let by = command.by.clone();
         let phase = match action {
             ModelAction::Offer { digest } => self.offer(digest, by.as_ref(), around, effects)?,
-            ModelAction::Canary { permille } => self.advance(ModelPhase::Canary, *permille, around),
-            ModelAction::Promote => self.advance(ModelPhase::Promoted, 1000, around),
-            ModelAction::Settle => {
+            ModelAction::Canary { permille, .. } => {
+                self.advance(ModelPhase::Canary, *permille, around)
+            }
+            ModelAction::Promote { .. } => self.advance(ModelPhase::Promoted, 1000, around),
+            ModelAction::Settle { .. } => {
                 if let Some(rollout) = self.rollout.take() {
                     let old = std::mem::replace(&mut self.current, rollout.candidate);
                     self.previous = Some(old.digest().to_owned());
+                    remember(&mut self.retired, old.digest());
                 }
                 ModelPhase::Settled
             }
-            ModelAction::Withdraw { reason } => {
+            ModelAction::Withdraw { reason, .. } => {
                 return self.withdraw(reason, by, around, effects);
             }
             ModelAction::Failed { .. } => ModelPhase::Quarantined,
@@ -227,8 +243,9 @@ impl ScoreStage {
         if self.rollout.is_some() {
             self.withdraw("another model is offered", by.cloned(), around, effects)?;
         }
-        // Offered again, it is no longer one that was taken back.
+        // Offered again, it is none of the past any more.
         self.withdrawn.retain(|withdrawn| withdrawn != digest);
+        self.retired.retain(|retired| retired != digest);
         let trial = Trial::begins(around.tick.now);
         let state = RolloutState { phase: ModelPhase::Shadow, permille: 0, trial };
         self.rollout = Some(Rollout { candidate, state });
@@ -259,10 +276,7 @@ impl ScoreStage {
             self.previous = None;
             std::mem::replace(&mut self.current, back)
         };
-        self.withdrawn.push(gone.digest().to_owned());
-        if self.withdrawn.len() > WITHDRAWN {
-            self.withdrawn.remove(0);
-        }
+        remember(&mut self.withdrawn, gone.digest());
         let phase = ModelPhase::Withdrawn;
         self.record(&gone, phase, Some(reason.to_owned()), by, around, effects);
         let (model, version) = (&gone.speaker.model, &gone.speaker.version);
@@ -316,24 +330,19 @@ impl ScoreStage {
         }
     }
 
-    /// Goes on with what was saved. A pipeline's model file that was changed since, and is none that was swapped in or
-    /// out, is the wish of whoever changed it: it is in use now, and what was on trial is not.
+    /// Goes on with what was saved, whatever lies in the pipeline's model file by now: what comes out of the journal again
+    /// must come from the models that it came from before. A file that was changed since, and holds none of the models
+    /// that this score has had, is the wish of whoever changed it, for `node` to offer.
     pub(super) fn take_up(&mut self, saved: Saved) {
+        self.has_new_file = !saved.has_had(&self.own);
         if self.fallback.is_some() {
             self.fallback = saved.fallback.or(self.fallback.take());
-        }
-        let is_known = saved.own == self.own
-            || saved.digest == self.own
-            || saved.withdrawn.contains(&self.own);
-        if !is_known {
-            let model = &self.current.speaker.model;
-            info!(model, "the pipeline's model file was changed while the node was stopped");
-            return;
         }
         if saved.digest != self.current.digest() {
             match self.loader.shelved(&saved.digest) {
                 Ok(scorer) => self.current = scorer,
                 Err(reason) => {
+                    self.has_new_file = false;
                     let model = &self.current.speaker.model;
                     warn!(
                         model,
@@ -347,6 +356,7 @@ impl ScoreStage {
         self.current.health = saved.health;
         self.previous = saved.previous;
         self.withdrawn = saved.withdrawn;
+        self.retired = saved.retired;
         if let Some(SavedRollout { digest, memories, health, state }) = saved.rollout {
             match self.loader.shelved(&digest) {
                 Ok(mut candidate) => {
@@ -357,5 +367,14 @@ impl ScoreStage {
                 Err(reason) => warn!(digest, reason, "the model on trial is gone"),
             }
         }
+    }
+}
+
+/// Adds a digest to those that are remembered, as the latest.
+fn remember(past: &mut Vec<String>, digest: &str) {
+    past.retain(|other| other != digest);
+    past.push(digest.to_owned());
+    if past.len() > REMEMBERED {
+        past.remove(0);
     }
 }

@@ -37,6 +37,8 @@ pub struct Trial {
     pub windows: u64,
     /// Those of them that the new one did not.
     pub unanswered: u64,
+    /// Windows that the new model answered.
+    pub answered: u64,
     /// Windows that both answered, and how many of them each called abnormal.
     pub both: u64,
     /// Of the old model.
@@ -85,6 +87,7 @@ impl Trial {
 
     /// Counts a window's two answers; `limits` are the models' thresholds.
     pub(super) fn count(&mut self, old: Option<f64>, new: Option<f64>, limits: [Option<f64>; 2]) {
+        self.answered += u64::from(new.is_some());
         let Some(old) = old else { return };
         self.windows += 1;
         let Some(new) = new else {

@@ -3,7 +3,7 @@
 //! The stage has one or two of them. It promises one value a window, in order; a window with a missing input has none.
 //! What a model remembers of each asset is kept here. It knows nothing of who speaks: that is the stage's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Health, ScoreError};
@@ -171,12 +171,13 @@ impl Scorer {
     }
 
     /// Runs a model that remembers: the first window of every asset in this tick, then the second ones, and so on. Where
-    /// it fails, no asset of that batch remembers anything of it.
+    /// it fails at any of them, no asset remembers anything of this tick: a replay only knows that it failed.
     fn run_remembering(&mut self, assets: &[u32]) -> Result<(), ModelError> {
         let width: usize = self.shape.iter().skip(1).product();
         let (mut shape, mut part) = (self.shape.clone(), Vec::new());
         self.outputs = vec![Output::default(); self.wanted.len()];
         let mut left: Vec<usize> = (0..self.rows.len()).collect();
+        let mut learned: BTreeMap<u32, Vec<f32>> = BTreeMap::new();
         while !left.is_empty() {
             let mut seen = BTreeSet::new();
             let (now, later): (Vec<usize>, Vec<usize>) =
@@ -189,15 +190,13 @@ impl Scorer {
                 .collect();
             shape[0] = now.len();
             let asset = |at: &usize| assets[self.rows[*at]];
-            let fresh = || self.model.fresh_memory();
-            let mut memories: Vec<Vec<f32>> = now
-                .iter()
-                .map(|at| of_asset(&mut self.memories, asset(at), fresh).clone())
-                .collect();
+            let known = |asset: u32| {
+                let known = learned.get(&asset).or_else(|| self.memories.get(asset as usize));
+                known.cloned().unwrap_or_else(|| self.model.fresh_memory())
+            };
+            let mut memories: Vec<Vec<f32>> = now.iter().map(|at| known(asset(at))).collect();
             self.model.run_with(&batch, &shape, &mut memories, &self.wanted, &mut part)?;
-            for (at, memory) in now.iter().zip(memories) {
-                self.memories[asset(at) as usize] = memory;
-            }
+            learned.extend(now.iter().map(asset).zip(memories));
             for (output, part) in self.outputs.iter_mut().zip(&part) {
                 output.width = part.width;
                 output.values.resize(self.rows.len() * part.width, f32::NAN);
@@ -205,6 +204,9 @@ impl Scorer {
                     output.values[at * part.width..][..part.width].copy_from_slice(values);
                 }
             }
+        }
+        for (asset, memory) in learned {
+            *of_asset(&mut self.memories, asset, || self.model.fresh_memory()) = memory;
         }
         Ok(())
     }

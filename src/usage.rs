@@ -1,6 +1,6 @@
 //! What a process has used: processor time, memory, bytes written. From `/proc`, so on Linux alone.
 //!
-//! `cli/bench` asks before and after a load. It does not see children.
+//! `cli` asks before and after its work; `model` asks what another process takes. It does not see children.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
