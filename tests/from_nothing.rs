@@ -67,6 +67,9 @@ async fn the_page_holds_word_for_word() {
             let told = String::from_utf8_lossy(&output.stdout).into_owned();
             let wrong = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "`{command}`: {told}{wrong}");
+            if command.starts_with("evaluate") {
+                assert!(told.contains("6 of 6 faults found"), "{told}");
+            }
             if command.starts_with("model keygen") {
                 let config = std::fs::read_to_string(site.path("plant/config.toml")).unwrap();
                 let key = told.trim();

@@ -139,7 +139,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["duration", "headless", "listen", "store"])]
     pub make_models: Option<PathBuf>,
     /// Write recordings of the simulated plant into this folder, and a site that they fit: normal running, the same
-    /// with faults and a column that names them, pipeline, schema, models, config. `--duration` is the plant's time then
+    /// with faults and a column that numbers them, pipeline, schema, model, config. `--duration` is the plant's time then
     /// (8 hours if absent).
     #[arg(long, value_name = "DIR", conflicts_with_all = ["make_models", "headless", "json", "listen", "store"])]
     pub record: Option<PathBuf>,

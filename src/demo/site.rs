@@ -19,14 +19,35 @@ const FILES: [(&str, &[u8]); 4] = [
     ),
 ];
 
+/// Files of a site for the plant's recordings that are not those above.
+const RECORDED: [(&str, &[u8]); 2] = [
+    ("pipelines/plant.toml", include_bytes!("plant.toml")),
+    (
+        "config.toml",
+        b"# Every key, with its default: the config.toml of Forebay's repository.\nnode = \"plant\"\n\n\
+          [mqtt]\nurl = \"mqtt://127.0.0.1:1883\"\n",
+    ),
+];
+
 /// Writes them into `folder` and gives the pipeline's path.
 pub fn lay_out(folder: &Path) -> io::Result<PathBuf> {
-    for (name, content) in FILES {
+    write(folder, &FILES)
+}
+
+/// Writes a site for the plant's recordings into `folder`: a small pipeline with one model, the schema, a config. Gives the
+/// pipeline's path.
+pub fn lay_out_recorded(folder: &Path) -> io::Result<PathBuf> {
+    write(folder, &FILES[1..3])?;
+    write(folder, &RECORDED)
+}
+
+fn write(folder: &Path, files: &[(&str, &[u8])]) -> io::Result<PathBuf> {
+    for (name, content) in files {
         let path = folder.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
         fs::write(path, content)?;
     }
-    Ok(folder.join(FILES[0].0))
+    Ok(files.first().map_or_else(PathBuf::new, |(name, _)| folder.join(name)))
 }

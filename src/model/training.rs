@@ -47,7 +47,10 @@ pub enum TrainError {
         features: usize,
     },
     /// There is nothing to tell apart.
-    #[error("all {found} windows have the same label: both normal and faulty ones are needed")]
+    #[error(
+        "all {found} windows to learn from have the same label, and both normal and faulty ones are needed; what is held \
+         out is the end of each asset's recording (`--holdout`)"
+    )]
     OneLabel {
         /// Windows.
         found: usize,

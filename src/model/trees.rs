@@ -117,11 +117,11 @@ pub fn train(
 ) -> Result<(Vec<u8>, TreesReport), TrainError> {
     let (objective, targets) = targets(set, target)?;
     let usable = set.usable(MIN_ROWS)?;
-    let first = usable.first().map(|&index| targets[index]);
-    if objective != Objective::Number && usable.iter().all(|&i| Some(targets[i]) == first) {
-        return Err(TrainError::OneLabel { found: usable.len() });
-    }
     let (fit, held) = divide(set, &usable, &targets, objective, options);
+    let first = fit.first().map(|&index| targets[index]);
+    if objective != Objective::Number && fit.iter().all(|&i| Some(targets[i]) == first) {
+        return Err(TrainError::OneLabel { found: fit.len() });
+    }
     let rows: Vec<f32> = set.rows.iter().map(|&value| value as f32).collect();
     let weights = weights(&targets, &fit, objective, options.balanced);
     let width = set.names.len();

@@ -19,34 +19,25 @@ const USUAL: Span = Span::seconds(8 * 3600);
 /// One row a pump and second: a time at which all its sensors are due.
 const EVERY_MS: i64 = 1000;
 
-/// The config of a node on this machine, with what most sites need.
-const CONFIG: &str = "\
-# Every key, with its default: the config.toml of Forebay's repository.
-node = \"plant\"
-
-[mqtt]
-url = \"mqtt://127.0.0.1:1883\"
-";
-
 /// Writes everything and says where it is.
 pub(super) fn record(folder: &Path, args: &DemoArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     let length = args.duration.unwrap_or(USUAL);
     let pumps = usize::from(args.pumps);
-    screen.note(&format!("simulating {length} of {pumps} pumps, twice"));
-    let faulty = FaultPlan::of_kinds(&KINDS, length, pumps, args.seed + 1);
-    let recordings =
-        [("normal.csv", args.seed, FaultPlan::healthy()), ("faults.csv", args.seed + 1, faulty)];
-    for (name, seed, faults) in recordings {
-        let options = PlantOptions { seed, pumps, faults };
-        let rows = csv(Plant::new(options), length).context("the recording cannot be made")?;
+    screen.note(&format!("simulating {length} of {pumps} pumps without faults, and as long with"));
+    let mut faults = FaultPlan::of_kinds(&KINDS, length, pumps, args.seed);
+    for fault in &mut faults.faults {
+        fault.start = Span(fault.start.0 + length.0);
+        fault.end = Span(fault.end.0 + length.0);
+    }
+    let mut plant = Plant::new(PlantOptions { seed: args.seed, pumps, faults });
+    for (name, until) in [("normal.csv", length), ("faults.csv", Span(2 * length.0))] {
+        let rows = csv(&mut plant, until).context("the recording cannot be made")?;
         write_whole(&folder.join(name), &rows)?;
         print(&format!("{}\n", folder.join(name).display()))?;
     }
     let failed = || format!("`{}` cannot be written", folder.display());
-    let pipeline = site::lay_out(folder).with_context(failed)?;
-    let config = folder.join("config.toml");
-    write_whole(&config, CONFIG.as_bytes())?;
-    print(&format!("{}\n{}\n", pipeline.display(), config.display()))?;
+    let pipeline = site::lay_out_recorded(folder).with_context(failed)?;
+    print(&format!("{}\n{}\n", pipeline.display(), folder.join("config.toml").display()))?;
     Ok(Outcome::Fine)
 }
 
@@ -56,12 +47,12 @@ const KINDS: [FaultKind; 3] =
 
 /// A row for each pump and second: time, asset, what the sensors read, and the number of the fault in [`KINDS`], from 1,
 /// once it has grown; 0 for none.
-fn csv(mut plant: Plant, length: Span) -> csv::Result<Vec<u8>> {
+fn csv(plant: &mut Plant, until: Span) -> csv::Result<Vec<u8>> {
     let mut rows = csv::Writer::from_writer(Vec::new());
     let names = Signal::ALL.map(Signal::name);
     rows.write_record(["time", "asset"].iter().chain(&names).chain(&["fault"]))?;
     let mut samples = Vec::new();
-    while plant.elapsed() < length {
+    while plant.elapsed() < until {
         let at = plant.elapsed();
         samples.clear();
         plant.step(&mut samples);

@@ -74,6 +74,11 @@ pub fn train(
     place(options.device)?;
     let usable = set.usable(MIN_ROWS)?;
     let (fit, held) = divide(set, &usable, &network.task, options.holdout);
+    if let (Task::Classify { .. }, Targets::Classes(classes)) = (&network.task, targets)
+        && fit.iter().all(|row| classes.get(*row) == fit.first().and_then(|row| classes.get(*row)))
+    {
+        return Err(TrainError::OneLabel { found: fit.len() }.into());
+    }
     let scaler = from.map_or_else(|| Scaler::learn(set, &fit), |from| from.scaler.clone());
     let constant = scaler.constant(&set.names);
     if constant.len() == set.names.len() {
