@@ -37,15 +37,10 @@ fn site() -> tempfile::TempDir {
 
 fn train(folder: &Path, out: &str, more: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.current_dir(folder).args([
-        "train",
-        "--quiet",
-        "--json",
-        "--pipeline",
-        "pipeline.toml",
-        "--data",
-        "machine.csv",
-    ]);
+    command.current_dir(folder).args(["train", "--quiet", "--json", "--pipeline", "pipeline.toml"]);
+    if !more.contains("--data") {
+        command.args(["--data", "machine.csv"]);
+    }
     command
         .args(["--schemas", "schemas", "--onnxruntime", "tract", "--out", out])
         .args(more.split_whitespace());
@@ -95,6 +90,18 @@ fn what_a_kind_lacks_is_told() {
     assert!(said("--kind classifier").contains("name their column with `--label`"));
     assert!(said("--kind classifier --label a").contains("a label is 0 for normal"));
     assert!(said("--kind classifier --label fault --classes normal").contains("has 1 names"));
+    // The only fault is in the part that is held out.
+    let text = std::fs::read_to_string(folder.path().join("machine.csv")).unwrap();
+    let labelled = |(at, row): (usize, &str)| match row.rsplit_once(',') {
+        Some((rest, fault)) if at > 0 && at < 1100 && fault == "1" => format!("{rest},0\n"),
+        _ => format!("{row}\n"),
+    };
+    let late: String = text.lines().enumerate().map(labelled).collect();
+    std::fs::write(folder.path().join("late.csv"), late).unwrap();
+    for kind in ["classifier", "trees"] {
+        let told = said(&format!("--kind {kind} --label fault --data late.csv"));
+        assert!(told.contains("have the same label"), "{kind}: {told}");
+    }
     assert!(said("--kind gru-autoencoder --from machine.csv").contains("cannot be trained on"));
     let features = PIPELINE.replace(", input = \"sequence\"", "");
     std::fs::write(folder.path().join("pipeline.toml"), features).unwrap();
