@@ -135,7 +135,6 @@ impl ScoreStage {
                     None => Ok(()),
                 }
             }
-            ModelAction::Failed { .. } => Ok(()),
             ModelAction::Canary { .. } | ModelAction::Promote { .. } if phase.is_none() => {
                 Err(none("model on trial"))
             }
@@ -159,7 +158,8 @@ impl ScoreStage {
             ModelAction::Canary { .. }
             | ModelAction::Promote { .. }
             | ModelAction::Settle { .. }
-            | ModelAction::Withdraw { .. } => Ok(()),
+            | ModelAction::Withdraw { .. }
+            | ModelAction::Failed { .. } => Ok(()),
         }
     }
 
