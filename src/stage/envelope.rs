@@ -207,7 +207,7 @@ mod tests {
         assert!(envelope(&[], RATE, BAND).is_empty());
         let bearing = Bearing { orders: [3.6, 5.4, 4.7, 0.4], band: None };
         for speed in [9.9, 0.0, -30.0, f64::NAN] {
-            assert_eq!(bearing.lines(&[1.0; 24_000], RATE, speed), [None; 4], "{speed}");
+            assert_eq!(bearing.lines(&vec![1.0; 24_000], RATE, speed), [None; 4], "{speed}");
         }
     }
 }
