@@ -59,7 +59,7 @@ pub struct Signal {
     /// characters than letters, digits and `_` stands in backticks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// How often it is measured.
+    /// How often it is measured: longer gaps are bridged where it is rarely (`max_gap` of `resample`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Span>,
 }

@@ -3,6 +3,8 @@
 //! Everybody uses the types. Only the edges (L2, L3) call [`now`] and [`monotonic`]: the core is given its
 //! time with every [`Tick`], so that a replay of the journal sees the same time.
 
+mod step;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use step::Step;
 
 /// A moment in UTC, in microseconds since 1970-01-01T00:00:00Z. Written as RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

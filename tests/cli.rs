@@ -114,8 +114,10 @@ fn the_shipped_files_fit_their_json_schemas() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (file, name) in [
         ("config.toml", "config"),
+        ("pipelines/bearing.toml", "pipeline"),
         ("pipelines/pump.toml", "pipeline"),
         ("pipelines/skab.toml", "pipeline"),
+        ("schemas/bearing.toml", "schema"),
         ("schemas/pump.toml", "schema"),
         ("schemas/skab.toml", "schema"),
     ] {

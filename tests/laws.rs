@@ -19,7 +19,7 @@ use forebay::time::{Span, Timestamp};
 use proptest::prelude::*;
 
 /// Pipelines that between them use every stage and every way to fill and to judge.
-const PIPELINES: [&str; 6] = [
+const PIPELINES: [&str; 7] = [
     r#"
     stage = [
       { clean = { spikes = { hampel = { width = 5, sigmas = 4.0 } }, stuck_after = "20s" } },
@@ -66,6 +66,13 @@ const PIPELINES: [&str; 6] = [
       { drift = { on = "anomaly", over = "1m" } },
       { emit = { lane = "score" } },
       { alarm = { name = "odd", on = "anomaly", raise = 0.6, clear = 0.5, on_delay = "2s" } },
+    ]"#,
+    r#"
+    stage = [
+      { clean = { too_fast = "mark" } },
+      { resample = { every = "1s/7", max_gap = "3s" } },
+      { window = { length = "12s", every = "3s", signals = ["a"], features = ["mean", "slope", "rms_0_3", "bpfo", "ftf"], min_coverage = 0.1, bearing = { speed = { signal = "c" }, orders = { bpfo = 0.08, bpfi = 0.1, bsf = 0.04, ftf = 0.03 } } } },
+      { emit = { lane = "feature" } },
     ]"#,
 ];
 

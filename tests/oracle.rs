@@ -3,11 +3,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::{Reading, engine, input, run, spec};
+use forebay::pipeline::spec::{BearingSpec, GeometrySpec, SpeedSpec};
 use forebay::record::Record;
-use forebay::stage::features::{Feature, describe};
+use forebay::stage::envelope::Bearing;
+use forebay::stage::features::{Feature, Scene, describe};
 use forebay::time::{Span, Timestamp};
 use proptest::prelude::*;
+use serde::Deserialize;
 
 /// A feature by its textbook definition, over the known samples and their indices.
 fn by_definition(feature: Feature, samples: &[f64], step: f64) -> f64 {
@@ -55,6 +60,7 @@ fn by_definition(feature: Feature, samples: &[f64], step: f64) -> f64 {
             let above = (below + 1).min(sorted.len() - 1);
             sorted[below] + (place - place.floor()) * (sorted[above] - sorted[below])
         }
+        other => unreachable!("{other} is in the test of spectra"),
     }
 }
 
@@ -71,7 +77,7 @@ proptest! {
         let mut features: Vec<Feature> = names.iter().map(|n| n.parse().unwrap()).collect();
         features.push(Feature::Quantile(percent));
         let mut out = Vec::new();
-        describe(&samples, Span::millis(500), &features, &mut out);
+        describe(&samples, Scene { rate: 2.0, bearing: None }, &features, &mut out);
         for (feature, found) in features.iter().zip(out) {
             let expected = by_definition(*feature, &samples, 0.5);
             let error = (found - expected).abs() / expected.abs().max(1.0);
@@ -114,6 +120,64 @@ proptest! {
         let last = readings.last().unwrap().ts.div_euclid(2_000_000);
         prop_assert!(windows <= last - first + 3);
         prop_assert!(windows >= 1 || fill != "mean");
+    }
+}
+
+/// What NumPy and SciPy found in a waveform: `tests/spectra/make.py`.
+#[derive(Deserialize)]
+struct Case {
+    rate: f64,
+    count: usize,
+    speed: f64,
+    strikes: f64,
+    strength: f64,
+    offset: f64,
+    seed: u64,
+    band: Option<[f64; 2]>,
+    geometry: GeometrySpec,
+    found: BTreeMap<String, f64>,
+}
+
+impl Case {
+    /// Strikes that ring, a shaft, and noise from a linear congruence, as the script makes them.
+    fn waveform(&self) -> Vec<f64> {
+        let (tau, mut state) = (std::f64::consts::TAU, self.seed);
+        let samples = (0..self.count).map(|at| {
+            state = (state * 1_664_525 + 1_013_904_223) % (1 << 32);
+            let t = at as f64 / self.rate;
+            let since = t % (1.0 / self.strikes);
+            let ring = (-since * self.rate / 15.0).exp() * (tau * self.rate * 0.26 * since).sin();
+            let turn = (tau * self.speed * t).sin();
+            let noise = state as f64 / f64::from(1_u32 << 31) - 1.0;
+            self.strength * ring + 2.0 * turn + noise + self.offset
+        });
+        samples.collect()
+    }
+}
+
+#[test]
+fn spectra_are_what_another_program_finds() {
+    let cases: Vec<Case> = serde_json::from_str(include_str!("spectra/cases.json")).unwrap();
+    assert!(cases.len() >= 4);
+    for case in cases {
+        let speed = SpeedSpec::Rpm(case.speed * 60.0);
+        let geometry = Some(case.geometry.clone());
+        let spec = BearingSpec { speed, geometry, orders: None, band: case.band };
+        let bearing = Bearing { orders: spec.orders().unwrap(), band: spec.band };
+        let scene = Scene { rate: case.rate, bearing: Some((&bearing, case.speed)) };
+        for (name, expected) in &case.found {
+            let mut out = Vec::new();
+            describe(&case.waveform(), scene, &[name.parse().unwrap()], &mut out);
+            let error = (out[0] - expected).abs();
+            assert!(error < 1e-6, "{name}: {}, found by another program {expected}", out[0]);
+        }
+        // A sample that is missing makes a spectrum unknown; a mean is known all the same.
+        let mut samples = case.waveform();
+        samples[case.count / 2] = f64::NAN;
+        let mut out = Vec::new();
+        let features = ["bpfo", "rms_10_100", "mean"].map(|name| name.parse().unwrap());
+        describe(&samples, scene, &features, &mut out);
+        assert!(out[0].is_nan() && out[1].is_nan() && !out[2].is_nan(), "{out:?}");
     }
 }
 

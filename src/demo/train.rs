@@ -256,7 +256,7 @@ fn training_set(
     let mut set = TrainingSet { name: name.to_owned(), ..TrainingSet::default() };
     for stage in &pipeline.stages {
         match stage {
-            StageSpec::Resample(spec) => set.step = Some(spec.every),
+            StageSpec::Resample(spec) => set.step = Some(spec.every.span()),
             StageSpec::Window(spec) => {
                 set.window = Some(spec.length);
                 set.every = spec.every;

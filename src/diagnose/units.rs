@@ -3,10 +3,13 @@
 use bytesize::ByteSize;
 
 use super::nearest::nearest;
-use crate::time::{Span, Timestamp};
+use crate::time::{Span, Step, Timestamp};
 
 /// What a length of time looks like.
 pub(super) const SPAN: &str = "a length of time with its unit, like \"250ms\", \"5s\" or \"10m\"";
+/// What the step of a grid looks like.
+pub(super) const STEP: &str =
+    "a length of time, or a fraction of one, like \"1s\", \"250ms\" or \"1s/12000\"";
 /// What a number of bytes looks like.
 pub(super) const SIZE: &str = "a number of bytes with its unit, like \"64KiB\" or \"256MiB\"";
 /// What a moment looks like.
@@ -23,6 +26,23 @@ pub(super) struct Wrong {
 #[expect(clippy::unnecessary_wraps, reason = "every caller wants it so")]
 fn wrong(message: impl Into<String>, suggestion: Option<String>) -> Option<Wrong> {
     Some(Wrong { message: message.into(), suggestion: suggestion.map(|s| format!("\"{s}\"")) })
+}
+
+/// What is wrong with `text` as the step of a grid, if anything.
+pub(super) fn step(text: &str) -> Option<Wrong> {
+    if text.parse::<Step>().is_ok() {
+        return None;
+    }
+    if let Some(rate) = text.strip_suffix("Hz") {
+        let (number, unit) = rate.strip_suffix('k').map_or((rate, 1.0), |rate| (rate, 1e3));
+        let parts = number.trim().parse::<f64>().ok().map(|number| (number * unit).round());
+        let good = parts.filter(|parts| *parts >= 1.0).map(|parts| format!("1s/{parts}"));
+        return wrong("this is a rate, not the time from one row to the next", good);
+    }
+    if text.contains('/') {
+        return wrong("this is not a fraction of a length of time", None);
+    }
+    span(text)
 }
 
 /// What is wrong with `text` as a length of time, if anything.

@@ -294,6 +294,7 @@ impl Walker<'_> {
         type Check = fn(&str) -> Option<Wrong>;
         let (expected, check): (&str, Check) = match schema.get("format").and_then(Json::as_str) {
             Some("duration-text") => (units::SPAN, units::span),
+            Some("step-text") => (units::STEP, units::step),
             Some("byte-size") => (units::SIZE, units::size),
             Some("date-time") => (units::MOMENT, units::moment),
             _ => ("text in quotes", |_| None),
@@ -406,6 +407,7 @@ impl Walker<'_> {
         }
         match (type_of(schema), schema.get("format").and_then(Json::as_str)) {
             (_, Some("duration-text")) => units::SPAN.into(),
+            (_, Some("step-text")) => units::STEP.into(),
             (_, Some("byte-size")) => units::SIZE.into(),
             ("string", _) => "text in quotes".into(),
             ("integer", _) => "a whole number".into(),
@@ -422,7 +424,7 @@ impl Walker<'_> {
 fn placeholder(schema: &Json) -> Option<Json> {
     let word = words(schema).next();
     let text = match (type_of(schema), schema.get("format").and_then(Json::as_str)) {
-        (_, Some("duration-text")) => "0s",
+        (_, Some("duration-text" | "step-text")) => "0s",
         ("string", None) => word.unwrap_or_default(),
         _ => word?,
     };

@@ -292,7 +292,7 @@ pub fn training_set(
     let mut set = TrainingSet { name: name.to_owned(), ..TrainingSet::default() };
     for stage in &plan.spec.stages {
         match stage {
-            StageSpec::Resample(resample) => set.step = Some(resample.every),
+            StageSpec::Resample(resample) => set.step = Some(resample.every.span()),
             StageSpec::Window(window) => {
                 set.window = Some(window.length);
                 set.every = window.every.or(Some(window.length));

@@ -19,7 +19,7 @@ use crate::stage::emit::Emit;
 use crate::stage::resample::Resample;
 use crate::stage::score::{Loader, ScoreError, ScoreStage};
 use crate::stage::window::{Window, WindowInput};
-use crate::time::Span;
+use crate::time::{Span, Step};
 
 /// How a pipeline is to run.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,7 @@ struct Builder<'a> {
     signals: Vec<String>,
     /// Settings so far of what shapes the flow: a stage's memory fits only the same.
     lineage: String,
-    step: Option<Span>,
+    step: Option<Step>,
     /// Of windows: how long they are, and how often one starts.
     length: Span,
     every: Span,
@@ -213,14 +213,14 @@ impl<'a> Builder<'a> {
         let step = self.step.ok_or_else(|| self.unfit("`window` needs a `resample` before it"))?;
         let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input != ModelInput::Features);
         let channels = window.signals.clone().unwrap_or_else(|| self.signals.clone());
-        let steps = (window.length.0 / step.0) as usize;
+        let steps = step.count(window.length) as usize;
         // What is measured when an alarm is raised is kept for a verdict, where it is not too much.
         let is_small = steps * channels.len() <= SAMPLES_MAX;
         let is_kept = |s: &StageSpec| matches!(s, StageSpec::Alarm(_)) && is_small;
         let mut stages = self.spec.stages.iter();
         let sequence =
             stages.any(|s| wants_sequence(s) || (is_kept(s) && !self.options.features_only));
-        let input = WindowInput { signals: &self.signals, step, sequence };
+        let input = WindowInput { signals: &self.schema.signals, step, sequence };
         let stage = Window::new(window, &input).map_err(|reason| self.unfit(reason))?;
         self.length = window.length;
         self.every = window.every.unwrap_or(window.length);

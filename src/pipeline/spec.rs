@@ -4,6 +4,7 @@
 //! `schemas/json/pipeline.json`, from which editors complete and `check` finds mistakes.
 
 mod adapt;
+mod bearing;
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use adapt::{AdaptSpec, DriftSpec};
+pub use bearing::{BearingSpec, GeometrySpec, OrdersSpec, SpeedSpec};
 
 use crate::record::{Lane, Severity};
-use crate::time::{Span, Timestamp};
+use crate::time::{Span, Step, Timestamp};
 
 /// One pipeline: a file in `pipelines/`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -327,12 +329,13 @@ pub enum Fill {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResampleSpec {
-    /// Step of the grid, counted from 1970.
-    pub every: Span,
+    /// Step of the grid, counted from 1970: a length of time, or a fraction of one (`"1s/12000"` is 12 kHz).
+    pub every: Step,
     /// How the grid is filled between readings.
     #[serde(default)]
     pub fill: Fill,
-    /// Across a longer gap nothing is invented. Absent: three steps.
+    /// Across a longer gap nothing is invented. Absent: three steps; of a signal that the schema says is measured more
+    /// rarely, three times its `every`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_gap: Option<Span>,
 }
@@ -347,12 +350,16 @@ pub struct WindowSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Span>,
     /// What to compute of each signal: mean, std, min, max, range, rms, slope, skewness, kurtosis, crest, last, first,
-    /// coverage, and quantiles `p1` to `p99` (`p50` is the median).
+    /// coverage, quantiles `p1` to `p99` (`p50` is the median), rms between two frequencies in Hz (`rms_10_1000`), and
+    /// fault lines of `bearing`: bpfo, bpfi, bsf, ftf.
     #[serde(default)]
     pub features: Vec<String>,
     /// The signals that windows look at. Absent: all of the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signals: Option<Vec<String>>,
+    /// The bearing that the signals are taken at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearing: Option<BearingSpec>,
     /// Windows with a smaller share of known points are not scored but counted as sparse; 0 to 1.
     #[serde(default = "min_coverage")]
     pub min_coverage: f64,

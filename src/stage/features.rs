@@ -10,7 +10,7 @@ use polars::prelude::{
     NewChunkedArray, PlSmallStr, QuantileMethod,
 };
 
-use crate::time::Span;
+use super::envelope::{Bearing, band_rms};
 
 /// A feature of one signal over one window. `x` are the known samples, `n` their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,17 +41,27 @@ pub enum Feature {
     Last,
     /// Share of the window's samples that are known.
     Coverage,
+    /// How far a fault of the outer race stands out of the envelope's spectrum, in dB ([`super::envelope`]).
+    Bpfo,
+    /// The same of the inner race.
+    Bpfi,
+    /// The same of a ball or roller, which strikes both races each turn: twice its spin.
+    Bsf,
+    /// The same of the cage.
+    Ftf,
     /// Quantile in percent, linear between samples (Hyndman and Fan type 7).
     Quantile(u8),
+    /// Root of the mean square of what lies between two frequencies, in Hz.
+    BandRms(u32, u32),
 }
 
-/// The names, in the order of the manual; quantiles are `p1` to `p99`.
-pub const NAMES: [&str; 13] = [
+/// The names, in the order of the manual; quantiles are `p1` to `p99`, bands `rms_10_1000`.
+pub const NAMES: [&str; 17] = [
     "mean", "std", "min", "max", "range", "rms", "slope", "skewness", "kurtosis", "crest", "first",
-    "last", "coverage",
+    "last", "coverage", "bpfo", "bpfi", "bsf", "ftf",
 ];
 
-const PLAIN: [Feature; 13] = [
+const PLAIN: [Feature; 17] = [
     Feature::Mean,
     Feature::Std,
     Feature::Min,
@@ -65,7 +75,18 @@ const PLAIN: [Feature; 13] = [
     Feature::First,
     Feature::Last,
     Feature::Coverage,
+    Feature::Bpfo,
+    Feature::Bpfi,
+    Feature::Bsf,
+    Feature::Ftf,
 ];
+
+impl Feature {
+    /// Whether it is about a bearing.
+    pub fn is_of_bearing(self) -> bool {
+        matches!(self, Feature::Bpfo | Feature::Bpfi | Feature::Bsf | Feature::Ftf)
+    }
+}
 
 impl FromStr for Feature {
     type Err = String;
@@ -75,7 +96,12 @@ impl FromStr for Feature {
             let percent = name.strip_prefix('p')?.parse::<u8>().ok()?;
             (1..=99).contains(&percent).then_some(Feature::Quantile(percent))
         };
-        plain.or_else(quantile).ok_or_else(|| format!("`{name}` is no feature"))
+        let band = || {
+            let (from, to) = name.strip_prefix("rms_")?.split_once('_')?;
+            let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+            (from < to).then_some(Feature::BandRms(from, to))
+        };
+        plain.or_else(quantile).or_else(band).ok_or_else(|| format!("`{name}` is no feature"))
     }
 }
 
@@ -83,6 +109,7 @@ impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Feature::Quantile(percent) => write!(f, "p{percent}"),
+            Feature::BandRms(from, to) => write!(f, "rms_{from}_{to}"),
             plain => {
                 let name = NAMES.iter().zip(PLAIN).find(|(_, f)| f == plain).map_or("", |(n, _)| n);
                 f.write_str(name)
@@ -91,15 +118,30 @@ impl fmt::Display for Feature {
     }
 }
 
-/// Computes `features` of one signal's samples, `step` apart, NaN where unknown, and appends them to `out`.
-/// A feature that is not defined (no known sample, no variance) is NaN.
-pub fn describe(samples: &[f64], step: Span, features: &[Feature], out: &mut Vec<f64>) {
+/// What is known of a window besides its samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// Samples a second.
+    pub rate: f64,
+    /// The bearing that is listened to, and how many times a second its shaft turned.
+    pub bearing: Option<(&'a Bearing, f64)>,
+}
+
+/// Computes `features` of one signal's samples, NaN where unknown, and appends them to `out`. A feature that is not
+/// defined (no known sample, no variance; of spectra, a sample that is missing) is NaN.
+pub fn describe(samples: &[f64], scene: Scene<'_>, features: &[Feature], out: &mut Vec<f64>) {
     let known: Vec<f64>;
     let values = if samples.iter().any(|v| v.is_nan()) {
         known = samples.iter().copied().filter(|v| !v.is_nan()).collect();
         &known
     } else {
         samples
+    };
+    let is_whole = values.len() == samples.len();
+    let mut lines = None;
+    let mut line = |at: usize| {
+        let (bearing, speed) = scene.bearing.filter(|_| is_whole)?;
+        lines.get_or_insert_with(|| bearing.lines(samples, scene.rate, speed))[at]
     };
     let column = ChunkedArray::<Float64Type>::from_slice(PlSmallStr::EMPTY, values);
     for feature in features {
@@ -110,13 +152,20 @@ pub fn describe(samples: &[f64], step: Span, features: &[Feature], out: &mut Vec
             Feature::Max => column.max(),
             Feature::Range => column.min_max().map(|(min, max)| max - min),
             Feature::Rms => rms(values),
-            Feature::Slope => slope(samples, step),
+            Feature::Slope => slope(samples, scene.rate),
             Feature::Skewness => column.clone().into_series().skew(true).ok().flatten(),
             Feature::Kurtosis => column.clone().into_series().kurtosis(false, true).ok().flatten(),
             Feature::Crest => crest(values),
             Feature::First => values.first().copied(),
             Feature::Last => values.last().copied(),
             Feature::Coverage => Some(values.len() as f64 / samples.len().max(1) as f64),
+            Feature::Bpfo => line(0),
+            Feature::Bpfi => line(1),
+            Feature::Bsf => line(2),
+            Feature::Ftf => line(3),
+            Feature::BandRms(from, to) => {
+                is_whole.then(|| band_rms(samples, scene.rate, f64::from(*from), f64::from(*to)))
+            }
             Feature::Quantile(percent) => {
                 column.quantile(f64::from(*percent) / 100.0, QuantileMethod::Linear).ok().flatten()
             }
@@ -136,7 +185,7 @@ fn crest(values: &[f64]) -> Option<f64> {
 }
 
 /// Least squares over the known samples against their own times.
-fn slope(samples: &[f64], step: Span) -> Option<f64> {
+fn slope(samples: &[f64], rate: f64) -> Option<f64> {
     let known = || samples.iter().enumerate().filter(|(_, v)| !v.is_nan());
     let count = known().count() as f64;
     if count < 2.0 {
@@ -150,5 +199,5 @@ fn slope(samples: &[f64], step: Span) -> Option<f64> {
         tv += t * (v - mean_v);
         tt += t * t;
     }
-    Some(tv / tt / step.as_seconds())
+    Some(tv / tt * rate)
 }

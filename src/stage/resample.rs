@@ -12,15 +12,16 @@ use serde::{Deserialize, Serialize};
 use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
 use crate::frame::{Grid, Origin};
 use crate::pipeline::spec::{Fill, ResampleSpec};
-use crate::schema::Schema;
 use crate::schema::expression::{Expression, ExpressionError};
-use crate::time::{Span, Timestamp};
+use crate::schema::{Schema, Signal};
+use crate::time::{Span, Step, Timestamp};
 
 /// The stage: its settings and the readings that rows still need.
 pub struct Resample {
-    step: Span,
+    step: Step,
     fill: Fill,
-    max_gap: Span,
+    /// By signal: across a longer gap nothing is invented.
+    gaps: Vec<Span>,
     /// By signal: how it is calculated, if it is.
     derived: Vec<Option<Expression>>,
     assets: Vec<AssetState>,
@@ -54,9 +55,11 @@ enum Cell {
 impl Resample {
     /// A stage that has seen nothing. The schema's expressions must have passed `check`.
     pub fn new(spec: &ResampleSpec, schema: &Schema) -> Result<Resample, ExpressionError> {
-        let max_gap = spec.max_gap.unwrap_or(Span(spec.every.0 * 3));
+        let own = |signal: &Signal| Span(signal.every.unwrap_or_default().0.saturating_mul(3));
+        let gap = |signal: &Signal| spec.max_gap.unwrap_or(spec.every.times(3).max(own(signal)));
+        let gaps = schema.signals.iter().map(gap).collect();
         let (step, fill, derived) = (spec.every, spec.fill, Expression::of_schema(schema)?);
-        Ok(Resample { step, fill, max_gap, derived, assets: Vec::new() })
+        Ok(Resample { step, fill, gaps, derived, assets: Vec::new() })
     }
 
     fn state(&mut self, asset: u32) -> &mut AssetState {
@@ -68,11 +71,12 @@ impl Resample {
 
     /// Emits the rows of one asset that are decided now.
     fn advance(&mut self, asset: u32, watermark: Timestamp, ended: bool, out: &mut Grid) {
-        let (step, fill, max_gap) = (self.step, self.fill, self.max_gap);
-        let rule = Rule { step, fill, max_gap, watermark };
+        let (step, fill) = (self.step, self.fill);
+        let rule = Rule { step, fill, watermark };
         self.state(asset);
         let (state, derived) = (&mut self.assets[asset as usize], &self.derived);
-        let Some(first) = state.next.or_else(|| state.first_start(&rule)) else { return };
+        let gaps = &self.gaps;
+        let Some(first) = state.next.or_else(|| state.first_start(&rule, gaps)) else { return };
         let mut at = first;
         loop {
             state.next = Some(at);
@@ -81,8 +85,9 @@ impl Resample {
             }
             let row = out.values.len();
             let mut known = false;
-            for (series, derived) in state.series.iter_mut().zip(derived) {
-                let cell = if derived.is_some() { Cell::Missing } else { rule.cell(series, at) };
+            for ((series, derived), gap) in state.series.iter_mut().zip(derived).zip(gaps) {
+                let cell =
+                    if derived.is_some() { Cell::Missing } else { rule.cell(series, at, *gap) };
                 let (value, origin) = match cell {
                     Cell::Known(value, origin) => (value, origin),
                     Cell::Missing => (f64::NAN, Origin::Missing),
@@ -101,13 +106,13 @@ impl Resample {
                 out.asset.push(asset);
                 out.ts.push(at);
                 rule.consume(&mut state.series, at);
-                at = at.plus(step);
+                at = step.next(at);
             } else {
                 out.values.truncate(row);
                 out.origins.truncate(row);
                 // Nothing here: on to the next instant at which a reading could make a row.
-                let Some(start) = state.first_start(&rule) else { return };
-                at = start.max(at.plus(step));
+                let Some(start) = state.first_start(&rule, gaps) else { return };
+                at = start.max(step.next(at));
             }
         }
     }
@@ -128,15 +133,14 @@ fn derive(derived: &[Option<Expression>], values: &mut [f64], origins: &mut [Ori
 
 /// How points are decided: the settings, and up to where the asset's readings are complete.
 struct Rule {
-    step: Span,
+    step: Step,
     fill: Fill,
-    max_gap: Span,
     watermark: Timestamp,
 }
 
 impl Rule {
     /// What is known of a signal at an instant. Moves `before` up to it.
-    fn cell(&self, series: &mut Series, at: Timestamp) -> Cell {
+    fn cell(&self, series: &mut Series, at: Timestamp, max_gap: Span) -> Cell {
         if self.fill == Fill::Mean {
             return self.mean(series, at);
         }
@@ -158,34 +162,28 @@ impl Rule {
         }
         match self.fill {
             Fill::Previous => match before {
-                Some((ts, value)) if at.since(ts) <= self.max_gap => {
-                    Cell::Known(value, Origin::Held)
-                }
+                Some((ts, value)) if at.since(ts) <= max_gap => Cell::Known(value, Origin::Held),
                 _ => Cell::Missing,
             },
             Fill::Next => match after {
-                Some((ts, value)) if ts.since(at) <= self.max_gap => {
-                    Cell::Known(value, Origin::Held)
-                }
-                None if self.watermark <= at.plus(self.max_gap) => Cell::Undecided,
+                Some((ts, value)) if ts.since(at) <= max_gap => Cell::Known(value, Origin::Held),
+                None if self.watermark <= at.plus(max_gap) => Cell::Undecided,
                 _ => Cell::Missing,
             },
             Fill::Linear | Fill::Mean => match (before, after) {
-                (Some((t0, v0)), Some((t1, v1))) if t1.since(t0) <= self.max_gap => {
+                (Some((t0, v0)), Some((t1, v1))) if t1.since(t0) <= max_gap => {
                     let share = at.since(t0).0 as f64 / t1.since(t0).0 as f64;
                     Cell::Known(v0 + (v1 - v0) * share, Origin::Interpolated)
                 }
                 // The next reading is at or after the watermark: near enough to draw a line to?
-                (Some((t0, _)), None) if self.watermark.since(t0) <= self.max_gap => {
-                    Cell::Undecided
-                }
+                (Some((t0, _)), None) if self.watermark.since(t0) <= max_gap => Cell::Undecided,
                 _ => Cell::Missing,
             },
         }
     }
 
     fn mean(&self, series: &mut Series, at: Timestamp) -> Cell {
-        let end = at.plus(self.step);
+        let end = self.step.next(at);
         if self.watermark < end {
             return Cell::Undecided;
         }
@@ -200,7 +198,7 @@ impl Rule {
     /// Forgets the readings that only the row at `at` needed.
     fn consume(&self, series: &mut [Series], at: Timestamp) {
         if self.fill == Fill::Mean {
-            let end = at.plus(self.step);
+            let end = self.step.next(at);
             for series in series {
                 while series.after.front().is_some_and(|r| r.0 < end) {
                     series.after.pop_front();
@@ -210,22 +208,24 @@ impl Rule {
     }
 
     /// The first instant at which a reading can make a row.
-    fn start(&self, reading: Timestamp) -> Timestamp {
+    fn start(&self, reading: Timestamp, max_gap: Span) -> Timestamp {
         let up = |ts: Timestamp| {
-            let down = ts.floor(self.step);
-            if down == ts { down } else { down.plus(self.step) }
+            let down = self.step.floor(ts);
+            if down == ts { down } else { self.step.next(down) }
         };
         match self.fill {
-            Fill::Mean => reading.floor(self.step),
-            Fill::Next => up(reading.minus(self.max_gap)),
+            Fill::Mean => self.step.floor(reading),
+            Fill::Next => up(reading.minus(max_gap)),
             Fill::Linear | Fill::Previous => up(reading),
         }
     }
 }
 
 impl AssetState {
-    fn first_start(&self, rule: &Rule) -> Option<Timestamp> {
-        self.series.iter().filter_map(|s| s.after.front()).map(|r| rule.start(r.0)).min()
+    fn first_start(&self, rule: &Rule, gaps: &[Span]) -> Option<Timestamp> {
+        let start =
+            |(series, gap): (&Series, &Span)| Some(rule.start(series.after.front()?.0, *gap));
+        self.series.iter().zip(gaps).filter_map(start).min()
     }
 }
 

@@ -5,21 +5,30 @@
 //! Starts are multiples of `every` since 1970. Windows without a row do not exist; windows with too few known
 //! points are counted as sparse and go no further.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
-use super::features::{Feature, describe};
+use super::envelope::Bearing;
+use super::features::{Feature, Scene, describe};
 use super::{Around, Effects, Flow, Stage, StageError, load_state, of_asset, save_state};
 use crate::frame::{Grid, Windows};
-use crate::pipeline::spec::WindowSpec;
-use crate::time::{Span, Timestamp};
+use crate::pipeline::spec::{BearingSpec, SpeedSpec, WindowSpec};
+use crate::schema::{Signal, convert};
+use crate::time::{Span, Step, Timestamp};
 
 /// The stage: its settings and the rows that open windows hold.
 pub struct Window {
     length: Span,
     every: Span,
-    step: Span,
-    /// Columns of the grid that are looked at.
+    step: Step,
+    /// Steps of a window.
+    steps: usize,
+    /// Columns of the grid that are kept.
     columns: Vec<usize>,
+    /// How many of them, from the first, are described.
+    described: usize,
+    bearing: Option<Listening>,
     features: Vec<Feature>,
     names: Vec<String>,
     min_coverage: f64,
@@ -28,13 +37,26 @@ pub struct Window {
     assets: Vec<AssetState>,
 }
 
+/// A bearing, and where its speed is known from.
+struct Listening {
+    bearing: Bearing,
+    speed: Speed,
+}
+
+enum Speed {
+    /// Turns a second.
+    Known(f64),
+    /// The mean of one of the columns that are kept, times this.
+    Measured(usize, f64),
+}
+
 /// Rows of one asset, oldest first.
 #[derive(Default, Serialize, Deserialize)]
 struct AssetState {
     /// End of the next window to close.
     next_end: Option<Timestamp>,
     ts: Vec<Timestamp>,
-    /// One column a signal looked at.
+    /// As the stage's `columns`.
     columns: Vec<Vec<f64>>,
     /// Rows before this one are no longer needed; they are removed in bulk.
     start: usize,
@@ -42,10 +64,10 @@ struct AssetState {
 
 /// What a window stage needs to know besides its file entry.
 pub struct WindowInput<'a> {
-    /// Names of the grid's columns.
-    pub signals: &'a [String],
+    /// The grid's columns.
+    pub signals: &'a [Signal],
     /// Step of the grid.
-    pub step: Span,
+    pub step: Step,
     /// Whether a model wants the samples themselves.
     pub sequence: bool,
 }
@@ -53,14 +75,15 @@ pub struct WindowInput<'a> {
 impl Window {
     /// A stage that has seen nothing. Signals and features must have passed `check`.
     pub fn new(spec: &WindowSpec, input: &WindowInput<'_>) -> Result<Window, String> {
-        let wanted = spec.signals.as_deref().unwrap_or(input.signals);
+        let all: Vec<String> = input.signals.iter().map(|s| s.name.clone()).collect();
+        let wanted = spec.signals.as_ref().unwrap_or(&all);
         let column = |name: &String| {
-            input
-                .signals
-                .iter()
-                .position(|s| s == name)
-                .ok_or_else(|| format!("no signal `{name}`"))
+            all.iter().position(|s| s == name).ok_or_else(|| format!("no signal `{name}`"))
         };
+        let mut columns: Vec<usize> = wanted.iter().map(column).collect::<Result<_, _>>()?;
+        let described = columns.len();
+        let listening = |bearing: &BearingSpec| Listening::of(bearing, input.signals, &mut columns);
+        let bearing = spec.bearing.as_ref().map(listening).transpose()?;
         let features: Vec<Feature> =
             spec.features.iter().map(|f| f.parse()).collect::<Result<_, _>>()?;
         let names = wanted.iter().flat_map(|s| features.iter().map(move |f| format!("{s}.{f}")));
@@ -68,7 +91,10 @@ impl Window {
             length: spec.length,
             every: spec.every.unwrap_or(spec.length),
             step: input.step,
-            columns: wanted.iter().map(column).collect::<Result<_, _>>()?,
+            steps: input.step.count(spec.length) as usize,
+            columns,
+            described,
+            bearing,
             names: names.collect(),
             features,
             min_coverage: spec.min_coverage,
@@ -96,7 +122,7 @@ impl Window {
             column.push(values[index]);
         }
         state.next_end.get_or_insert(end_after);
-        self.close(asset, ts.plus(self.step), out, effects);
+        self.close(asset, self.step.next(ts), out, effects);
     }
 
     /// Closes one asset's windows that end at or before `upto`.
@@ -137,29 +163,31 @@ impl Window {
         let state = &self.assets[asset as usize];
         let from = state.start;
         let to = from + state.ts[from..].partition_point(|ts| *ts < end);
-        let expected = (self.length.0 / self.step.0) as usize;
-        let samples = |column: &Vec<f64>| -> Vec<f64> {
-            self.samples(state, column, from, to, start, expected)
-        };
-        let whole = to - from == expected;
+        let samples =
+            |column: &Vec<f64>| -> Vec<f64> { self.samples(state, column, from, to, start) };
+        let whole = to - from == self.steps;
+        let columns = &state.columns[..self.described];
         let known: usize =
-            state.columns.iter().map(|c| c[from..to].iter().filter(|v| !v.is_nan()).count()).sum();
-        let coverage = known as f64 / (expected * state.columns.len()).max(1) as f64;
+            columns.iter().map(|c| c[from..to].iter().filter(|v| !v.is_nan()).count()).sum();
+        let coverage = known as f64 / (self.steps * columns.len()).max(1) as f64;
         effects.account.windows += 1;
         if coverage < self.min_coverage {
             effects.account.sparse += 1;
             return;
         }
-        for column in &state.columns {
+        let turning = |l: &Listening| l.speed.mean(&state.columns, from..to);
+        let bearing = self.bearing.as_ref().map(|l| (&l.bearing, turning(l)));
+        let scene = Scene { rate: self.step.rate(), bearing };
+        for column in columns {
             if whole {
-                describe(&column[from..to], self.step, &self.features, &mut out.features);
+                describe(&column[from..to], scene, &self.features, &mut out.features);
             } else {
-                describe(&samples(column), self.step, &self.features, &mut out.features);
+                describe(&samples(column), scene, &self.features, &mut out.features);
             }
         }
         if self.sequence {
-            let columns: Vec<Vec<f64>> = state.columns.iter().map(samples).collect();
-            for step in 0..expected {
+            let columns: Vec<Vec<f64>> = columns.iter().map(samples).collect();
+            for step in 0..self.steps {
                 out.sequence.extend(columns.iter().map(|c| c[step]));
             }
         }
@@ -177,11 +205,11 @@ impl Window {
         from: usize,
         to: usize,
         start: Timestamp,
-        expected: usize,
     ) -> Vec<f64> {
-        let mut samples = vec![f64::NAN; expected];
+        let mut samples = vec![f64::NAN; self.steps];
+        let first = self.step.number(start);
         for (ts, value) in state.ts[from..to].iter().zip(&column[from..to]) {
-            let step = ts.since(start).0 / self.step.0;
+            let step = self.step.number(*ts) - first;
             if let Some(sample) = samples.get_mut(step as usize) {
                 *sample = *value;
             }
@@ -196,6 +224,44 @@ impl Window {
             if let Some(last) = last {
                 // The window that the next row would have completed at the latest.
                 self.close(asset, self.end_after(last), out, effects);
+            }
+        }
+    }
+}
+
+impl Listening {
+    /// Where the speed is measured by a signal that is not kept yet, it is added to `columns`.
+    fn of(
+        spec: &BearingSpec,
+        signals: &[Signal],
+        columns: &mut Vec<usize>,
+    ) -> Result<Listening, String> {
+        let orders = spec.orders().ok_or("`bearing` has neither `geometry` nor `orders`")?;
+        let speed = match &spec.speed {
+            SpeedSpec::Rpm(rpm) => Speed::Known(rpm / 60.0),
+            SpeedSpec::Signal(name) => {
+                let index = signals.iter().position(|s| s.name == *name);
+                let index = index.ok_or_else(|| format!("no signal `{name}`"))?;
+                let scale = convert(&signals[index].unit, "Hz").ok_or("the speed has no unit")?;
+                if !columns.contains(&index) {
+                    columns.push(index);
+                }
+                let place = columns.iter().position(|c| *c == index).unwrap_or_default();
+                Speed::Measured(place, scale.scale)
+            }
+        };
+        Ok(Listening { bearing: Bearing { orders, band: spec.band }, speed })
+    }
+}
+
+impl Speed {
+    /// Turns a second over some rows, NaN where it is not known.
+    fn mean(&self, columns: &[Vec<f64>], rows: Range<usize>) -> f64 {
+        match *self {
+            Speed::Known(speed) => speed,
+            Speed::Measured(place, scale) => {
+                let known = || columns[place][rows.clone()].iter().filter(|v| !v.is_nan());
+                known().sum::<f64>() / known().count() as f64 * scale
             }
         }
     }
@@ -230,8 +296,8 @@ impl Stage for Window {
         };
         let mut out = Windows {
             names: self.names.clone(),
-            steps: (self.length.0 / self.step.0) as usize,
-            channels: self.columns.len(),
+            steps: self.steps,
+            channels: self.described,
             ..Windows::default()
         };
         for row in 0..grid.ts.len() {

@@ -12,8 +12,10 @@ use serde_json::Value as Json;
 
 use crate::{PIPELINE, SCHEMA, write};
 
-/// A pipeline that uses every key there is.
+/// A pipeline that uses every key there is, but for one that excludes another.
 const FULL: &str = include_str!("full-pipeline.toml");
+const GEOMETRY: &str = "geometry = { balls = 9, ball = 7.94, pitch = 39.04, angle = 0.0 }";
+const ORDERS: &str = "orders = { bpfo = 3.58, bpfi = 5.42, bsf = 2.36, ftf = 0.4 }";
 
 fn root(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
@@ -34,9 +36,13 @@ fn keys(node: &Node, found: &mut Vec<std::ops::Range<usize>>) {
 #[test]
 fn the_full_pipeline_is_right_and_full() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &[("p.toml", FULL.as_bytes()), ("pump.toml", SCHEMA.as_bytes())]);
-    let pipeline =
-        load_pipeline(&folder.path().join("p.toml"), None).map_err(|p| p.to_string()).unwrap();
+    let other = FULL.replace(GEOMETRY, ORDERS);
+    let load = |text: &str| {
+        write(folder.path(), &[("p.toml", text.as_bytes()), ("pump.toml", SCHEMA.as_bytes())]);
+        load_pipeline(&folder.path().join("p.toml"), None).map_err(|p| p.to_string()).unwrap()
+    };
+    let pipeline = load(FULL);
+    assert_ne!(load(&other).spec, pipeline.spec);
     // Every key that the schema knows is in the file, so that the next law covers it.
     let schema = Json::from(schemars::schema_for!(PipelineSpec));
     let mut missing = Vec::new();
@@ -46,7 +52,10 @@ fn the_full_pipeline_is_right_and_full() {
         missing.extend(
             names
                 .filter(|name| {
-                    !FULL.contains(&format!("{name} =")) && !FULL.contains(&format!("[{name}]"))
+                    let there = |text: &str| {
+                        text.contains(&format!("{name} =")) || text.contains(&format!("[{name}]"))
+                    };
+                    !there(FULL) && !there(&other)
                 })
                 .cloned(),
         );

@@ -165,6 +165,84 @@ fn windows() {
     snapshot("pipeline-windows", &told.join("\n----\n\n"));
 }
 
+/// A pipeline of a vibration beside a shaft's speed.
+fn with_bearing(stages: &str) -> String {
+    let signals = [("vibration", "g"), ("speed", "rpm"), ("load", "%")];
+    let signal = |(name, unit)| format!("[[signal]]\nname = \"{name}\"\nunit = \"{unit}\"\n");
+    let schema = format!("name = \"pump\"\n{}", signals.map(signal).concat());
+    let head = "name = \"pump\"\nschema = \"pump\"\ntopics = [\"{asset}\"]\n";
+    let text = format!("{head}{stages}[[stage]]\nemit = {{ lane = \"feature\" }}\n");
+    node(&[("schemas/pump.toml", &schema), ("pipelines/pump.toml", &text)])
+}
+
+#[test]
+fn spectra_and_bearings() {
+    let stages = |every: &str, window: &str| {
+        let resample = format!("[[stage]]\nresample = {{ every = \"{every}\" }}\n");
+        with_bearing(&format!(
+            "{resample}[[stage]]\n[stage.window]\nsignals = [\"vibration\"]\n{window}\n"
+        ))
+    };
+    let told = [
+        stages("1s/0", "length = \"2s\"\nfeatures = [\"rms\"]"),
+        stages("25.6kHz", "length = \"2s\"\nfeatures = [\"rms\"]"),
+        stages("1us", "length = \"2s\"\nfeatures = [\"rms\"]"),
+        stages("1s/12000", "length = \"2100us\"\nfeatures = [\"rms_10_1000\", \"rms_0_20\"]"),
+        stages(
+            "1s/12000",
+            "length = \"2s\"\nfeatures = [\"rms_10_8000\", \"rms_1000_10\", \"rms_010_20\", \"bpfo\", \"bpf\"]",
+        ),
+        stages(
+            "1s/12000",
+            "length = \"2s\"\nfeatures = [\"rms\"]\nbearing = { speed = { rpm = 1797 } }",
+        ),
+        stages(
+            "1s/12000",
+            r#"length = "300ms"
+features = ["bpfo"]
+bearing = { speed = { rpm = 1797 }, geometry = { balls = 9, ball = 39.04, pitch = 7.94, angle = 90 }, orders = { bpfo = 3.6, bpfi = 5.4, bsf = 2.4, ftf = 0.4 } }"#,
+        ),
+        stages(
+            "1s/12000",
+            r#"length = "500ms"
+features = ["bpfo"]
+bearing = { speed = { rpm = 1797 }, geometry = { balls = 1, ball = 39.04, pitch = 7.94, angle = 90 }, band = [6000, 2000] }"#,
+        ),
+        stages(
+            "1s/1000",
+            r#"length = "2s"
+features = ["bpfo"]
+bearing = { speed = { rpm = 1797 }, orders = { bpfo = 5.42, bpfi = 3.58, bsf = 0.0, ftf = 2.4 }, band = [400, 900] }"#,
+        ),
+        stages(
+            "1s/12000",
+            r#"length = "2s"
+features = ["bpfo"]
+bearing = { speed = { signal = "load" }, orders = { bpfo = 3.58, bpfi = 5.42, bsf = 2.36, ftf = 0.4 } }"#,
+        ),
+        with_bearing(
+            r#"[[stage]]
+resample = { every = "1s/12000" }
+[[stage]]
+[stage.window]
+length = "2s"
+features = ["bpfo"]
+bearing = { speed = { signal = "sped" }, orders = { bpfo = 3.58, bpfi = 5.42, bsf = 2.36, ftf = 0.4 } }
+[[stage]]
+[stage.window]
+length = "2s"
+features = ["bpfo"]
+bearing = { speed = { signal = "speed" }, orders = { bpfo = 3.58, bpfi = 5.42, bsf = 2.36, ftf = 0.4 } }
+"#,
+        ),
+        stages(
+            "1s/12000",
+            "length = \"2s\"\nfeatures = [\"bpfo\"]\nbearing = { speed = { rpm = -5, hz = 3 }, geometry = { balls = 9.5, ball = 1 } }",
+        ),
+    ];
+    snapshot("pipeline-spectra", &told.join("\n----\n\n"));
+}
+
 #[test]
 fn scores_and_alarms() {
     let from = "[[stage]]\nalarm = { name = \"vibration\", on = \"vibration_rms.mean\", raise = 7.1, clear = 4.5 }\n";

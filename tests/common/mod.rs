@@ -28,7 +28,7 @@ pub fn schema() -> Schema {
         max = 50.0
         [[signal]]
         name = "c"
-        unit = "1"
+        unit = "Hz"
         max_rate = 1000.0
         resolution = 0.001
     "#;

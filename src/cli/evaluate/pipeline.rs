@@ -162,7 +162,7 @@ fn judge(
     is_chance: bool,
 ) -> anyhow::Result<(Option<Detection>, Option<Life>, Behind)> {
     let step = pipeline.spec.stages.iter().find_map(|stage| match stage {
-        StageSpec::Resample(resample) => Some(resample.every),
+        StageSpec::Resample(resample) => Some(resample.every.span()),
         _ => None,
     });
     let step = step.unwrap_or(Span::ZERO);

@@ -41,7 +41,7 @@ fn training_set(pipeline: &LoadedPipeline, out: &Path, samples: bool) -> Trainin
     let mut set = TrainingSet { name, ..TrainingSet::default() };
     for stage in &pipeline.spec.stages {
         match stage {
-            StageSpec::Resample(resample) => set.step = Some(resample.every),
+            StageSpec::Resample(resample) => set.step = Some(resample.every.span()),
             StageSpec::Window(window) => {
                 set.window = Some(window.length);
                 set.every = window.every.or(Some(window.length));

@@ -11,6 +11,7 @@ mod numbers;
 mod order;
 mod recording;
 mod score;
+mod spectra;
 mod window;
 
 use serde_json::{Map, Value as Json};

@@ -211,7 +211,7 @@ impl Fed {
             _ => None,
         })?;
         let known = window.features.iter().all(|f| is_feature(f));
-        let steps = window.length.0.checked_div(step.0).filter(|steps| *steps > 0 && known)?;
+        let steps = Some(step.count(window.length)).filter(|steps| *steps > 0 && known)?;
         let channels = window_signals(schema, window);
         let there = |name: &String| schema.signals.iter().any(|s| s.name == *name);
         channels.iter().all(there).then(|| Fed {

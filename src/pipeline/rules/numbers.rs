@@ -115,15 +115,15 @@ fn units(look: &mut Look<'_>, spot: Spot<'_>, signal: &str, unit: &str) {
 
 fn resample_stage(look: &mut Look<'_>, index: usize, resample: &ResampleSpec) {
     let spot = look.stage(index, "resample");
-    if resample.every < Span::millis(1) {
+    if resample.every.rate() > 1e5 {
         let problem =
-            Problem::error(spot.key("every"), "the grid has a step of at least one millisecond")
+            Problem::error(spot.key("every"), "the grid has a step of at least ten microseconds")
                 .found(resample.every.to_string())
                 .expected("how often a row is wanted")
                 .suggest("\"1s\"");
         look.tell(problem);
     }
-    if let Some(gap) = resample.max_gap.filter(|gap| *gap < resample.every) {
+    if let Some(gap) = resample.max_gap.filter(|gap| *gap < resample.every.span()) {
         let problem = Problem::error(
             spot.key("max_gap"),
             "nothing would ever be filled: `max_gap` is shorter than a step of the grid",

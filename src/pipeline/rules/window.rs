@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Look;
+use super::{Look, spectra};
 use crate::diagnose::nearest::{list, nearest};
 use crate::diagnose::{Problem, Spot};
 use crate::pipeline::names::{FEATURES, is_feature};
 use crate::pipeline::spec::{ModelInput, StageSpec, WindowSpec};
 use crate::record::Lane;
-use crate::time::Span;
+use crate::time::{Span, Step};
 
 /// More points in a window than a gateway should hold for every signal of every asset.
 const MANY_POINTS: i64 = 100_000;
@@ -16,7 +16,7 @@ const MANY_POINTS: i64 = 100_000;
 /// Checks the settings of `window`.
 pub(super) fn check(look: &mut Look<'_>) {
     let step = look.parts.stages.iter().find_map(|s| match &s.spec {
-        Some(StageSpec::Resample(r)) if r.every > Span::ZERO => Some(r.every),
+        Some(StageSpec::Resample(r)) if r.every.span() > Span::ZERO => Some(r.every),
         _ => None,
     });
     for index in 0..look.parts.stages.len() {
@@ -28,6 +28,7 @@ pub(super) fn check(look: &mut Look<'_>) {
         let spot = look.stage(index, "window");
         lengths(look, spot, window, step);
         features(look, spot, window);
+        spectra::check(look, spot, window, step);
         signals(look, spot, window);
         if !(0.0..=1.0).contains(&window.min_coverage) {
             let share = window.min_coverage / 100.0;
@@ -41,7 +42,7 @@ pub(super) fn check(look: &mut Look<'_>) {
     }
 }
 
-fn lengths(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec, step: Option<Span>) {
+fn lengths(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec, step: Option<Step>) {
     let lengths = [("length", Some(window.length)), ("every", window.every)];
     for (key, span) in lengths {
         let Some(span) = span else { continue };
@@ -50,15 +51,19 @@ fn lengths(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec, step: Optio
                 .found("0s")
                 .expected("a length of time");
             look.tell(problem);
-        } else if let Some(step) = step.filter(|s| span.0 % s.0 != 0) {
-            let below = Span(span.0 / step.0 * step.0);
-            let near = if below == Span::ZERO { step } else { below };
+        } else if let Some(step) = step.filter(|s| span.0 % s.whole().0 != 0) {
+            let whole = step.whole();
+            let near = Span((span.0 / whole.0).max(1) * whole.0);
             let problem = Problem::error(
                 spot.key(key),
                 format!("`{key}` of a window must be a multiple of the grid's step"),
             )
             .found(span.to_string())
-            .expected(format!("a multiple of {step} (`every` of `resample`)"))
+            .expected(if whole == step.span() {
+                format!("a multiple of {step} (`every` of `resample`)")
+            } else {
+                format!("a multiple of {whole}: whole steps of {step} (`every` of `resample`)")
+            })
             .suggest(format!("\"{near}\""));
             look.tell(problem);
         }
@@ -70,7 +75,7 @@ fn lengths(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec, step: Optio
                 .expected(format!("at most {}", window.length));
         look.tell(problem);
     }
-    let Some(points) = step.map(|s| window.length.0 / s.0) else { return };
+    let Some(points) = step.map(|s| s.count(window.length)) else { return };
     if points == 1 {
         let problem = Problem::warning(
             spot.key("length"),
@@ -99,8 +104,8 @@ fn features(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec) {
             let problem = Problem::error(spot, format!("there is no feature `{feature}`"))
                 .found(format!("`{feature}`"))
                 .expected(format!(
-                    "{}, or a quantile `p1` to `p99`",
-                    list(FEATURES, 13).replace(" or ", ", ")
+                    "{}, a quantile `p1` to `p99`, or a band's rms like `rms_10_1000` (Hz)",
+                    list(FEATURES, FEATURES.len()).replace(" or ", ", ")
                 ))
                 .suggest_nearest(meant(feature).map(|f| format!("\"{f}\"")));
             look.tell(problem);
@@ -123,7 +128,7 @@ fn features(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec) {
     if let Some(asks) = asks.filter(|_| window.features.is_empty()) {
         let problem = Problem::error(spot.key("features"), format!("{asks}, and this window has none"))
             .found("no features")
-            .expected("some of mean, std, min, max, range, rms, slope, skewness, kurtosis, crest, first, last, coverage, p1 to p99");
+            .expected("some of mean, std, min, max, range, rms, slope, skewness, kurtosis, crest, first, last, coverage, p1 to p99, rms_10_1000, bpfo, bpfi, bsf, ftf");
         look.tell(problem);
     }
 }
@@ -152,6 +157,10 @@ const ELSEWHERE: [(&str, &str); 16] = [
 fn meant(feature: &str) -> Option<String> {
     let lower = feature.to_lowercase();
     let digits = lower.trim_start_matches(['p', 'q']).trim_start_matches(['0', '.']);
+    if let Some((from, to)) = lower.strip_prefix("rms_").and_then(|band| band.split_once('_')) {
+        let (from, to) = (from.parse::<u32>().ok()?, to.parse::<u32>().ok()?);
+        return Some(format!("rms_{}_{}", from.min(to), from.max(to)));
+    }
     let quantile = format!("p{digits}");
     if is_feature(&quantile) {
         return Some(quantile);
