@@ -11,6 +11,7 @@ use serde::de::value::StrDeserializer;
 use serde_json::json;
 
 use crate::model::runtime::{Optimisation, Provider, Settings};
+use crate::model::session::Cost;
 use crate::model::signature::PublicKey;
 use crate::model::{Host, Model, Trust};
 use crate::usage::Usage;
@@ -92,7 +93,7 @@ fn time(model: &mut Model, args: &VerifyArgs) -> anyhow::Result<(usize, f64)> {
     model.most_rows = rows;
     let mut fastest = f64::INFINITY;
     for _ in 0..3 {
-        model.cost = Default::default();
+        model.cost = Cost::default();
         model.try_shape(&shape).with_context(|| format!("it does not run on {shape:?}"))?;
         fastest = fastest.min(model.cost.longest_micros as f64 / 1e3);
     }

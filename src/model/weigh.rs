@@ -6,8 +6,8 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -23,7 +23,7 @@ use crate::usage::Usage;
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// How long a model may take to load and to answer three batches.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 /// How often is looked at what it takes.
 const LOOK: Duration = Duration::from_millis(10);
 /// What the process takes besides the model, at most: beyond that it is ended, below what it measured itself counts.
@@ -99,16 +99,15 @@ pub fn weigh(
     let mut child = command(program, host, path, &shape, spec).spawn().map_err(cannot)?;
     let limit = host.memory.unwrap_or(u64::MAX);
     let watched = watch(&mut child, limit, rows);
-    if !matches!(watched, Ok(Some(_))) {
+    if watched.is_err() {
         drop(child.kill());
-        drop(child.wait());
     }
-    let status = watched?.ok_or(WeighError::Endless)?;
-    let (mut told, mut wrong) = (String::new(), String::new());
-    // What it says fits into a pipe.
-    drop(child.stdout.take().map(|mut pipe| pipe.read_to_string(&mut told)));
-    drop(child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut wrong)));
+    let status = child.wait().map_err(cannot)?;
+    let told = watched?;
     if !status.success() {
+        let mut wrong = String::new();
+        // What it says of an error fits into a pipe.
+        drop(child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut wrong)));
         let wrong = first_line(wrong.trim_start_matches("error: "));
         let reason = if wrong.is_empty() { format!("its process ended: {status}") } else { wrong };
         return Err(WeighError::Failed(reason));
@@ -126,21 +125,27 @@ pub fn weigh(
     }
 }
 
-/// Waits until it has ended; `None`: it did not in time.
-fn watch(child: &mut Child, limit: u64, rows: usize) -> Result<Option<ExitStatus>, WeighError> {
+/// What it says, once it has said it.
+fn watch(child: &mut Child, limit: u64, rows: usize) -> Result<String, WeighError> {
+    let (sender, said) = mpsc::channel();
+    let pipe = child.stdout.take();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        drop(pipe.map(|mut pipe| pipe.read_to_string(&mut text)));
+        drop(sender.send(text)); // nobody waits for one that was ended
+    });
     let began = monotonic();
     while began.elapsed() < LONGEST {
-        if let Some(status) = child.try_wait().map_err(|e| WeighError::Failed(e.to_string()))? {
-            return Ok(Some(status));
+        if let Ok(text) = said.recv_timeout(LOOK) {
+            return Ok(text);
         }
         let resident = Usage::of(Some(child.id())).map_or(0, |usage| usage.resident);
         let memory = resident.saturating_sub(PROGRAM_MEMORY);
         if memory > limit {
             return Err(WeighError::Memory { memory, is_more: true, rows, limit });
         }
-        std::thread::sleep(LOOK);
     }
-    Ok(None)
+    Err(WeighError::Endless)
 }
 
 /// `forebay model verify`, so that it runs the model as this host would.
