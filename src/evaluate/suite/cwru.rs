@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::{Findings, ModelUsed, Row, Run, SuiteResult};
 use crate::evaluate::metrics::classes::Classes;
+use crate::evaluate::report::Figure;
 use crate::model::boost::BoostOptions;
 use crate::model::training::TrainingSet;
 use crate::model::trees::{self, Target, TreesOptions};
@@ -178,6 +179,9 @@ fn bearings(windows: &[Window], run: &Run<'_>, findings: &mut Findings) -> Resul
         findings.rows.extend(rows(&part, &own, &lines));
     }
     findings.rows.extend(rows("all diameters", &all, &all_lines));
+    let caption =
+        "all diameters, each never seen; rows: what was so, columns: what it was taken for";
+    findings.figures.push(Figure::Classes(all.clone(), caption.into()));
     findings.notes.push(format!(
         "Confusion over all diameters (rows: truth; columns: answer; {}): {:?}. The normal windows in it are the second \
 half of one recording, counted once a diameter. The features are the second set that was tried; the first, with strength of vibration, gave \
