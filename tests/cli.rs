@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use forebay::demo::ports::free_port;
 use serde_json::Value;
 
 fn forebay(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Output {
@@ -169,9 +170,8 @@ fn doctor_tells_a_silent_broker_from_none() {
     let folder = tempfile::tempdir().unwrap();
     // Takes connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (open, shut) = (silent.local_addr().unwrap(), closed.local_addr().unwrap());
-    drop(closed);
+    let open = silent.local_addr().unwrap();
+    let shut = format!("127.0.0.1:{}", free_port().unwrap());
     let config = format!(
         "node = \"a\"\n[mqtt]\nurl = \"mqtt://{open}\"\n[uplink.targets.cloud.http]\nurl = \"http://{shut}/x\"\n[store]\npath = \"data\"\n"
     );

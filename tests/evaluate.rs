@@ -139,7 +139,14 @@ fn remaining_life_is_told_beside_the_best_constant() {
         json(site.path(), &format!("{EVALUATE} --runs-to-failure --life-unit 1s --life-cap 125"));
     let life = &found["life"];
     // The score is no life: it is below 1, so the capped error is about that of always saying nothing is left.
-    let (rmse, best) = (&life["capped"]["rmse"], &life["capped"]["best_constant_rmse"]);
+    let floors = &life["capped"]["floors"];
+    assert_eq!(
+        (&floors[0]["name"], &floors[1]["name"]),
+        (&"best constant".into(), &"clock only".into())
+    );
+    let (rmse, best) = (&life["capped"]["rmse"], &floors[0]["rmse"]);
+    // Both fans ran for as long, so the other's age tells all.
+    assert!(life["raw"]["floors"][1]["rmse"].as_f64().unwrap() < 1e-6, "{life}");
     assert!(rmse.as_f64().unwrap() > best.as_f64().unwrap(), "{life}");
     assert_eq!(life["last"]["rows"], 2);
     assert!(life["last"]["rmse"].as_f64().unwrap() < 1.0);

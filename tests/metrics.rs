@@ -83,6 +83,13 @@ fn several_classes_as_scikit_learn_has_them() {
         same("accuracy", classes.accuracy(), &case["accuracy"]);
         same("macro_f1", classes.macro_f1(), &case["macro_f1"]);
         same("kappa", classes.kappa(), &case["kappa"]);
+        for (class, each) in case["each"].as_array().unwrap().iter().enumerate() {
+            let (precision, recall, f1) = classes.of_class(class);
+            let cases = classes.cases(class) as f64;
+            for (ours, theirs) in [precision, recall, f1, cases].into_iter().zip(numbers(each)) {
+                same(&format!("class {class}"), Some(ours), &theirs.into());
+            }
+        }
     }
 }
 

@@ -122,3 +122,72 @@ fn trees_learn_labels_and_lives() {
     let wrong = train(folder.path(), "wrong.onnx", "--kind trees --tree-rate 0");
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("`--tree-rate` must be above 0"));
 }
+
+#[test]
+fn a_forecast_is_measured_beside_the_last_value_and_its_losses_are_drawn() {
+    let folder = site();
+    let options =
+        "--kind forecaster --epochs 6 --units 8 --depth 1 --holdout 0.25 --html report.html";
+    let found = report(&train(folder.path(), "next.onnx", options));
+    // Windows of ten seconds every two; the last quarter of them is held out, and scaled by the others' samples.
+    let text = std::fs::read_to_string(folder.path().join("machine.csv")).unwrap();
+    let rows: Vec<[f64; 2]> = text
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            [cells[1].parse().unwrap(), cells[2].parse().unwrap()]
+        })
+        .collect();
+    let windows: Vec<&[[f64; 2]]> = rows.windows(10).step_by(2).collect();
+    let fitted = found["fitted"].as_u64().unwrap() as usize;
+    let held = found["held_out"].as_u64().unwrap() as usize;
+    let mut expected = 0.0;
+    for signal in 0..2 {
+        let seen =
+            || windows[..fitted].iter().flat_map(|window| window.iter()).map(|row| row[signal]);
+        let count = seen().count() as f64;
+        let mean = seen().sum::<f64>() / count;
+        let variance = seen().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        let squares = windows[windows.len() - held..]
+            .iter()
+            .map(|window| (window[9][signal] - window[8][signal]).powi(2) / variance);
+        expected += squares.sum::<f64>() / held as f64 / 2.0;
+    }
+    let last = found["held_out_measures"]["last_value_mean_squared_error"].as_f64().unwrap();
+    assert!((last - expected).abs() < 0.01 * expected, "{last}, not {expected}");
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert_eq!(page.matches("<svg ").count(), 1);
+    assert!(page.contains("network 1, loss") && page.contains("last value mean squared error"));
+}
+
+#[test]
+fn labels_that_are_words_name_the_classes() {
+    let folder = site();
+    let text = std::fs::read_to_string(folder.path().join("machine.csv")).unwrap();
+    let words = text.replace(",1\n", ",slow\n").replace(",0\n", ",normal\n");
+    let options = "--kind classifier --label fault --epochs 2 --units 4 --depth 1";
+    let by_numbers =
+        train(folder.path(), "numbers.onnx", &format!("{options} --classes normal,slow"));
+    std::fs::write(folder.path().join("machine.csv"), words).unwrap();
+    let (by_numbers, by_words) =
+        (report(&by_numbers), report(&train(folder.path(), "words.onnx", options)));
+    assert_eq!(by_numbers["epochs"], by_words["epochs"]);
+    let mut inspect = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    inspect.current_dir(folder.path()).args(["model", "inspect", "words.onnx"]);
+    let told = String::from_utf8(inspect.output().unwrap().stdout).unwrap();
+    assert!(told.contains("one of normal, slow"), "{told}");
+    let wrong = train(folder.path(), "wrong.onnx", &format!("{options} --classes normal,fast"));
+    let error = String::from_utf8_lossy(&wrong.stderr);
+    assert!(error.contains("has `slow`, which is none of `--classes`"), "{error}");
+}
+
+#[test]
+fn channels_first_is_refused_before_anything_is_learned() {
+    let folder = site();
+    let first = PIPELINE.replace("\"sequence\"", "\"channels_first\"");
+    std::fs::write(folder.path().join("pipeline.toml"), first).unwrap();
+    let output = train(folder.path(), "model.onnx", "--kind conv-autoencoder --epochs 1");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("set it to \"sequence\""), "{error}");
+}

@@ -204,9 +204,10 @@ async fn fresh_records_share_the_link_with_a_backlog_and_alarms_go_before_both()
     let terms = Terms { rate: Some(40_000), ..terms() };
     let running = Running::start_on(http(&receiver, false), outbox, &feeding, terms);
     until("the backlog drains", || receiver.counts().records > 100).await;
-    let at = receiver.counts().records;
-    // Fresh scores for a while, and an alarm behind them.
+    let before = receiver.counts().records;
+    // Fresh scores for a while, and an alarm behind them. The backlog goes on while they are put there, however long that takes.
     feeding.put((10_000..10_300).map(score).chain([alarm(7)]).collect());
+    let at = receiver.counts().records;
     until("all is there", || receiver.counts().records == 3301).await;
     running.end().await;
     stop.cancel();
@@ -219,7 +220,7 @@ async fn fresh_records_share_the_link_with_a_backlog_and_alarms_go_before_both()
         .iter()
         .filter(|id| id.starts_with("score-") && id.len() < "score-10000".len())
         .count() as u64
-        - at;
+        - before;
     assert!(last_fresh < 3000, "before the end of the backlog: {last_fresh}");
     assert!(backlog_before > 50, "the backlog went on meanwhile: {backlog_before}");
     let backlog: Vec<&String> = order.iter().filter(|id| id.len() < "score-10000".len()).collect();

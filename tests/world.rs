@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -14,6 +14,7 @@ use forebay::demo::link::{Link, LinkOptions, Outage, Weather};
 use forebay::demo::load::{self, Acks, LoadOptions, Subscriber};
 use forebay::demo::mosquitto::Mosquitto;
 use forebay::demo::plant::{Plant, PlantOptions};
+use forebay::demo::ports::free_port;
 use forebay::demo::publisher::{Pace, publish};
 use forebay::demo::receiver::Receiver;
 use forebay::demo::sender::{Sender, SenderOptions, broker_address};
@@ -240,7 +241,7 @@ async fn the_schedule_is_kept_and_the_port_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_away_is_said_and_not_hung_on() {
     let stop = CancellationToken::new();
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
     let link = Link::start(LinkOptions::to(free), stop.clone()).await.unwrap();
     assert!(!works(link.addr()).await);
     let mut state = link.watch();
@@ -293,7 +294,7 @@ fn only_plain_brokers_are_taken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_away_is_an_error_in_time() {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
     for version in [MqttVersion::V311, MqttVersion::V5] {
         let options =
             SenderOptions { give_up: Duration::from_millis(300), ..sender(free, version) };

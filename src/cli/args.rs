@@ -319,6 +319,9 @@ pub struct TrainArgs {
     /// Print one JSON object to standard output: what was learned, with the loss of every epoch.
     #[arg(long)]
     pub json: bool,
+    /// Write a report here: one HTML page with what was learned and its loss curves, which needs nothing beside it.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use super::args::RecordingArgs;
 use super::screen::{Screen, look};
 use crate::engine::Engine;
-use crate::evaluate::labels::{Column, column};
+use crate::evaluate::labels::{Column, Labels, column, labels};
 use crate::frame::{Input, Windows};
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::model::Host;
@@ -115,6 +115,12 @@ impl Recordings<'_> {
             }
         }
         Ok(all)
+    }
+
+    /// A column of labels of all recordings; `normal` is the word for normal running.
+    pub(super) fn labels(&self, name: &str, normal: Option<&str>) -> anyhow::Result<Labels> {
+        let (spec, asset) = (self.spec()?, self.args.asset.as_deref());
+        Ok(labels(self.files, &spec, asset, name, normal)?)
     }
 
     /// The pipeline's notes on recordings, with what the command line says instead.

@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -83,9 +82,8 @@ impl Remote<'_> {
     /// Waits for a model that the node is still looking at.
     fn taken_in(&self, digest: &str) -> anyhow::Result<Value> {
         let due = monotonic() + TAKEN_WITHIN;
-        let (_never, pause) = mpsc::channel::<()>();
         while monotonic() < due {
-            drop(pause.recv_timeout(Duration::from_secs(2)));
+            std::thread::park_timeout(Duration::from_secs(2));
             let listed = self.get("/api/v1/models")?;
             let mut listed = listed.as_array().into_iter().flatten();
             if let Some(score) = listed.find(|score| score["candidate"]["digest"] == digest) {

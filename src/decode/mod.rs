@@ -16,6 +16,7 @@ mod walk;
 
 pub use error::DecodeError;
 pub use rows::Rows;
+pub use scalar::{WORDS_MAX, Words};
 pub use time::{TimeFault, TimeFormatError};
 pub use topic::{TopicError, TopicPattern};
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::Words;
 use crate::frame::{Asset, Input, Quality, Readings};
 use crate::time::Timestamp;
 
@@ -30,6 +31,8 @@ pub struct Rows {
     remembered: usize,
     unknown: BTreeSet<String>,
     unknown_new: Vec<String>,
+    /// Words that are taken for numbers; none of a message.
+    pub(crate) words: Words,
 }
 
 /// An asset, and its index in `assets` if it was placed there in tick `tick`.
@@ -86,6 +89,7 @@ impl Rows {
             remembered: 0,
             unknown: BTreeSet::new(),
             unknown_new: Vec::new(),
+            words: Words::default(),
         }
     }
 

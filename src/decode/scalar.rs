@@ -20,6 +20,45 @@ pub(crate) fn number(text: &str) -> Option<f64> {
     }
 }
 
+/// Most words that are told apart.
+pub const WORDS_MAX: usize = 256;
+/// The number of the first word: beyond what anybody writes as a label.
+const FIRST_WORD: f64 = (1_u64 << 40) as f64;
+
+/// Words where numbers are expected, in columns of labels: each word is given a number. Of nothing else are words taken:
+/// a sensor that says `fault` has no value.
+#[derive(Clone, Debug, Default)]
+pub struct Words(Option<Vec<String>>);
+
+impl Words {
+    /// Takes words.
+    pub fn taken() -> Words {
+        Words(Some(Vec::new()))
+    }
+
+    /// The number of a word; `None` where words are not taken, or there are too many.
+    pub(crate) fn number(&mut self, text: &str) -> Option<f64> {
+        let (known, text) = (self.0.as_mut()?, text.trim());
+        let place = known.iter().position(|word| word == text).or_else(|| {
+            let is_room = known.len() < WORDS_MAX && !text.is_empty();
+            is_room.then(|| known.push(text.to_owned()))?;
+            Some(known.len() - 1)
+        });
+        place.map(|place| FIRST_WORD + place as f64)
+    }
+
+    /// The word that has this number.
+    pub fn word(&self, number: f64) -> Option<&str> {
+        let known = self.0.as_deref().filter(|_| number >= FIRST_WORD)?;
+        known.get((number - FIRST_WORD) as usize).map(String::as_str)
+    }
+
+    /// Whether another word would not be taken.
+    pub fn is_full(&self) -> bool {
+        self.0.as_ref().is_some_and(|known| known.len() >= WORDS_MAX)
+    }
+}
+
 /// The value of a message; `None` for `null`.
 pub(super) fn value(topic: &str, text: &str) -> Result<Option<f64>, DecodeError> {
     let trimmed = text.trim();

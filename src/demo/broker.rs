@@ -13,6 +13,7 @@ use rumqttd::protocol::v5::V5;
 use rumqttd::{ConnectionSettings, LinkType, Router, RouterConfig, Server, ServerSettings};
 use tokio::runtime::Runtime;
 
+use super::ports::free_port;
 use crate::config::{MqttConfig, MqttVersion};
 use crate::time::monotonic;
 
@@ -46,7 +47,7 @@ impl Broker {
     pub fn start(login: Option<(&str, &str)>) -> Result<Broker, BrokerError> {
         let mut last = (0, 0);
         for _ in 0..TRIES {
-            let (v4, v5) = free_ports()?;
+            let (v4, v5) = (free_port()?, free_port()?);
             match Broker::start_on(v4, v5, login) {
                 Err(BrokerError::Ports(..)) => last = (v4, v5),
                 started => return started,
@@ -143,12 +144,6 @@ fn settings(name: &str, listen: SocketAddr, login: Option<(&str, &str)>) -> Serv
             dynamic_filters: true,
         },
     }
-}
-
-fn free_ports() -> std::io::Result<(u16, u16)> {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let (first, second) = (bind()?, bind()?);
-    Ok((first.local_addr()?.port(), second.local_addr()?.port()))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod site;
 // measuring
 pub mod load;
 pub mod mosquitto;
+pub mod ports;
 
 /// What can go wrong in the simulated world.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 //! Mosquitto that is already running.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::DemoError;
+use super::ports::free_port;
 use crate::time::monotonic;
 
 /// Where Debian puts it, besides the search path.
@@ -147,10 +148,6 @@ fn settings(port: u16, in_flight: u16, keeps: Keeps, folder: &Path) -> String {
         "listener {port} 127.0.0.1\nallow_anonymous true\n{keeps}\nlog_type none\n\
          max_inflight_messages {in_flight}\nmax_queued_messages 0\nset_tcp_nodelay true\n"
     )
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn spawn(config: &Path) -> io::Result<Option<Child>> {

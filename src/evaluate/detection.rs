@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::floors;
-use super::labels::{Column, Fault};
+use super::labels::{Column, Fault, Labels};
 use super::metrics::binary::Confusion;
 use super::metrics::calibration::{Bin, brier, expected_error, reliability};
 use super::metrics::changepoint::changes;
@@ -21,10 +21,33 @@ const BINS: usize = 10;
 /// What was true.
 #[derive(Clone, Debug)]
 pub enum Truth {
-    /// A label a row: 0 is normal, anything above a half is faulty, and different numbers are different faults.
-    Rows(BTreeMap<String, Column>),
+    /// A label a row.
+    Rows(Labels),
     /// Times of faults; all other time is normal.
-    Times(BTreeMap<String, Vec<Fault>>),
+    Times {
+        /// By asset.
+        faults: BTreeMap<String, Vec<Fault>>,
+        /// What may be so: normal running, then the kinds of faults.
+        names: Vec<String>,
+    },
+}
+
+impl Truth {
+    /// Times of faults, and the word for normal running.
+    pub fn of_times(mut faults: BTreeMap<String, Vec<Fault>>, normal: &str) -> Truth {
+        let unnamed = faults.values_mut().flatten().filter(|fault| fault.name.is_empty());
+        unnamed.for_each(|fault| fault.name = "fault".into());
+        let kinds: BTreeSet<&str> = faults.values().flatten().map(|f| f.name.as_str()).collect();
+        let names = std::iter::once(normal).chain(kinds).map(str::to_owned).collect();
+        Truth::Times { faults, names }
+    }
+
+    /// What may be so; the first is normal running.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Truth::Rows(Labels { names, .. }) | Truth::Times { names, .. } => names,
+        }
+    }
 }
 
 /// The rows of one asset, in order of time: what was said, and what was so.
@@ -40,6 +63,8 @@ pub struct Judged {
     pub alarmed: Vec<bool>,
     /// Whether it was.
     pub faulty: Vec<bool>,
+    /// What was so, as a place in the truth's names, and which class it was said to be.
+    pub classes: Vec<(usize, Option<usize>)>,
     /// The faults.
     pub faults: Vec<Fault>,
     /// Rows that came before the first verdict.
@@ -47,7 +72,7 @@ pub struct Judged {
 }
 
 impl Judged {
-    fn push(&mut self, at: Timestamp, verdict: Option<&Verdict>, faulty: bool) {
+    fn push(&mut self, at: Timestamp, verdict: Option<&Verdict>, truth: usize) {
         let Some(verdict) = verdict else {
             self.unjudged += 1;
             return;
@@ -55,7 +80,8 @@ impl Judged {
         self.times.push(at);
         self.scores.push(verdict.score.unwrap_or(f64::NAN));
         self.alarmed.push(verdict.alarm);
-        self.faulty.push(faulty);
+        self.faulty.push(truth > 0);
+        self.classes.push((truth, verdict.class));
     }
 
     fn events(&self, faults: &[&Fault]) -> Events {
@@ -87,11 +113,13 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
     let nothing = Vec::new();
     let of = |asset: &String| verdicts.by_asset.get(asset).unwrap_or(&nothing);
     match truth {
-        Truth::Rows(columns) => {
-            let all = columns.iter();
-            all.map(|(asset, column)| judge_rows(asset, column, of(asset), step, skip)).collect()
+        Truth::Rows(Labels { columns, names }) => {
+            let judge = |(asset, column): (&String, &Column)| {
+                judge_rows(asset, (column, names), of(asset), step, skip)
+            };
+            columns.iter().map(judge).collect()
         }
-        Truth::Times(faults) => {
+        Truth::Times { faults, names } => {
             let all = verdicts.by_asset.iter();
             all.map(|(asset, verdicts)| {
                 // What happened while nobody looked cannot have been found.
@@ -104,8 +132,10 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
                 let mut judged = Judged { asset: asset.clone(), faults, ..Judged::default() };
                 for verdict in verdicts.iter().skip(skip) {
                     let at = verdict.end.minus(Span(1));
-                    let faulty = judged.faults.iter().any(|fault| fault.interval.holds(at));
-                    judged.push(at, Some(verdict), faulty);
+                    let fault = judged.faults.iter().find(|fault| fault.interval.holds(at));
+                    let kind = |fault: &Fault| names.iter().skip(1).position(|n| *n == fault.name);
+                    let truth = fault.and_then(kind).map_or(0, |kind| kind + 1);
+                    judged.push(at, Some(verdict), truth);
                 }
                 judged
             })
@@ -116,30 +146,37 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
 
 fn judge_rows(
     asset: &str,
-    column: &Column,
+    (column, names): (&Column, &[String]),
     verdicts: &[Verdict],
     step: Span,
     skip: usize,
 ) -> Judged {
     let mut judged = Judged { asset: asset.to_owned(), ..Judged::default() };
     let known = at_rows(verdicts, &column.times, step);
-    let mut last = 0.0;
+    let mut last = 0;
     for ((at, value), verdict) in column.times.iter().zip(&column.values).zip(known).skip(skip) {
-        judged.push(*at, verdict, *value > 0.5);
+        let truth = *value as usize;
+        judged.push(*at, verdict, truth);
         if verdict.is_none() {
             continue;
         }
         match judged.faults.last_mut() {
-            Some(fault) if *value > 0.5 && *value == last => fault.interval.to = *at,
-            _ if *value > 0.5 => {
+            Some(fault) if truth > 0 && truth == last => fault.interval.to = *at,
+            _ if truth > 0 => {
                 let interval = Interval { from: *at, to: *at };
-                judged.faults.push(Fault { interval, name: format!("label {value}") });
+                judged.faults.push(Fault { interval, name: shown(names, truth) });
             }
             _ => {}
         }
-        last = *value;
+        last = truth;
     }
     judged
+}
+
+/// A kind of fault as people read it: a word says itself what it is.
+fn shown(names: &[String], place: usize) -> String {
+    let name = names.get(place).map_or("", String::as_str);
+    if name.parse::<f64>().is_ok() { format!("label {name}") } else { name.to_owned() }
 }
 
 /// The rates of a detector, with how they came to be.
@@ -196,6 +233,15 @@ pub struct Group {
     pub rates: Rates,
     /// Its faults and alarms; of a kind of fault, all alarms.
     pub events: Events,
+    /// Median time from a fault's beginning to its alarm.
+    pub median_delay_s: Option<f64>,
+}
+
+impl Group {
+    fn of(name: &str, confusion: Confusion, events: Events) -> Group {
+        let (name, rates) = (name.to_owned(), confusion.into());
+        Group { name, rates, median_delay_s: events.median_delay_s(), events }
+    }
 }
 
 /// The NAB score by one profile.
@@ -311,11 +357,8 @@ fn floors(judged: &[Judged], faulty: &[bool]) -> Vec<FloorRates> {
 }
 
 fn of_asset(one: &Judged) -> Group {
-    Group {
-        name: one.asset.clone(),
-        rates: Confusion::of(&one.alarmed, &one.faulty).into(),
-        events: one.events(&one.faults.iter().collect::<Vec<_>>()),
-    }
+    let confusion = Confusion::of(&one.alarmed, &one.faulty);
+    Group::of(&one.asset, confusion, one.events(&one.faults.iter().collect::<Vec<_>>()))
 }
 
 fn of_faults(judged: &[Judged]) -> Vec<Group> {
@@ -335,7 +378,7 @@ fn of_faults(judged: &[Judged]) -> Vec<Group> {
                 }
             }
         }
-        Group { name: (*name).to_owned(), rates: confusion.into(), events }
+        Group::of(name, confusion, events)
     };
     names.iter().map(group).collect()
 }

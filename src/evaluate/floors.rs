@@ -3,7 +3,7 @@
 use super::metrics::binary::Confusion;
 
 /// Most steps in which the clock's interval is looked for.
-const STEPS: usize = 400;
+pub(super) const STEPS: usize = 400;
 
 /// An alarm that is always on.
 pub fn always_on(labels: &[bool]) -> Confusion {

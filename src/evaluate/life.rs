@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::labels::Column;
-use super::metrics::regression::{best_constant_rmse, capped, mae, nasa_score, rmse};
+use super::metrics::regression::{capped, mae, nasa_score, rmse};
 use super::stream::{Verdicts, at_rows};
 use crate::time::{Span, Timestamp};
 
@@ -20,10 +20,12 @@ pub struct Lives {
     pub truth: Vec<f64>,
     /// What was said.
     pub predicted: Vec<f64>,
+    /// What the clock alone would say: the mean life of the others, less this one's age. Empty without others.
+    pub by_age: Vec<f64>,
 }
 
 /// Errors over rows.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Errors {
     /// Rows.
     pub rows: usize,
@@ -33,18 +35,43 @@ pub struct Errors {
     pub mae: Option<f64>,
     /// NASA's score, a sum.
     pub nasa_score: Option<f64>,
-    /// RMSE of the best constant, found on the answers: the floor.
-    pub best_constant_rmse: Option<f64>,
+    /// What those come to that look at no signal.
+    pub floors: Vec<FloorErrors>,
+}
+
+/// Errors of an answer that looks at no signal.
+#[derive(Clone, Debug, Serialize)]
+pub struct FloorErrors {
+    /// Which one.
+    pub name: &'static str,
+    /// Root of the mean squared error.
+    pub rmse: Option<f64>,
+    /// Mean absolute error.
+    pub mae: Option<f64>,
+    /// NASA's score, a sum.
+    pub nasa_score: Option<f64>,
 }
 
 impl Errors {
-    fn of(truth: &[f64], predicted: &[f64]) -> Errors {
+    /// Of one column against another. `by_age` is left out where it is of fewer rows.
+    fn of(truth: &[f64], predicted: &[f64], by_age: &[f64]) -> Errors {
+        let floor = |name, found: &[f64]| FloorErrors {
+            name,
+            rmse: rmse(truth, found),
+            mae: mae(truth, found),
+            nasa_score: nasa_score(truth, found),
+        };
+        let mean = truth.iter().sum::<f64>() / truth.len().max(1) as f64;
+        let mut floors = vec![floor("best constant", &vec![mean; truth.len()])];
+        if by_age.len() == truth.len() && !truth.is_empty() {
+            floors.push(floor("clock only", by_age));
+        }
         Errors {
             rows: truth.len(),
             rmse: rmse(truth, predicted),
             mae: mae(truth, predicted),
             nasa_score: nasa_score(truth, predicted),
-            best_constant_rmse: best_constant_rmse(truth).filter(|_| !truth.is_empty()),
+            floors,
         }
     }
 }
@@ -68,22 +95,60 @@ pub struct Life {
 
 /// Brings answers and truth together.
 pub fn judge(verdicts: &Verdicts, truth: &BTreeMap<String, Column>, step: Span) -> Vec<Lives> {
+    let (whole, rate) = (whole_lives(truth), rate(truth));
     let each = truth.iter().map(|(asset, column)| {
         let own = verdicts.by_asset.get(asset).map(Vec::as_slice).unwrap_or_default();
-        let mut lives = Lives { asset: asset.clone(), ..Lives::default() };
+        let mut judged = Lives { asset: asset.clone(), ..Lives::default() };
+        let others: Vec<f64> = whole
+            .iter()
+            .filter(|(other, _)| **other != asset)
+            .map(|(_, (_, life))| *life)
+            .collect();
+        let of_others = others.iter().sum::<f64>() / others.len() as f64;
         let known = at_rows(own, &column.times, step);
         for ((at, truth), verdict) in column.times.iter().zip(&column.values).zip(known) {
             if let Some(score) =
                 verdict.and_then(|verdict| verdict.score).filter(|_| truth.is_finite())
             {
-                lives.times.push(*at);
-                lives.truth.push(*truth);
-                lives.predicted.push(score);
+                judged.times.push(*at);
+                judged.truth.push(*truth);
+                judged.predicted.push(score);
+                let begun = whole.get(asset).zip(rate).filter(|_| !others.is_empty());
+                let by_age = begun.map(|((begun, _), rate)| {
+                    (of_others - at.since(*begun).0 as f64 * rate).max(0.0)
+                });
+                judged.by_age.extend(by_age);
             }
         }
-        lives
+        judged
     });
     each.collect()
+}
+
+/// When each machine's record begins, and what was left then.
+fn whole_lives(truth: &BTreeMap<String, Column>) -> BTreeMap<&String, (Timestamp, f64)> {
+    let first = |column: &Column| {
+        let mut rows = column.times.iter().copied().zip(column.values.iter().copied());
+        rows.find(|(_, left)| left.is_finite())
+    };
+    truth.iter().filter_map(|(asset, column)| Some((asset, first(column)?))).collect()
+}
+
+/// How much life passes in a microsecond, in the unit of the truth: the median of what does from row to row. `None` where
+/// it never gets less.
+fn rate(truth: &BTreeMap<String, Column>) -> Option<f64> {
+    let of = |column: &Column| -> Vec<f64> {
+        let rows: Vec<_> = column.times.iter().zip(&column.values).collect();
+        let passed = |pair: &[(&Timestamp, &f64)]| {
+            let [(before, left), (at, now)] = pair else { return None };
+            let (time, life) = (at.since(**before).0, *left - *now);
+            (time > 0 && life > 0.0).then(|| life / time as f64)
+        };
+        rows.windows(2).filter_map(passed).collect()
+    };
+    let mut rates: Vec<f64> = truth.values().flat_map(of).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied()
 }
 
 /// What was left at each row of machines that ran until they failed at their last row, in units of `unit`.
@@ -105,20 +170,22 @@ impl Life {
         let last = |of: fn(&Lives) -> &Vec<f64>| -> Vec<f64> {
             lives.iter().filter_map(|one| of(one).last().copied()).collect()
         };
-        let (truth, predicted) = (flat(|one| &one.truth), flat(|one| &one.predicted));
-        let (last_truth, last_said) = (last(|one| &one.truth), last(|one| &one.predicted));
-        let with_cap =
-            |truth: &[f64], said: &[f64]| cap.map(|cap| Errors::of(&capped(truth, cap), said));
+        let (truth, said) = (flat(|one| &one.truth), flat(|one| &one.predicted));
+        let by_age = flat(|one| &one.by_age);
+        let last_truth = last(|one| &one.truth);
+        let (last_said, last_by_age) = (last(|one| &one.predicted), last(|one| &one.by_age));
+        let with_cap = |truth: &[f64], said: &[f64], by_age: &[f64]| {
+            cap.map(|cap| Errors::of(&capped(truth, cap), said, &capped(by_age, cap)))
+        };
+        let of_asset =
+            |one: &Lives| (one.asset.clone(), Errors::of(&one.truth, &one.predicted, &one.by_age));
         Life {
-            raw: Errors::of(&truth, &predicted),
-            capped: with_cap(&truth, &predicted),
+            raw: Errors::of(&truth, &said, &by_age),
+            capped: with_cap(&truth, &said, &by_age),
             cap,
-            last: Errors::of(&last_truth, &last_said),
-            last_capped: with_cap(&last_truth, &last_said),
-            assets: lives
-                .iter()
-                .map(|one| (one.asset.clone(), Errors::of(&one.truth, &one.predicted)))
-                .collect(),
+            last: Errors::of(&last_truth, &last_said, &last_by_age),
+            last_capped: with_cap(&last_truth, &last_said, &last_by_age),
+            assets: lives.iter().map(of_asset).collect(),
         }
     }
 }
@@ -139,6 +206,7 @@ mod tests {
             end: at(hour),
             score: Some(score),
             alarm: false,
+            class: None,
         };
         let said = vec![verdict(1, 2.0), verdict(2, 2.0), verdict(3, 2.0)];
         let by_asset = BTreeMap::from([("m".to_owned(), said)]);
@@ -148,6 +216,7 @@ mod tests {
             alarm: None,
             by_asset,
             samples: Default::default(),
+            classes: Vec::new(),
         };
         let lives = judge(&verdicts, &truth, Span(0));
         assert_eq!(
@@ -158,6 +227,6 @@ mod tests {
         assert!((life.raw.rmse.unwrap() - (5.0_f64 / 3.0).sqrt()).abs() < 1e-12);
         assert_eq!((life.last.rows, life.last.rmse), (1, Some(2.0)));
         assert_eq!(life.capped.unwrap().mae, Some((1.0 + 1.0 + 2.0) / 3.0));
-        assert_eq!(Life::of(&[], None).raw.best_constant_rmse, None);
+        assert_eq!(Life::of(&[], None).raw.floors[0].rmse, None);
     }
 }

@@ -5,6 +5,7 @@
 //! know nothing, which every number stands beside; [`suite`] runs public benchmarks by their published protocols.
 //! It writes no file and prints nothing.
 
+pub mod classes;
 pub mod detection;
 pub mod floors;
 pub mod labels;
@@ -12,5 +13,6 @@ pub mod life;
 pub mod metrics;
 pub mod plot;
 pub mod report;
+pub mod rows;
 pub mod stream;
 pub mod suite;

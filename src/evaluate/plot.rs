@@ -8,6 +8,8 @@ use plotters::prelude::{
     ChartBuilder, IntoDrawingArea, IntoFont, LineSeries, RGBColor, SVGBackend,
 };
 
+use crate::feed::chart;
+
 /// Stand-ins that plotters draws with, each replaced by a CSS variable.
 const LINE: RGBColor = RGBColor(0xA2, 0, 0x51);
 const FLOOR: RGBColor = RGBColor(0xA2, 0, 0x52);
@@ -59,7 +61,7 @@ pub fn draw(curve: &Curve) -> String {
         svg = svg.replace(from, to);
     }
     let body = svg.split_once('>').map_or("", |(_, body)| body);
-    let title = crate::feed::chart::escape(&curve.title);
+    let title = chart::escape(&curve.title);
     let (wide, high) = (WIDTH * FINE, HEIGHT * FINE);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
@@ -72,6 +74,7 @@ fn paint(backend: SVGBackend<'_>, curve: &Curve) -> Result<(), Box<dyn std::erro
     let ((left, right), (low, high)) = curve.span;
     let mut plot = ChartBuilder::on(&root)
         .margin(8 * FINE)
+        .margin_right(20 * FINE)
         .x_label_area_size(38 * FINE)
         .y_label_area_size(52 * FINE)
         .build_cartesian_2d(left..right, low..high)?;
@@ -82,16 +85,20 @@ fn paint(backend: SVGBackend<'_>, curve: &Curve) -> Result<(), Box<dyn std::erro
         .axis_style(GRID)
         .x_labels(6)
         .y_labels(6)
+        .x_label_formatter(&|value| chart::number(*value))
+        .y_label_formatter(&|value| chart::number(*value))
         .x_desc(&curve.axes.0)
         .y_desc(&curve.axes.1)
         .axis_desc_style(label.clone())
         .label_style(label)
         .draw()?;
-    let beside = curve.beside.iter().copied();
-    plot.draw_series([PathElement::new(beside.collect::<Vec<_>>(), FLOOR)])?;
+    let beside = thinned(&curve.beside);
+    let dashed = plotters::style::ShapeStyle::from(FLOOR).stroke_width(FINE);
+    plot.draw_series([PathElement::new(beside, dashed)])?;
     let points = thinned(&curve.points);
     if curve.dots {
-        plot.draw_series(points.iter().map(|at| Circle::new(*at, 3 * FINE as i32, LINE)))?;
+        let filled = plotters::style::ShapeStyle::from(LINE).filled();
+        plot.draw_series(points.iter().map(|at| Circle::new(*at, 3 * FINE as i32, filled)))?;
     } else {
         let style = plotters::style::ShapeStyle::from(LINE).stroke_width(3 * FINE / 2);
         plot.draw_series(LineSeries::new(points, style))?;

@@ -4,10 +4,13 @@
 
 use std::fmt::Write as _;
 
-use super::detection::{Detection, Group, Judged, Rates};
-use super::life::{Errors, Life, Lives};
-use super::metrics::ranking::{Operating, operating_points};
+use super::classes::ClassReport;
+use super::detection::{Detection, Judged, Rates};
+use super::life::{Life, Lives};
+use super::metrics::classes::Classes;
+use super::metrics::ranking::{Operating, average_precision, operating_points, roc_auc};
 use super::plot::{Curve, draw};
+use super::rows::{self, Rows, maybe};
 use crate::feed::chart::{self, AlarmSpan, ChartSpec, escape};
 use crate::feed::history::Point;
 use crate::time::{Span, Timestamp};
@@ -24,8 +27,9 @@ body{background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;margin:.5em 0}\
 td,th{padding:.25em .8em .25em 0;border-bottom:1px solid var(--line);text-align:right;font-variant-numeric:tabular-nums}\
 td:first-child,th:first-child{text-align:left}th{color:var(--soft);font-weight:600}.soft{color:var(--soft)}\
-.plots{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0}figcaption{color:var(--soft);font-size:.9em}\
-svg{max-width:100%;height:auto}.wide svg{width:100%}code{word-break:break-all}";
+.plots{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0}.curve{max-width:380px}figcaption{color:var(--soft);font-size:.9em}\
+svg{max-width:100%;height:auto}.wide{flex-basis:100%}.wide svg{width:100%}code{overflow-wrap:anywhere}pre{white-space:pre-wrap}\
+.scroll{max-height:44em;overflow:auto}.text td,.text th{text-align:left;vertical-align:top}.scroll th{position:sticky;top:0;background:var(--back)}";
 
 /// A page with a title and its body.
 pub fn page(title: &str, body: &str) -> String {
@@ -37,9 +41,9 @@ pub fn page(title: &str, body: &str) -> String {
     )
 }
 
-/// A table; the first row is its header.
-pub fn table(rows: &[Vec<String>]) -> String {
-    let mut html = String::from("<table>\n");
+/// A table; the first row is its header, which stays in sight where there are many.
+pub fn table(rows: &Rows) -> String {
+    let mut html = String::from("<div class=\"scroll\"><table>\n");
     for (index, row) in rows.iter().enumerate() {
         let tag = if index == 0 { "th" } else { "td" };
         html.push_str("<tr>");
@@ -48,222 +52,219 @@ pub fn table(rows: &[Vec<String>]) -> String {
         }
         html.push_str("</tr>\n");
     }
-    html + "</table>\n"
-}
-
-/// A number as tables show it.
-pub fn number(value: f64) -> String {
-    match value.abs() {
-        ..10.0 => format!("{value:.3}"),
-        10.0..1e7 => format!("{value:.1}"),
-        _ => format!("{value:.1e}"),
-    }
-}
-
-/// The same, with a dash where there is none.
-pub fn maybe(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".into(), number)
-}
-
-fn cells(texts: &[&str]) -> Vec<String> {
-    texts.iter().map(|text| (*text).to_owned()).collect()
+    html + "</table></div>\n"
 }
 
 /// The body of a detector's report.
 pub fn detection(found: &Detection, judged: &[Judged], threshold: Option<f64>) -> String {
     let mut html = String::from("<h2>Rows</h2>\n");
-    let mut rows = vec![cells(&[
-        "",
-        "F1",
-        "precision",
-        "recall",
-        "accuracy",
-        "kappa",
-        "false alarms",
-        "missed",
-    ])];
-    rows.push(rate_cells("the pipeline", &found.rates));
-    rows.extend(found.floors.iter().map(|floor| rate_cells(floor.name, &floor.rates)));
-    html.push_str(&table(&rows));
+    html.push_str(&table(&rows::rates(found)));
     html.push_str(&confusion(&found.rates));
     html.push_str("<h2>Whatever the threshold</h2>\n<div class=\"plots\">\n");
     html.push_str(&curves(found, judged, threshold));
     html.push_str("</div>\n<h2>Faults and alarms</h2>\n");
-    html.push_str(&events(found));
-    for (title, groups) in [("By asset", &found.assets), ("By kind of fault", &found.faults)] {
-        if !groups.is_empty() {
-            let _ = write!(html, "<h2>{title}</h2>\n{}", table(&group_rows(groups)));
-        }
+    html.push_str(&table(&rows::events(found)));
+    let _ = write!(html, "<h2>By asset</h2>\n{}", table(&rows::assets(&found.assets)));
+    if !found.faults.is_empty() {
+        let _ = write!(html, "<h2>By kind of fault</h2>\n{}", table(&rows::faults(&found.faults)));
     }
-    html.push_str("<h2>Scores over time</h2>\n<p class=\"soft\">Shaded: labelled as faulty.</p>\n");
+    html.push_str("<h2>Scores over time</h2>\n<p class=\"soft\">Line: the score. Dashed: its threshold. Shaded: labelled as faulty.</p>\n");
     html.push_str(&over_time(judged, threshold));
     html
 }
 
-fn rate_cells(name: &str, rates: &Rates) -> Vec<String> {
-    let values = [
-        Some(rates.f1),
-        Some(rates.precision),
-        Some(rates.recall),
-        Some(rates.accuracy),
-        rates.kappa,
-        Some(rates.false_alarm_rate),
-        Some(rates.missed_alarm_rate),
-    ];
-    std::iter::once(name.to_owned()).chain(values.map(maybe)).collect()
-}
-
-/// The four counts, each shaded by its share of its own label.
+/// The four counts.
 fn confusion(rates: &Rates) -> String {
     let counts = rates.confusion;
-    let shaded = |count: u64, other: u64| {
-        let share = 100 * count / (count + other).max(1);
-        format!(
-            "<td style=\"background:color-mix(in srgb,var(--good) {}%,transparent)\">{count}</td>",
-            share * 2 / 3
-        )
-    };
+    let (faulty, normal) =
+        (counts.true_alarms + counts.missed, counts.false_alarms + counts.true_quiet);
     format!(
         "<table><tr><th>rows</th><th>alarm</th><th>quiet</th></tr>\
          <tr><td>faulty</td>{}{}</tr><tr><td>normal</td>{}{}</tr></table>\n",
-        shaded(counts.true_alarms, counts.missed),
-        shaded(counts.missed, counts.true_alarms),
-        shaded(counts.false_alarms, counts.true_quiet),
-        shaded(counts.true_quiet, counts.false_alarms),
+        cell(counts.true_alarms, faulty),
+        cell(counts.missed, faulty),
+        cell(counts.false_alarms, normal),
+        cell(counts.true_quiet, normal),
     )
 }
 
 fn curves(found: &Detection, judged: &[Judged], threshold: Option<f64>) -> String {
     let scores: Vec<f64> = judged.iter().flat_map(|one| one.scores.iter().copied()).collect();
     let labels: Vec<bool> = judged.iter().flat_map(|one| one.faulty.iter().copied()).collect();
-    let Some(points) = operating_points(&scores, &labels) else {
+    let both = roc_and_pr("", &scores, &labels, threshold);
+    if both.is_empty() {
         return "<p>There are not both normal and faulty rows: nothing to draw.</p>\n".into();
-    };
-    let at = |limit: f64| points.iter().rfind(|point| point.threshold >= limit);
-    let mark = threshold.and_then(at);
-    let whole = ((0.0, 1.0), (0.0, 1.0));
-    let axes = |x: &str, y: &str| (x.to_owned(), y.to_owned());
-    let roc = |point: &Operating| (point.false_alarm_rate, point.recall);
-    let pr = |point: &Operating| (point.recall, point.precision);
-    let curve = Curve {
-        title: format!("ROC, area {}", maybe(found.roc_auc)),
-        axes: axes("false alarm rate", "recall"),
-        points: std::iter::once((0.0, 0.0)).chain(points.iter().map(roc)).collect(),
-        beside: vec![(0.0, 0.0), (1.0, 1.0)],
-        mark: mark.map(roc),
-        dots: false,
-        span: whole,
-    };
-    let mut html = figure(&curve, "dashed: chance; dot: the threshold");
-    let curve = Curve {
-        title: format!("Precision and recall, area {}", maybe(found.pr_auc)),
-        axes: axes("recall", "precision"),
-        points: points.iter().map(pr).collect(),
-        beside: vec![(0.0, found.prevalence), (1.0, found.prevalence)],
-        mark: mark.map(pr),
-        ..curve
-    };
-    html.push_str(&figure(&curve, "dashed: chance, the share of faulty rows"));
+    }
+    let mut html = figures(&both);
     if let Some(calibration) = &found.calibration {
         let curve = Curve {
             title: format!("Calibration, error {}", maybe(calibration.expected_error)),
-            axes: axes("chance that was given", "share that was faulty"),
+            axes: ("chance that was given".into(), "share that was faulty".into()),
             points: calibration.bins.iter().map(|bin| (bin.chance, bin.faulty)).collect(),
             beside: vec![(0.0, 0.0), (1.0, 1.0)],
-            mark: None,
             dots: true,
-            span: whole,
+            span: WHOLE,
+            ..Curve::default()
         };
-        html.push_str(&figure(&curve, "dashed: chances that come true"));
-        let _ = write!(html, "<p class=\"soft\">Brier score {}</p>", maybe(calibration.brier));
+        let brier = maybe(calibration.brier);
+        html.push_str(&figure(&curve, &format!("dashed: chances that come true; Brier {brier}")));
     }
     html
 }
 
+/// From 0 to 1, both ways.
+const WHOLE: ((f64, f64), (f64, f64)) = ((0.0, 1.0), (0.0, 1.0));
+
+/// What a score can do whatever its threshold, as two curves; none where there are not both normal and faulty rows.
+pub fn roc_and_pr(
+    name: &str,
+    scores: &[f64],
+    labels: &[bool],
+    threshold: Option<f64>,
+) -> Vec<Figure> {
+    let Some(points) = operating_points(scores, labels) else { return Vec::new() };
+    let name = if name.is_empty() { String::new() } else { format!("{name}: ") };
+    let mark = threshold.and_then(|limit| points.iter().rfind(|point| point.threshold >= limit));
+    let prevalence = labels.iter().filter(|faulty| **faulty).count() as f64 / labels.len() as f64;
+    let roc = |point: &Operating| (point.false_alarm_rate, point.recall);
+    let pr = |point: &Operating| (point.recall, point.precision);
+    let first = Curve {
+        title: format!("{name}ROC, area {}", maybe(roc_auc(scores, labels))),
+        axes: ("false alarm rate".into(), "recall".into()),
+        points: std::iter::once((0.0, 0.0)).chain(points.iter().map(roc)).collect(),
+        beside: vec![(0.0, 0.0), (1.0, 1.0)],
+        mark: mark.map(roc),
+        dots: false,
+        span: WHOLE,
+    };
+    let area = maybe(average_precision(scores, labels));
+    let second = Curve {
+        title: format!("{name}Precision and recall, area {area}"),
+        axes: ("recall".into(), "precision".into()),
+        points: points.iter().map(pr).collect(),
+        beside: vec![(0.0, prevalence), (1.0, prevalence)],
+        mark: mark.map(pr),
+        ..first.clone()
+    };
+    let dot = if mark.is_some() { "; dot: the threshold" } else { "" };
+    vec![
+        Figure::Curve(first, format!("dashed: chance{dot}")),
+        Figure::Curve(second, format!("dashed: share of faulty rows{dot}")),
+    ]
+}
+
+/// What is drawn, or shaded.
+#[derive(Clone, Debug)]
+pub enum Figure {
+    /// A curve, and what has to be known of it.
+    Curve(Curve, String),
+    /// A score over time, with the times that were faulty.
+    OverTime(Box<Judged>, Option<f64>),
+    /// How often each class was taken for each, and of what.
+    Classes(Classes, String),
+}
+
+/// Figures beside each other, as far as there is room.
+pub fn figures(all: &[Figure]) -> String {
+    let draw = |figure: &Figure| match figure {
+        Figure::Curve(curve, caption) => self::figure(curve, caption),
+        Figure::OverTime(judged, threshold) => score_over_time(judged, *threshold),
+        Figure::Classes(classes, caption) => {
+            let caption = escape(caption);
+            format!("<figure><figcaption>{caption}</figcaption>{}</figure>\n", shaded(classes))
+        }
+    };
+    all.iter().map(draw).collect()
+}
+
 fn figure(curve: &Curve, caption: &str) -> String {
     let (svg, title) = (draw(curve), escape(&curve.title));
-    format!("<figure>{svg}<figcaption>{title}; {}</figcaption></figure>\n", escape(caption))
-}
-
-fn events(found: &Detection) -> String {
-    let mut rows = vec![cells(&["", "value"])];
-    let mut line = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
-    line("faults", found.events.faults.to_string());
-    line("found", format!("{} ({})", found.events.found, maybe(found.event_recall)));
-    line("median delay, s", maybe(found.median_delay_s));
-    line("alarms a day and machine", maybe(found.alarms_a_day));
-    line("false alarms a day and machine", maybe(found.false_alarms_a_day));
-    for row in &found.nab {
-        line(&format!("NAB score, {} (never 0, perfect 100)", row.profile), maybe(row.score));
-    }
-    table(&rows)
-}
-
-fn group_rows(groups: &[Group]) -> Vec<Vec<String>> {
-    let mut rows =
-        vec![cells(&["", "rows", "F1", "recall", "false alarms", "faults", "found", "alarms"])];
-    rows.extend(groups.iter().map(|group| {
-        vec![
-            group.name.clone(),
-            group.rates.confusion.total().to_string(),
-            number(group.rates.f1),
-            number(group.rates.recall),
-            number(group.rates.false_alarm_rate),
-            group.events.faults.to_string(),
-            group.events.found.to_string(),
-            group.events.alarms.to_string(),
-        ]
-    }));
-    rows
+    let caption = escape(caption);
+    format!(
+        "<figure class=\"curve\"><figcaption><b>{title}</b><br>{caption}</figcaption>{svg}</figure>\n"
+    )
 }
 
 /// The scores of the first assets that had a fault, then of others.
 fn over_time(judged: &[Judged], threshold: Option<f64>) -> String {
     let mut order: Vec<&Judged> = judged.iter().filter(|one| !one.times.is_empty()).collect();
     order.sort_by_key(|one| one.faults.is_empty());
-    let mut html = String::new();
-    for one in order.iter().take(CHARTS) {
-        let points = one.times.iter().zip(&one.scores).map(|(at, score)| Point {
-            at: *at,
-            value: score.is_finite().then_some(*score),
-            threshold,
-        });
-        let spans = one.faults.iter().map(|fault| fault.interval);
-        let spans: Vec<AlarmSpan> =
-            spans.map(|span| AlarmSpan { from: span.from, to: Some(span.to) }).collect();
-        html.push_str(&wide(&one.asset, &points.collect::<Vec<_>>(), &spans));
-    }
+    let drawn = order.iter().take(CHARTS).map(|one| score_over_time(one, threshold));
+    let mut html: String = drawn.collect();
     if order.len() > CHARTS {
         let _ = writeln!(html, "<p class=\"soft\">and {} more</p>", order.len() - CHARTS);
     }
     html
 }
 
+fn score_over_time(one: &Judged, threshold: Option<f64>) -> String {
+    let points = one.times.iter().zip(&one.scores).map(|(at, score)| Point {
+        at: *at,
+        value: score.is_finite().then_some(*score),
+        threshold,
+    });
+    let spans = one.faults.iter().map(|fault| fault.interval);
+    let spans: Vec<AlarmSpan> =
+        spans.map(|span| AlarmSpan { from: span.from, to: Some(span.to) }).collect();
+    wide(&one.asset, &points.collect::<Vec<_>>(), &spans)
+}
+
+/// A chart over time, with its days above it: the axis has the time of day alone.
 fn wide(name: &str, points: &[Point], spans: &[AlarmSpan]) -> String {
     let spec = ChartSpec { width: 1100, height: 180, offset: Span::ZERO };
     let svg = chart::draw(points, spans, name, spec).unwrap_or_default();
-    format!("<figure class=\"wide\">{svg}<figcaption>{}</figcaption></figure>\n", escape(name))
+    let days = points.first().zip(points.last());
+    let days = days.map_or_else(String::new, |(first, last)| {
+        let day = |at: Timestamp| at.to_string().chars().take(10).collect::<String>();
+        let (first, last) = (day(first.at), day(last.at));
+        if first == last { format!(", {first}, UTC") } else { format!(", {first} to {last}, UTC") }
+    });
+    let name = escape(name);
+    format!("<figure class=\"wide\"><figcaption>{name}{days}</figcaption>{svg}</figure>\n")
+}
+
+/// The part of a report about classes.
+pub fn classes(found: &ClassReport) -> String {
+    let mut html = format!("<h2>Classes</h2>\n{}", table(&rows::overall(found)));
+    html.push_str(&table(&rows::classes(found)));
+    html.push_str("<p class=\"soft\">Rows: what was so. Columns: what it was taken for. ");
+    html.push_str("Shaded: the share of its row.</p>\n");
+    html.push_str(&shaded(&found.confusion));
+    html
+}
+
+/// How often each class was taken for each, shaded by its share of the row.
+fn shaded(classes: &Classes) -> String {
+    let mut html = String::from("<div class=\"scroll\"><table><tr><th></th>");
+    for label in &classes.labels {
+        let _ = write!(html, "<th>{}</th>", escape(label));
+    }
+    html.push_str("</tr>\n");
+    for (place, counts) in classes.matrix.iter().enumerate() {
+        let label = classes.labels.get(place).map_or("", String::as_str);
+        let _ = write!(html, "<tr><td>{}</td>", escape(label));
+        for count in counts {
+            html.push_str(&cell(*count, classes.cases(place)));
+        }
+        html.push_str("</tr>\n");
+    }
+    html + "</table></div>\n"
+}
+
+/// A count, shaded by its share of `all`.
+fn cell(count: u64, all: u64) -> String {
+    let share = 100 * count / all.max(1) * 2 / 3;
+    format!(
+        "<td style=\"background:color-mix(in srgb,var(--good) {share}%,transparent)\">{count}</td>"
+    )
 }
 
 /// The body of a remaining life's report.
-pub fn life(found: &Life, lives: &[Lives]) -> String {
-    let header = cells(&["", "rows", "RMSE", "MAE", "NASA score", "best constant, RMSE"]);
-    let line = |name: &str, errors: &Errors| {
-        let values = [errors.rmse, errors.mae, errors.nasa_score, errors.best_constant_rmse];
-        let start = [name.to_owned(), errors.rows.to_string()].into_iter();
-        start.chain(values.map(maybe)).collect::<Vec<_>>()
-    };
-    let mut rows = vec![header.clone(), line("all rows, raw truth", &found.raw)];
-    rows.extend(found.capped.as_ref().map(|errors| line("all rows, capped truth", errors)));
-    rows.push(line("last row of each, raw truth", &found.last));
-    rows.extend(
-        found.last_capped.as_ref().map(|errors| line("last row of each, capped truth", errors)),
-    );
-    let mut each = vec![header];
-    each.extend(found.assets.iter().map(|(name, errors)| line(name, errors)));
-    let mut html = format!("<h2>Remaining life</h2>\n{}", table(&rows));
-    html.push_str(&said_and_true(lives));
-    let _ = write!(html, "<h2>By asset</h2>\n{}<h2>Over time</h2>\n", table(&each));
+pub fn life(found: &Life, lives: &[Lives], unit: &str) -> String {
+    let mut html = format!("<h2>Remaining life</h2>\n{}", table(&rows::life(found)));
+    html.push_str(&said_and_true(lives, unit));
+    let each = table(&rows::life_assets(found));
+    let _ = write!(html, "<h2>By asset</h2>\n{each}<h2>Over time</h2>\n");
     html.push_str("<p class=\"soft\">Line: what was said. Dashed: what was left.</p>\n");
     for one in lives.iter().filter(|one| !one.times.is_empty()).take(CHARTS) {
         let rows = one.times.iter().zip(&one.predicted).zip(&one.truth);
@@ -277,20 +278,50 @@ pub fn life(found: &Life, lives: &[Lives]) -> String {
     html
 }
 
-fn said_and_true(lives: &[Lives]) -> String {
-    let pairs: Vec<(f64, f64)> = lives
+fn said_and_true(lives: &[Lives], unit: &str) -> String {
+    let pairs = lives
         .iter()
         .flat_map(|one| one.truth.iter().copied().zip(one.predicted.iter().copied()))
         .collect();
+    figures(&[said_and_left("", unit, pairs)])
+}
+
+/// What was left, and what was said.
+pub fn said_and_left(name: &str, unit: &str, pairs: Vec<(f64, f64)>) -> Figure {
     let most = pairs.iter().flat_map(|(truth, said)| [*truth, *said]).fold(1.0, f64::max);
+    let name = if name.is_empty() { String::new() } else { format!("{name}: ") };
     let curve = Curve {
-        title: "What was said against what was left".into(),
-        axes: ("left".into(), "said".into()),
+        title: format!("{name}What was said against what was left"),
+        axes: (format!("left, in {unit}"), format!("said, in {unit}")),
         points: pairs,
         beside: vec![(0.0, 0.0), (most, most)],
         mark: None,
         dots: true,
         span: ((0.0, most), (0.0, most)),
     };
-    figure(&curve, "dashed: right")
+    Figure::Curve(curve, "dashed: right".into())
+}
+
+/// Losses, one a round or an epoch: of what is held out as the line, of what is learned from dashed, where both are
+/// known. `best` is the round that is kept, from 1.
+pub fn losses(name: &str, held_out: &[f64], learned: &[f64], best: usize) -> Figure {
+    let numbered = |losses: &[f64]| -> Vec<(f64, f64)> {
+        losses.iter().enumerate().map(|(at, loss)| (at as f64 + 1.0, *loss)).collect()
+    };
+    let points = numbered(held_out);
+    let most =
+        held_out.iter().chain(learned).copied().filter(|l| l.is_finite()).fold(0.0, f64::max);
+    let count = held_out.len().max(learned.len()).max(2) as f64;
+    let mark = best.checked_sub(1).and_then(|at| points.get(at).copied());
+    let curve = Curve {
+        title: format!("{name}, loss"),
+        axes: ("round".into(), "loss".into()),
+        beside: numbered(learned),
+        points,
+        mark,
+        dots: false,
+        span: ((1.0, count), (0.0, if most > 0.0 { most * 1.05 } else { 1.0 })),
+    };
+    let dashed = if learned.is_empty() { "" } else { "; dashed: of what it learned from" };
+    Figure::Curve(curve, format!("line: of what was held out{dashed}; dot: what was kept"))
 }

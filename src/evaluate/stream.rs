@@ -10,11 +10,12 @@ use std::time::Duration;
 use crate::engine::{Engine, Failure, Pipeline};
 use crate::frame::{Input, Windows};
 use crate::model::training::TrainingSet;
-use crate::model::{Host, HostError, Model, ModelError};
+use crate::model::{Given, Host, HostError, Model, ModelError};
 use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
 use crate::pipeline::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
 use crate::record::{AlarmState, Record};
 use crate::schema::Schema;
+use crate::stage::score::Scorer;
 use crate::time::{Span, Timestamp, monotonic};
 
 /// Most inferences that are timed.
@@ -99,6 +100,22 @@ pub struct Verdict {
     pub score: Option<f64>,
     /// Whether the window is called abnormal: its alarm is on, or without an alarm the score is at its threshold.
     pub alarm: bool,
+    /// Which class it is said to be of, as a place in [`Verdicts::classes`].
+    pub class: Option<usize>,
+}
+
+/// By batch of windows, the class of each.
+type Said = Vec<Vec<Option<usize>>>;
+
+/// Which model is asked for classes.
+#[derive(Clone, Copy, Debug)]
+pub struct AskClass<'a> {
+    /// How this machine runs it.
+    pub host: &'a Host,
+    /// The model that gave the scores.
+    pub model: &'a Path,
+    /// Classes that may be meant where the model does not name its own.
+    pub names: &'a [String],
 }
 
 /// A pipeline that is being asked.
@@ -109,8 +126,8 @@ pub struct Stream {
     alarm: Option<AlarmSpec>,
     /// Changes of that alarm, by asset: when, and whether it is on since.
     changes: BTreeMap<String, Vec<(Timestamp, bool)>>,
-    /// What the model is given.
-    input: ModelInput,
+    /// What is asked of the model.
+    score: ScoreSpec,
     windows: Vec<Windows>,
     threshold: Option<f64>,
 }
@@ -132,7 +149,7 @@ impl Stream {
             let (pipeline, found) = (plan.spec.name.clone(), names.join(", "));
             return Err(StreamError::NoOutput { pipeline, output, found });
         };
-        let input = score.input;
+        let score = (*score).clone();
         let alarm = plan.spec.stages.iter().find_map(|stage| match stage {
             StageSpec::Alarm(alarm) if alarm.on == output => Some(alarm.clone()),
             _ => None,
@@ -140,7 +157,12 @@ impl Stream {
         let engine = Engine::new("evaluate".into(), vec![plan.build(false)?]);
         let changes = BTreeMap::new();
         let windows = Vec::new();
-        Ok(Stream { engine, output, alarm, changes, input, windows, threshold: None })
+        Ok(Stream { engine, output, alarm, changes, score, windows, threshold: None })
+    }
+
+    /// The score that is looked at.
+    pub fn output(&self) -> &str {
+        &self.output
     }
 
     /// Takes the next readings.
@@ -151,13 +173,25 @@ impl Stream {
     }
 
     /// Nothing more comes: the verdicts of each asset, in order of time.
-    pub fn finish(mut self) -> Result<Verdicts, StreamError> {
+    pub fn finish(self) -> Result<Verdicts, StreamError> {
+        self.finish_with(None)
+    }
+
+    /// The same with the class of each window, where the model tells classes apart.
+    pub fn finish_with_classes(self, asked: AskClass<'_>) -> Result<Verdicts, StreamError> {
+        self.finish_with(Some(asked))
+    }
+
+    fn finish_with(mut self, asked: Option<AskClass<'_>>) -> Result<Verdicts, StreamError> {
         let records = self.engine.finish().records;
         self.keep(records.into_iter().map(|outgoing| outgoing.record))?;
-        let mut by_asset: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
         let pipeline = self.engine.pipelines().first();
-        let names = pipeline.map(Pipeline::assets).unwrap_or_default();
-        for windows in &self.windows {
+        let names = pipeline.map(|pipeline| pipeline.assets().to_vec()).unwrap_or_default();
+        // The model is opened again, and two of it need not be in memory.
+        self.engine = Engine::new("evaluate".into(), Vec::new());
+        let (said, classes) = asked.map_or(Ok((Vec::new(), Vec::new())), |a| self.classes(a))?;
+        let mut by_asset: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
+        for (at, windows) in self.windows.iter().enumerate() {
             let Some(scored) = windows.scores.iter().find(|s| s.output == self.output) else {
                 continue;
             };
@@ -167,13 +201,37 @@ impl Stream {
                 let threshold = scored.speaker(index).and_then(|speaker| speaker.threshold);
                 let over = score.zip(threshold).is_some_and(|(score, limit)| score >= limit);
                 let alarm = if self.alarm.is_some() { self.is_on(&asset.id, end) } else { over };
-                let verdict = Verdict { start: windows.start[index], end, score, alarm };
+                let class = said.get(at).and_then(|said| *said.get(index)?);
+                let verdict = Verdict { start: windows.start[index], end, score, alarm, class };
                 by_asset.entry(asset.id.clone()).or_default().push(verdict);
             }
         }
-        let limit = self.alarm.as_ref().and_then(|alarm| alarm.raise).or(self.threshold);
+        let threshold = self.alarm.as_ref().and_then(|alarm| alarm.raise).or(self.threshold);
         let samples = self.samples();
-        Ok(Verdicts { output: self.output, threshold: limit, alarm: self.alarm, by_asset, samples })
+        let Stream { output, alarm, .. } = self;
+        Ok(Verdicts { output, threshold, alarm, by_asset, samples, classes })
+    }
+
+    /// The class of each of the windows, and the names of the classes.
+    fn classes(&self, asked: AskClass<'_>) -> Result<(Said, Vec<String>), StreamError> {
+        let Some(first) = self.windows.first() else { return Ok((Vec::new(), Vec::new())) };
+        // Names have been held against the model's when the pipeline was planned.
+        let channels = vec![String::new(); first.channels];
+        let given = Given::of(self.score.input, &first.names, first.steps, &channels);
+        let model = asked.host.open(asked.model)?;
+        let found = Scorer::of_classes(&self.score, model, given, asked.names);
+        let Some((mut scorer, mut names)) = found else { return Ok((Vec::new(), Vec::new())) };
+        let (mut said, another) = (Vec::new(), names.len());
+        for windows in &self.windows {
+            scorer.run(windows)?;
+            let class = |place: f64| if place < 0.0 { another } else { place as usize };
+            let places = scorer.values(windows.len()).into_iter();
+            said.push(places.map(|place| place.map(class)).collect::<Vec<_>>());
+        }
+        if said.iter().flatten().any(|class| *class == Some(another)) {
+            names.push("another".into());
+        }
+        Ok((said, names))
     }
 
     fn keep(&mut self, records: impl Iterator<Item = Record>) -> Result<(), StreamError> {
@@ -196,13 +254,13 @@ impl Stream {
     fn samples(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
         let Some(first) = self.windows.first() else { return (Vec::new(), Vec::new()) };
         let (steps, channels) = (first.steps, first.channels);
-        let (shape, width) = match self.input {
+        let (shape, width) = match self.score.input {
             ModelInput::Features => (vec![1, first.names.len()], first.names.len()),
             ModelInput::Sequence => (vec![1, steps, channels], steps * channels),
             ModelInput::ChannelsFirst => (vec![1, channels, steps], steps * channels),
         };
         let of = |windows: &Windows| -> Vec<Vec<f32>> {
-            let is_features = self.input == ModelInput::Features;
+            let is_features = self.score.input == ModelInput::Features;
             let all = if is_features { &windows.features } else { &windows.sequence };
             let rows = all.chunks_exact(width.max(1)).take(SAMPLES);
             rows.map(|row| row.iter().map(|value| *value as f32).collect()).collect()
@@ -232,6 +290,8 @@ pub struct Verdicts {
     pub by_asset: BTreeMap<String, Vec<Verdict>>,
     /// What the model was given for some windows, and the shape of it: to time it with.
     pub samples: (Vec<Vec<f32>>, Vec<usize>),
+    /// The classes that it tells apart; empty where it tells none, or was not asked.
+    pub classes: Vec<String>,
 }
 
 impl Verdicts {

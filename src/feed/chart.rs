@@ -232,7 +232,7 @@ fn clock(seconds: i64, step: i64) -> String {
 }
 
 /// A number short enough for an axis.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if size < 1e-12 {
         "0".into()

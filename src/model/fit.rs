@@ -169,13 +169,38 @@ impl Model {
         Ok(Wanted { output: index, part })
     }
 
-    /// The part of a classifier's output that is about a class.
-    fn class_of(&self, port: &Port, class: &str) -> Result<Part, Mismatch> {
+    /// Where a classifier says which class a window is of, and what the classes are called. `score` is the output whose
+    /// `class` the pipeline asks for. Classes that the model does not name are looked for under `names`.
+    pub fn classes(
+        &self,
+        score: &Wanted,
+        class: Option<&str>,
+        names: &[String],
+    ) -> Option<(Wanted, Vec<String>)> {
+        let ports = &self.signature.outputs;
+        let named = ports.iter().position(|port| self.labels(port).len() > 1);
+        let output = named.or(class.map(|_| score.output))?;
+        let port = ports.get(output)?;
+        let labels = match (self.labels(port), port.dims.get(1..)) {
+            ([], Some([Some(width)])) if *width > 1 => (0..*width).map(|n| n.to_string()).collect(),
+            ([], _) => names.to_vec(),
+            (labels, _) => labels.to_vec(),
+        };
+        Some((Wanted { output, part: Part::Class(labels.clone()) }, labels))
+    }
+
+    /// The classes of an output, as the model calls them.
+    fn labels<'m>(&'m self, port: &'m Port) -> &'m [String] {
         let noted = self.metadata.outputs.as_ref().and_then(|outputs| outputs.get(&port.name));
-        let labels = match noted {
+        match noted {
             Some(Meaning::Class { labels }) => labels,
             _ => &port.labels,
-        };
+        }
+    }
+
+    /// The part of a classifier's output that is about a class.
+    fn class_of(&self, port: &Port, class: &str) -> Result<Part, Mismatch> {
+        let labels = self.labels(port);
         let width = port.dims.iter().skip(1).try_fold(1, |size, dim| Some(size * (*dim)?));
         let what = format!("class of output `{}`", port.name);
         if !labels.is_empty() {

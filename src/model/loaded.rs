@@ -51,6 +51,9 @@ pub enum Part {
     Column(usize),
     /// 1 where it is this label, 0 where it is another.
     Label(String),
+    /// The place of its class: of several columns the one with the largest number, of a label its place among these; -1
+    /// where it is none of them.
+    Class(Vec<String>),
 }
 
 impl Wanted {
@@ -383,12 +386,40 @@ fn append(
         (Answers::Texts(texts), Part::Label(label)) if width == 1 => {
             into.extend(texts.iter().map(|text| f32::from(u8::from(text == label))));
         }
+        (Answers::Numbers(numbers), Part::Class(_)) if width > 1 => {
+            into.extend(numbers.chunks_exact(width).map(largest));
+        }
+        (Answers::Numbers(numbers), Part::Class(labels)) if width == 1 => {
+            let labels: Vec<Option<f32>> = labels.iter().map(|l| l.parse().ok()).collect();
+            into.extend(numbers.iter().map(|n| place(&labels, &Some(*n))));
+        }
+        (Answers::Texts(texts), Part::Class(labels)) if width == 1 => {
+            into.extend(texts.iter().map(|text| place(labels, text)));
+        }
         (Answers::Texts(_), _) => {
             return Err("holds text, not numbers; name the label with `class`".into());
         }
         (_, part) => return Err(format!("has {width} numbers a window, and no {part:?}")),
     }
     Ok(())
+}
+
+fn place<T: PartialEq>(all: &[T], one: &T) -> f32 {
+    all.iter().position(|other| other == one).map_or(-1.0, |place| place as f32)
+}
+
+/// The place of the largest number, the first of several; NaN where one is none.
+fn largest(row: &[f32]) -> f32 {
+    let mut best = 0;
+    for (at, value) in row.iter().enumerate() {
+        if !value.is_finite() {
+            return f32::NAN;
+        }
+        if *value > row[best] {
+            best = at;
+        }
+    }
+    best as f32
 }
 
 fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {

@@ -12,7 +12,7 @@ pub mod feeding;
 pub mod records;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn binary() -> Option<PathBuf> {
 }
 
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    forebay::demo::ports::free_port().unwrap()
 }
 
 pub fn wait_for_port(port: u16, log: impl Fn() -> String) {

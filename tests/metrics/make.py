@@ -76,7 +76,9 @@ def classes():
         if k == 4:
             truth[truth == 3] = 0  # a class that never is, but is answered
         kappa = float(m.cohen_kappa_score(truth, found))
+        each = m.precision_recall_fscore_support(truth, found, labels=range(k), zero_division=0)
         yield {
+            "each": [[float(value) for value in row] for row in zip(*each)],
             "k": k, "truth": truth.tolist(), "found": found.tolist(),
             "matrix": m.confusion_matrix(truth, found, labels=range(k)).tolist(),
             "accuracy": float(m.accuracy_score(truth, found)),

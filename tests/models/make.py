@@ -88,6 +88,25 @@ def types():
     case("batch_of_4", ROWS.sum(axis=1))
 
 
+def classes():
+    """The class is the column with the largest number: as chances, as their place, and with names in the notes."""
+    softmax = h.make_node("Softmax", ["features"], ["chances"])
+    place = h.make_node("ArgMax", ["chances"], ["place"], axis=1, keepdims=0)
+    features = port("features", T.FLOAT, "n", 3)
+    chances, places = port("chances", T.FLOAT, "n", 3), port("place", T.INT64, "n")
+    graph("class_chances", [softmax], [features], [chances])
+    graph("class_places", [softmax, place], [features], [places])
+    graph("class_names", [softmax], [features], [chances])
+    named = load(HERE / "class_names.onnx")
+    meaning = {"chances": {"means": "class", "labels": ["normal", "leak", "bearing"]}}
+    h.set_model_props(named, {"forebay.outputs": json.dumps(meaning)})
+    save(named, HERE / "class_names.onnx")
+    exps = np.exp(ROWS.astype(np.float64))
+    case("class_chances", (exps / exps.sum(axis=1, keepdims=True))[:, 2], tensor="chances", **{"class": "2"})
+    case("class_places", ROWS.argmax(axis=1) == 2, **{"class": "2"})
+    case("class_names", (exps / exps.sum(axis=1, keepdims=True))[:, 1], **{"class": "leak"})
+
+
 def sklearn_models():
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
@@ -238,6 +257,7 @@ def torch_models():
 
 
 types()
+classes()
 sklearn_models()
 boosted()
 torch_models()

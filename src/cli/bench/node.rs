@@ -4,7 +4,7 @@
 //! What it has done is read where anybody could: `/metrics`, and `/proc`.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::SIGNALS;
+use crate::demo::ports::free_port;
 use crate::demo::receiver::Receiver;
 use crate::demo::site;
 use crate::time::monotonic;
@@ -68,7 +69,7 @@ impl Site {
         let end = CancellationToken::new();
         let receiver = Receiver::start(end.clone()).await?;
         site::lay_out(folder).context("the node's files cannot be written")?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port()?;
         let config = folder.join("config.toml");
         let text = format!(
             "node = \"bench\"\n[mqtt]\nurl = \"{broker}\"\nin_flight = {in_flight}\n\

@@ -3,6 +3,7 @@
 mod pipeline;
 mod suite;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
@@ -26,19 +27,23 @@ pub struct EvaluateArgs {
     /// Recordings that the model has not learned from: CSV, NDJSON or Parquet, also gzipped.
     #[arg(long, num_args = 1.., value_name = "FILE", requires = "pipeline", required_unless_present = "suite")]
     pub data: Vec<PathBuf>,
-    /// When machines were faulty: a column of the recordings (0 is normal, other numbers are faults), or a file: CSV with
+    /// When machines were faulty: a column of the recordings (0 or `normal` is normal, other numbers
+    /// and words are kinds of faults), or a file: CSV with
     /// the columns asset, from, to and perhaps fault, or JSON as the Numenta benchmark has it.
     #[arg(long, value_name = "COLUMN|FILE", requires = "pipeline")]
     pub labels: Option<String>,
+    /// The label of normal running, where it is not 0 or `normal`; also what a model's class of that name is called.
+    #[arg(long, value_name = "LABEL", requires = "labels")]
+    pub normal: Option<String>,
     /// Instead of faults: the column of the recordings that holds the remaining life, in the model's unit.
     #[arg(long, value_name = "COLUMN", requires = "pipeline")]
     pub life: Option<String>,
     /// Instead of faults: each machine of the recordings failed at its last row; remaining life is the time until then.
     #[arg(long, requires = "pipeline")]
     pub runs_to_failure: bool,
-    /// The unit of the remaining life, with `--runs-to-failure`.
-    #[arg(long, value_name = "TIME", default_value = "1h")]
-    pub life_unit: Span,
+    /// The unit of the remaining life, with `--runs-to-failure`. Absent: the model's, where that is a time, else `1h`.
+    #[arg(long, value_name = "TIME")]
+    pub life_unit: Option<Span>,
     /// Count remaining life also against truth with nothing above this.
     #[arg(long, value_name = "N")]
     pub life_cap: Option<f64>,
@@ -84,4 +89,30 @@ pub(super) fn evaluate(args: &EvaluateArgs, screen: &Screen) -> anyhow::Result<O
         (None, Some(file)) => pipeline::evaluate(args, file, screen),
         (None, None) => anyhow::bail!("give `--pipeline FILE` or `--suite DIR`"),
     }
+}
+
+/// Most lines of a table in the terminal.
+const LINES: usize = 60;
+
+/// Rows in columns as wide as what stands in them, the first to the left, numbers to the right.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let all = rows.iter().filter_map(|row| row.get(column));
+        all.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
+    let mut text = String::new();
+    for row in rows.iter().take(LINES + 1) {
+        let padded = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        text.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    if rows.len() > LINES + 1 {
+        let _ =
+            writeln!(text, "and {} more; `--json` and `--html` have all", rows.len() - LINES - 1);
+    }
+    text
 }

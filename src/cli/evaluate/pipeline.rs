@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::EvaluateArgs;
+use super::{EvaluateArgs, columns};
 use crate::cli::recordings::Recordings;
 use crate::cli::replay::other_model;
 use crate::cli::screen::Screen;
 use crate::cli::{Outcome, print, write_whole};
-use crate::evaluate::detection::{self, Detection, Judged, Rates, Truth};
+use crate::evaluate::classes::ClassReport;
+use crate::evaluate::detection::{self, Detection, Judged, Truth};
 use crate::evaluate::labels::{self, Column};
-use crate::evaluate::life::{self, Errors, Life, Lives};
-use crate::evaluate::report::{self, maybe, number};
-use crate::evaluate::stream::{Plan, Stream, Verdicts};
+use crate::evaluate::life::{self, Life, Lives};
+use crate::evaluate::report;
+use crate::evaluate::rows::{self, maybe, number};
+use crate::evaluate::stream::{AskClass, Plan, Stream, Verdicts};
 use crate::evaluate::suite::ModelUsed;
 use crate::feed::chart::escape;
 use crate::frame::Input;
@@ -43,7 +45,11 @@ struct Evaluation {
     #[serde(skip_serializing_if = "Option::is_none")]
     detection: Option<Detection>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<ClassReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     life: Option<Life>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    life_unit: Option<String>,
     rows: u64,
     model: ModelUsed,
     data_sha256: BTreeMap<String, String>,
@@ -97,6 +103,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
         quiet: args.quiet,
         screen,
     };
+    let truth = truth(args, &recordings)?;
     let mut times: BTreeMap<String, Column> = BTreeMap::new();
     let rows = recordings.each(|input| {
         if args.runs_to_failure {
@@ -104,32 +111,38 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
         }
         Ok(stream.take(input)?)
     })?;
-    let verdicts = stream.finish()?;
-    let score = score_of(&pipeline, &verdicts.output)?;
-    let named = |m: &&OtherModel| m.output.as_ref().is_none_or(|output| *output == score.output);
-    let path =
-        models.iter().find(named).map_or_else(|| base.join(&score.model), |m| m.path.clone());
-    let model = ModelFile::read(&path, &host.trust)?;
-    let is_chance = model.metadata().outputs.as_ref().is_some_and(|outputs| {
-        outputs.get("score").is_some_and(|m| matches!(m, Meaning::Probability { .. }))
-    });
-    let (detection, life, behind) =
-        judge(args, &recordings, &pipeline, (&verdicts, &times), is_chance)?;
-    let (p50, p99) = verdicts.inference(&host, &path)?;
-    let (alarm, origin) = (verdicts.alarm.as_ref(), model.metadata().threshold_by.clone());
-    let origin = if alarm.is_some_and(|a| a.raise.is_some()) || score.threshold.is_some() {
-        "the pipeline file".into()
-    } else {
-        origin.unwrap_or_else(|| "not said".into())
+    let score = score_of(&pipeline, stream.output())?;
+    let path = model_path(&models, base, score);
+    let verdicts = match &truth {
+        Some(truth) => {
+            let (model, names) = (path.as_path(), truth.names());
+            stream.finish_with_classes(AskClass { host: &host, model, names })?
+        }
+        None => stream.finish()?,
     };
+    let model = ModelFile::read(&path, &host.trust)?;
+    let meaning = meaning(&model, score);
+    let found = match truth {
+        Some(truth) => {
+            let is_noted = matches!(meaning, Some(Meaning::Probability { .. }));
+            // The column of a class is a chance, too.
+            let is_chance = is_noted || score.class.is_some();
+            judge_faults(args, &pipeline, (&verdicts, &truth), is_chance)?
+        }
+        None => judge_lives(args, (&recordings, &pipeline), (&verdicts, &times), meaning)?,
+    };
+    let Found { detection, classes, life, life_unit, behind } = found;
+    let (p50, p99) = verdicts.inference(&host, &path)?;
     let evaluation = Evaluation {
         pipeline: pipeline.spec.name.clone(),
         causal: true,
         threshold: verdicts.threshold,
-        threshold_by: origin,
-        alarm: alarm.map(|alarm| alarm.name.clone()),
+        threshold_by: threshold_by(&verdicts, score, &model),
+        alarm: verdicts.alarm.as_ref().map(|alarm| alarm.name.clone()),
         detection,
+        classes,
         life,
+        life_unit,
         rows,
         model: ModelUsed::of(path.display().to_string(), &model.bytes),
         data_sha256: args.data.iter().map(|path| digest(path)).collect::<anyhow::Result<_>>()?,
@@ -153,47 +166,103 @@ fn score_of<'p>(pipeline: &'p LoadedPipeline, output: &str) -> anyhow::Result<&'
     found.with_context(|| format!("the pipeline has no score `{output}`"))
 }
 
-/// Holds the verdicts against what was so.
-fn judge(
-    args: &EvaluateArgs,
-    recordings: &Recordings<'_>,
-    pipeline: &LoadedPipeline,
-    (verdicts, times): (&Verdicts, &BTreeMap<String, Column>),
-    is_chance: bool,
-) -> anyhow::Result<(Option<Detection>, Option<Life>, Behind)> {
-    let step = pipeline.spec.stages.iter().find_map(|stage| match stage {
+/// The file of the model that gave the score.
+fn model_path(models: &[OtherModel], base: &Path, score: &ScoreSpec) -> PathBuf {
+    let named = |m: &&OtherModel| m.output.as_ref().is_none_or(|output| *output == score.output);
+    models.iter().find(named).map_or_else(|| base.join(&score.model), |m| m.path.clone())
+}
+
+/// What the score means, where the model says so.
+fn meaning<'m>(model: &'m ModelFile, score: &ScoreSpec) -> Option<&'m Meaning> {
+    let noted = model.metadata();
+    let output = score.tensor.as_deref().or(noted.output.as_deref()).unwrap_or("score");
+    noted.outputs.as_ref()?.get(output)
+}
+
+/// Where the threshold comes from.
+fn threshold_by(verdicts: &Verdicts, score: &ScoreSpec, model: &ModelFile) -> String {
+    let is_raised = verdicts.alarm.as_ref().is_some_and(|alarm| alarm.raise.is_some());
+    if is_raised || score.threshold.is_some() {
+        return "the pipeline file".into();
+    }
+    model.metadata().threshold_by.clone().unwrap_or_else(|| "not said".into())
+}
+
+/// What was so, where labels say it.
+fn truth(args: &EvaluateArgs, recordings: &Recordings<'_>) -> anyhow::Result<Option<Truth>> {
+    let Some(name) = &args.labels else { return Ok(None) };
+    let path = Path::new(name);
+    Ok(Some(if path.is_file() {
+        Truth::of_times(labels::faults(path)?, args.normal.as_deref().unwrap_or(labels::NORMAL))
+    } else {
+        Truth::Rows(recordings.labels(name, args.normal.as_deref())?)
+    }))
+}
+
+/// What came of it.
+struct Found {
+    detection: Option<Detection>,
+    classes: Option<ClassReport>,
+    life: Option<Life>,
+    life_unit: Option<String>,
+    behind: Behind,
+}
+
+fn step(pipeline: &LoadedPipeline) -> Span {
+    let mut stages = pipeline.spec.stages.iter();
+    let step = stages.find_map(|stage| match stage {
         StageSpec::Resample(resample) => Some(resample.every.span()),
         _ => None,
     });
-    let step = step.unwrap_or(Span::ZERO);
-    if let Some(name) = &args.labels {
-        let is_file = Path::new(name).is_file();
-        let truth = if is_file {
-            Truth::Times(labels::faults(Path::new(name))?)
-        } else {
-            Truth::Rows(recordings.column(name)?)
-        };
-        let judged = detection::judge(verdicts, &truth, step, args.skip_rows);
-        let rows: usize = judged.iter().map(|one| one.times.len()).sum();
-        anyhow::ensure!(
-            rows > 0,
-            "no row with a label has a verdict: the recording is shorter than a window, or its assets are named otherwise than in `--labels`"
-        );
-        let behind = Behind { judged, ..Behind::default() };
-        return Ok((Some(Detection::of(&behind.judged, is_chance)), None, behind));
-    }
-    let truth = if let Some(name) = &args.life {
-        recordings.column(name)?
-    } else {
-        life::until_end(times, args.life_unit)
+    step.unwrap_or(Span::ZERO)
+}
+
+/// Holds the verdicts against faults.
+fn judge_faults(
+    args: &EvaluateArgs,
+    pipeline: &LoadedPipeline,
+    (verdicts, truth): (&Verdicts, &Truth),
+    is_chance: bool,
+) -> anyhow::Result<Found> {
+    let judged = detection::judge(verdicts, truth, step(pipeline), args.skip_rows);
+    let rows: usize = judged.iter().map(|one| one.times.len()).sum();
+    anyhow::ensure!(
+        rows > 0,
+        "no row with a label has a verdict: the recording is shorter than a window, or its assets are named otherwise than in `--labels`"
+    );
+    let labels = &verdicts.classes;
+    let classes = (!labels.is_empty()).then(|| ClassReport::of(&judged, truth.names(), labels));
+    let detection = Some(Detection::of(&judged, is_chance));
+    let behind = Behind { judged, ..Behind::default() };
+    Ok(Found { detection, classes, life: None, life_unit: None, behind })
+}
+
+/// Holds the answers against remaining lives.
+fn judge_lives(
+    args: &EvaluateArgs,
+    (recordings, pipeline): (&Recordings<'_>, &LoadedPipeline),
+    (verdicts, times): (&Verdicts, &BTreeMap<String, Column>),
+    meaning: Option<&Meaning>,
+) -> anyhow::Result<Found> {
+    let noted = match meaning {
+        Some(Meaning::RemainingLife { unit }) => Some(unit.clone()),
+        _ => None,
     };
-    let lives = life::judge(verdicts, &truth, step);
+    let (truth, life_unit) = if let Some(name) = &args.life {
+        (recordings.column(name)?, noted)
+    } else {
+        let unit = args.life_unit.or_else(|| noted?.parse().ok());
+        let unit = unit.unwrap_or(Span::seconds(3600));
+        (life::until_end(times, unit), Some(unit.to_string()))
+    };
+    let lives = life::judge(verdicts, &truth, step(pipeline));
     anyhow::ensure!(
         lives.iter().any(|one| !one.times.is_empty()),
         "no row has both an answer and a truth: the recording is shorter than a window"
     );
+    let life = Some(Life::of(&lives, args.life_cap));
     let behind = Behind { lives, ..Behind::default() };
-    Ok((None, Some(Life::of(&behind.lives, args.life_cap)), behind))
+    Ok(Found { detection: None, classes: None, life, life_unit, behind })
 }
 
 /// Remembers when each asset had rows; one row is one time, however many signals it has.
@@ -225,6 +294,12 @@ fn hex(bytes: &[u8]) -> String {
 /// What it stands on, in sentences.
 fn provenance(found: &Evaluation) -> Vec<String> {
     let verdict = match &found.alarm {
+        _ if found.life.is_some() => {
+            format!(
+                "answer: remaining life in {}",
+                found.life_unit.as_deref().unwrap_or("its unit")
+            )
+        }
         Some(alarm) => {
             format!("verdict: alarm `{alarm}` is on, raised at {}", maybe(found.threshold))
         }
@@ -258,6 +333,7 @@ fn told(found: &Evaluation) -> String {
     if let Some(detection) = &found.detection {
         text.push_str(&detection_told(detection));
     }
+    text.extend(found.classes.as_ref().map(classes_told));
     if let Some(life) = &found.life {
         text.push_str(&life_told(life));
     }
@@ -268,34 +344,14 @@ fn told(found: &Evaluation) -> String {
 }
 
 fn detection_told(found: &Detection) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{} rows ({} without a verdict), {:.1} % of them faulty\n",
+    let mut text = format!(
+        "{} rows ({} without a verdict), {:.1} % of them faulty\n\n",
         found.rows,
         found.unjudged,
         100.0 * found.prevalence
     );
-    let _ = writeln!(
-        text,
-        "{:<14}{:>8}{:>11}{:>8}{:>10}{:>8}{:>14}{:>8}",
-        "", "F1", "precision", "recall", "accuracy", "kappa", "false alarms", "missed"
-    );
-    let mut line = |name: &str, rates: &Rates| {
-        let _ = writeln!(
-            text,
-            "{name:<14}{:>8}{:>11}{:>8}{:>10}{:>8}{:>14}{:>8}",
-            number(rates.f1),
-            number(rates.precision),
-            number(rates.recall),
-            number(rates.accuracy),
-            maybe(rates.kappa),
-            number(rates.false_alarm_rate),
-            number(rates.missed_alarm_rate)
-        );
-    };
-    line("the pipeline", &found.rates);
-    found.floors.iter().for_each(|floor| line(floor.name, &floor.rates));
+    let _ = writeln!(text, "{}", columns(&rows::rates(found)));
+    text.push_str(&columns(&rows::counts(found)));
     let _ = writeln!(
         text,
         "\nROC-AUC {} (chance 0.5), PR-AUC {} (chance {})",
@@ -303,46 +359,30 @@ fn detection_told(found: &Detection) -> String {
         maybe(found.pr_auc),
         number(found.prevalence)
     );
-    let _ = writeln!(
-        text,
-        "{} of {} faults found, median delay {} s; {} alarms a day, {} of them false",
-        found.events.found,
-        found.events.faults,
-        maybe(found.median_delay_s),
-        maybe(found.alarms_a_day),
-        maybe(found.false_alarms_a_day)
-    );
-    let nab: Vec<String> =
-        found.nab.iter().map(|row| format!("{} {}", row.profile, maybe(row.score))).collect();
-    let _ = writeln!(text, "NAB score (never 0, perfect 100): {}", nab.join(", "));
     if let Some(calibration) = &found.calibration {
         let (brier, error) = (maybe(calibration.brier), maybe(calibration.expected_error));
         let _ = writeln!(text, "Brier score {brier}, calibration error {error}");
     }
-    text + "\n"
+    let _ = writeln!(text, "\n{}", columns(&rows::events(found)));
+    for groups in [rows::faults(&found.faults), rows::assets(&found.assets)] {
+        if groups.len() > 1 {
+            let _ = writeln!(text, "{}", columns(&groups));
+        }
+    }
+    text
+}
+
+fn classes_told(found: &ClassReport) -> String {
+    let mut text = format!("{} rows with a class ({} without)\n\n", found.rows, found.unanswered);
+    for rows in [rows::overall(found), rows::classes(found), rows::confusion(found)] {
+        let _ = writeln!(text, "{}", columns(&rows));
+    }
+    text
 }
 
 fn life_told(found: &Life) -> String {
-    let mut text = format!(
-        "\n{:<32}{:>8}{:>10}{:>10}{:>12}{:>22}\n",
-        "", "rows", "RMSE", "MAE", "NASA score", "best constant, RMSE"
-    );
-    let mut line = |name: &str, errors: &Errors| {
-        let _ = writeln!(
-            text,
-            "{name:<32}{:>8}{:>10}{:>10}{:>12}{:>22}",
-            errors.rows,
-            maybe(errors.rmse),
-            maybe(errors.mae),
-            maybe(errors.nasa_score),
-            maybe(errors.best_constant_rmse)
-        );
-    };
-    line("all rows, raw truth", &found.raw);
-    found.capped.iter().for_each(|errors| line("all rows, capped truth", errors));
-    line("last row of each, raw truth", &found.last);
-    found.last_capped.iter().for_each(|errors| line("last row of each, capped truth", errors));
-    text + "\n"
+    let (all, each) = (columns(&rows::life(found)), columns(&rows::life_assets(found)));
+    format!("\n{all}\n{each}\n")
 }
 
 fn page(found: &Evaluation, behind: &Behind) -> String {
@@ -350,11 +390,16 @@ fn page(found: &Evaluation, behind: &Behind) -> String {
     for sentence in provenance(found) {
         let _ = writeln!(body, "<p class=\"soft\"><code>{}</code></p>", escape(&sentence));
     }
+    body.extend(found.classes.as_ref().map(report::classes));
     if let Some(detection) = &found.detection {
         body.push_str(&report::detection(detection, &behind.judged, found.threshold));
     }
     if let Some(life) = &found.life {
-        body.push_str(&report::life(life, &behind.lives));
+        body.push_str(&report::life(
+            life,
+            &behind.lives,
+            found.life_unit.as_deref().unwrap_or("its unit"),
+        ));
     }
     report::page(&format!("{}: {}", found.pipeline, found.output), &body)
 }

@@ -11,7 +11,8 @@ use serde_json::json;
 use super::EvaluateArgs;
 use crate::cli::screen::{Screen, look};
 use crate::cli::{Outcome, print, write_whole};
-use crate::evaluate::report::{self as page, number};
+use crate::evaluate::report as page;
+use crate::evaluate::rows::number;
 use crate::evaluate::suite::{self, COLLECTIONS, Collection, Report, Row};
 use crate::feed::chart::escape;
 use crate::model::Host;
@@ -147,7 +148,9 @@ fn html(reports: &[Report]) -> String {
         let _ = writeln!(body, "<h2>{}</h2>", report.collection);
         let header = HEADER.map(str::to_owned).to_vec();
         let rows = report.rows.iter().map(|row| cells(row).to_vec());
-        body.push_str(&page::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
+        let table = page::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
+        let _ = writeln!(body, "<div class=\"text\">{table}</div>");
+        let _ = writeln!(body, "<div class=\"plots\">{}</div>", page::figures(&report.figures));
         let said = report.error.iter().chain(&report.notes).cloned();
         for note in said.chain([provenance(report)]) {
             let _ = writeln!(body, "<p class=\"soft\">{}</p>", escape(&note));

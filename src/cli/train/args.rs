@@ -125,8 +125,8 @@ pub struct TreeArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Networks")]
 pub struct NetArgs {
-    /// Column of the recordings that says what is known of each row: 0 for normal, 1, 2, … for classes of faults. A
-    /// window has the largest number within it.
+    /// Column of the recordings that says what is known of each row: 0 for normal, 1, 2, … for classes of faults (a
+    /// window has the largest number within it); or words, of which `normal`, or the first of `--classes`, is normal.
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
     /// Names of the classes, in the order of their numbers. Absent: `normal`, `fault`, or `fault-1`, `fault-2`, ….

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use anyhow::Context;
+
+use super::args::NetArgs;
 use crate::cli::args::TrainArgs;
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::Screen;
-use crate::evaluate::labels::{self, Column};
+use crate::evaluate::labels::{Column, Labels};
 use crate::model::training::TrainingSet;
 use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::spec::{ModelInput, StageSpec};
@@ -18,6 +21,8 @@ pub(super) struct Collected {
     pub(super) set: TrainingSet,
     /// The class of each, where a column of labels was named.
     pub(super) classes: Vec<usize>,
+    /// What the classes are called, where that column has words.
+    pub(super) words: Vec<String>,
 }
 
 impl Collected {
@@ -68,12 +73,16 @@ fn training_set(pipeline: &LoadedPipeline, out: &Path, samples: bool) -> Trainin
     set
 }
 
-fn wants_samples(pipeline: &LoadedPipeline) -> bool {
-    let mut scores = pipeline.spec.stages.iter().filter_map(|stage| match stage {
+/// What the pipeline's first score is given.
+fn input(pipeline: &LoadedPipeline) -> Option<ModelInput> {
+    pipeline.spec.stages.iter().find_map(|stage| match stage {
         StageSpec::Score(score) => Some(score.input),
         _ => None,
-    });
-    scores.next().is_some_and(|input| input != ModelInput::Features)
+    })
+}
+
+fn wants_samples(pipeline: &LoadedPipeline) -> bool {
+    input(pipeline).is_some_and(|input| input != ModelInput::Features)
 }
 
 /// Puts the recordings through the pipeline up to its windows. A kind that can learn from `samples` gets them where the
@@ -84,6 +93,12 @@ pub(super) fn collect(
     samples: bool,
     screen: &Screen,
 ) -> anyhow::Result<Collected> {
+    anyhow::ensure!(
+        !samples || input(pipeline) != Some(ModelInput::ChannelsFirst),
+        "what is trained here takes [windows, steps, channels], and the `score` of {} has `input = \"channels_first\"`: \
+         set it to \"sequence\" there",
+        args.pipeline.display()
+    );
     let mut set = training_set(pipeline, &args.out, samples);
     let recordings = Recordings {
         files: &args.data,
@@ -116,42 +131,58 @@ pub(super) fn collect(
         .first()
         .map(|pipeline| pipeline.assets().iter().map(|asset| asset.id.clone()).collect())
         .unwrap_or_default();
-    let classes = match &args.net.label {
-        Some(column) => classes(column, &recordings, &set, &assets)?,
-        None => Vec::new(),
+    let (classes, words) = match &args.net.label {
+        Some(column) => classes((column, &args.net), &recordings, &set, &assets)?,
+        None => (Vec::new(), Vec::new()),
     };
-    Ok(Collected { set, classes })
+    Ok(Collected { set, classes, words })
 }
 
-/// The class of each window: the largest number that column `name` has within it.
+/// The class of each window, the largest number that column `name` has within it, and the names of the classes where the
+/// column has words.
 fn classes(
-    name: &str,
+    (name, net): (&str, &NetArgs),
     recordings: &Recordings<'_>,
     set: &TrainingSet,
     assets: &[String],
-) -> anyhow::Result<Vec<usize>> {
-    let spec = recordings.spec()?;
-    let mut columns: BTreeMap<String, Vec<(Timestamp, f64)>> = BTreeMap::new();
-    for path in recordings.files {
-        let asset = recordings.args.asset.as_deref();
-        for (asset, Column { times, values }) in labels::column(path, &spec, asset, name)? {
-            columns.entry(asset).or_default().extend(times.into_iter().zip(values));
+) -> anyhow::Result<(Vec<usize>, Vec<String>)> {
+    let Labels { mut columns, names } =
+        recordings.labels(name, net.classes.first().map(String::as_str))?;
+    let are_words = names.iter().skip(1).any(|name| name.parse::<f64>().is_err());
+    let class = |(place, label): (usize, &String)| -> anyhow::Result<usize> {
+        if place == 0 {
+            return Ok(0);
         }
-    }
-    for column in columns.values_mut() {
-        column.sort_by_key(|(at, _)| *at);
-    }
-    let class = |index: usize| -> anyhow::Result<usize> {
-        let asset = assets.get(set.assets[index] as usize).map_or("", String::as_str);
-        let column = columns.get(asset).map(Vec::as_slice).unwrap_or_default();
-        let from = column.partition_point(|(at, _)| *at < set.starts[index]);
-        let to = column.partition_point(|(at, _)| *at < set.ends[index]);
-        let most = column[from..to].iter().map(|(_, value)| *value).fold(0.0, f64::max);
+        if are_words && net.classes.is_empty() {
+            return Ok(place);
+        }
+        if are_words {
+            let known = net.classes.iter().position(|class| class == label);
+            return known.with_context(|| {
+                format!("column `{name}` has `{label}`, which is none of `--classes`")
+            });
+        }
+        let number = label.parse::<f64>().unwrap_or(f64::NAN);
         anyhow::ensure!(
-            most.fract() == 0.0 && most < 1000.0,
-            "column `{name}` holds {most}; a label is 0 for normal, or the number of a class: 1, 2, …"
+            number.fract() == 0.0 && number < 1000.0,
+            "column `{name}` holds {label}; a label is 0 for normal, or the number of a class: 1, 2, …; or a word"
         );
-        Ok(most as usize)
+        Ok(number as usize)
     };
-    (0..set.len()).map(class).collect()
+    let numbers = names.iter().enumerate().map(class).collect::<anyhow::Result<Vec<_>>>()?;
+    for Column { times, values } in columns.values_mut() {
+        let mut rows: Vec<(Timestamp, f64)> = times.drain(..).zip(values.drain(..)).collect();
+        rows.sort_by_key(|(at, _)| *at);
+        (*times, *values) = rows.into_iter().unzip();
+    }
+    let of = |index: usize| {
+        let asset = assets.get(set.assets[index] as usize).map_or("", String::as_str);
+        let Some(column) = columns.get(asset) else { return 0 };
+        let from = column.times.partition_point(|at| *at < set.starts[index]);
+        let to = column.times.partition_point(|at| *at < set.ends[index]);
+        let within = column.values[from..to].iter();
+        within.filter_map(|place| numbers.get(*place as usize).copied()).max().unwrap_or(0)
+    };
+    let classes = (0..set.len()).map(of).collect();
+    Ok((classes, if are_words && net.classes.is_empty() { names } else { Vec::new() }))
 }

@@ -13,6 +13,8 @@ use self::collect::Collected;
 use super::args::TrainArgs;
 use super::screen::Screen;
 use super::{Outcome, print, write_whole};
+use crate::evaluate::report::{self, Figure};
+use crate::feed::chart::escape;
 use crate::model::pca::{self, PcaOptions, TrainReport};
 use crate::model::{Host, Model};
 use crate::pipeline::load::load_pipeline;
@@ -25,6 +27,8 @@ struct Made {
     told: String,
     /// What scripts are told.
     report: serde_json::Value,
+    /// How it was learned: loss curves.
+    figures: Vec<Figure>,
 }
 
 /// Trains and writes a model.
@@ -41,6 +45,9 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
     // Runs the golden answers, which the trainer computed by itself.
     Model::from_bytes(runtime, &args.out, &made.model)?;
     write_whole(&args.out, &made.model)?;
+    if let Some(path) = &args.html {
+        write_whole(path, page(args, &made).as_bytes())?;
+    }
     if args.json {
         let mut report = made.report;
         report["model"] = args.out.display().to_string().into();
@@ -51,6 +58,16 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
         print(&format!("{}{answers}\n{}\n", made.told, args.out.display()))?;
     }
     Ok(Outcome::Fine)
+}
+
+fn page(args: &TrainArgs, made: &Made) -> String {
+    let name = args.out.file_stem().unwrap_or_default().to_string_lossy();
+    let told = format!("<pre>{}</pre>\n", escape(&made.told));
+    let figures = report::figures(&made.figures);
+    report::page(
+        &format!("{name}: training"),
+        &format!("{told}<div class=\"plots\">\n{figures}</div>\n"),
+    )
 }
 
 /// Principal components.
@@ -65,7 +82,7 @@ fn closed_form(args: &TrainArgs, collected: &Collected) -> anyhow::Result<Made> 
     };
     let (model, report) = pca::train(&collected.set, &options)?;
     let told = told(&report);
-    Ok(Made { model, told, report: serde_json::to_value(&report)? })
+    Ok(Made { model, told, report: serde_json::to_value(&report)?, figures: Vec::new() })
 }
 
 fn told(report: &TrainReport) -> String {

@@ -11,6 +11,7 @@ use super::args::{LossArg, NetArgs};
 use super::{Collected, Made, TrainArgs, TrainKind};
 use crate::cli::screen::{Screen, look};
 use crate::cli::write_whole;
+use crate::evaluate::report::{Figure, losses};
 use crate::model::net::{
     Checkpoint, Epoch, Kind, Loss, NetReport, Network, Options, Shape, Size, Targets, Task,
     Trained, read, train,
@@ -56,8 +57,21 @@ pub(super) fn network(
         train(set, &targets, &network, from.as_ref(), &options, resume, &mut watch)?;
     let stopped = progress.end()?;
     let told = told(kind, &network, &report, stopped.as_deref());
+    let figures = curves(&report);
     let report = serde_json::to_value(&report).context("invariant: a report is JSON")?;
-    Ok(Made { model, told, report })
+    Ok(Made { model, told, report, figures })
+}
+
+/// The losses of each network, epoch by epoch.
+fn curves(report: &NetReport) -> Vec<Figure> {
+    let of = |member: usize| {
+        let epochs: Vec<&Epoch> = report.epochs.iter().filter(|e| e.member == member).collect();
+        let held_out: Vec<f64> = epochs.iter().map(|epoch| epoch.held_out).collect();
+        let learned: Vec<f64> = epochs.iter().map(|epoch| epoch.loss).collect();
+        let best = held_out.iter().position(|loss| Some(loss) == report.best.get(member));
+        losses(&format!("network {}", member + 1), &held_out, &learned, best.map_or(0, |at| at + 1))
+    };
+    (0..report.best.len()).map(of).collect()
 }
 
 /// What is to be learned, and of each window what.
@@ -71,7 +85,7 @@ fn task(
             .label
             .as_deref()
             .context("a classifier needs labels: name their column with `--label`")?;
-        let labels = class_names(column, net, &collected.classes)?;
+        let labels = class_names(column, net, collected)?;
         let classes = collected.classes.clone();
         Ok((Some(Task::Classify { labels }), Targets::Classes(classes)))
     };
@@ -96,9 +110,12 @@ fn task(
 pub(super) fn class_names(
     column: &str,
     net: &NetArgs,
-    classes: &[usize],
+    collected: &Collected,
 ) -> anyhow::Result<Vec<String>> {
-    let count = classes.iter().max().map_or(0, |most| most + 1).max(2);
+    let count = collected.classes.iter().max().map_or(0, |most| most + 1).max(2);
+    if !collected.words.is_empty() {
+        return Ok(collected.words.clone());
+    }
     if net.classes.is_empty() {
         let fault =
             |class: usize| if count == 2 { "fault".into() } else { format!("fault-{class}") };

@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::collect::Collected;
 use super::net::class_names;
 use super::{Made, TrainArgs};
+use crate::evaluate::report::losses;
 use crate::model::boost::BoostOptions;
 use crate::model::metadata::Meaning;
 use crate::model::trees::{self, Target, TreesOptions, TreesReport};
@@ -35,7 +36,7 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         ..TreesOptions::default()
     };
     let (model, report) = if let Some(column) = &net.label {
-        let names = class_names(column, net, &collected.classes)?;
+        let names = class_names(column, net, collected)?;
         if names.len() > 2 {
             let target = Target::Classes { of: &collected.classes, names: &names };
             trees::train(set, target, &options)?
@@ -55,8 +56,9 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         trees::train(set, Target::Number { values: &values, meaning: &meaning }, &options)?
     };
     let told = told(&report);
+    let figures = vec![losses("trees", &report.losses, &[], report.rounds)];
     let report = serde_json::to_value(&report).context("invariant: a report is JSON")?;
-    Ok(Made { model, told, report })
+    Ok(Made { model, told, report, figures })
 }
 
 fn told(report: &TreesReport) -> String {

@@ -10,7 +10,7 @@ use super::{Scope, Standing, Walk};
 use crate::decode::path::{Node, Role, Tree};
 use crate::decode::rows::Common;
 use crate::decode::time::TimeFault;
-use crate::decode::{quality, scalar, shown};
+use crate::decode::{Words, quality, scalar, shown};
 use crate::frame::Quality;
 use crate::time::Timestamp;
 
@@ -97,6 +97,14 @@ impl Leaf<'_> {
             Leaf::Float(value) => Some(value),
             Leaf::Text(text) => scalar::number(text),
         }
+    }
+
+    /// The same, where words are taken for numbers.
+    fn number_or_word(&self, words: &mut Words) -> Option<f64> {
+        self.number().or_else(|| match self {
+            Leaf::Text(text) => words.number(text),
+            _ => None,
+        })
     }
 
     fn shown(&self) -> String {
@@ -250,7 +258,7 @@ impl At<'_, '_> {
         let path = &node.path;
         match node.role {
             Role::Signal(signal) => {
-                if let Some(value) = leaf.number() {
+                if let Some(value) = leaf.number_or_word(&mut walk.rows.words) {
                     walk.rows.push(signal, value, &scope.common);
                 } else {
                     let fault = walk.wrong_type(path, leaf.shown(), scalar::EXPECTED);
@@ -259,7 +267,7 @@ impl At<'_, '_> {
             }
             Role::Value => {
                 walk.seen = true;
-                scope.value = leaf.number();
+                scope.value = leaf.number_or_word(&mut walk.rows.words);
                 if scope.value.is_none() {
                     let fault = walk.wrong_type(path, leaf.shown(), scalar::EXPECTED);
                     walk.reject(1, fault);

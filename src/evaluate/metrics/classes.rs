@@ -40,11 +40,13 @@ impl Classes {
         self.matrix.get(class).and_then(|row| row.get(class)).copied().unwrap_or_default()
     }
 
-    fn cases(&self, class: usize) -> u64 {
+    /// Cases of a class.
+    pub fn cases(&self, class: usize) -> u64 {
         self.matrix.get(class).map_or(0, |row| row.iter().sum())
     }
 
-    fn answers(&self, class: usize) -> u64 {
+    /// How often a class was answered.
+    pub fn answers(&self, class: usize) -> u64 {
         self.matrix.iter().filter_map(|row| row.get(class)).sum()
     }
 

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
 use crate::evaluate::metrics::binary::Confusion;
 use crate::evaluate::metrics::ranking::average_precision;
+use crate::evaluate::report::roc_and_pr;
 use crate::evaluate::stream::{Plan, time_inferences, training_set};
 use crate::frame::{Asset, Input, Quality};
 use crate::model::training::TrainingSet;
@@ -185,6 +186,7 @@ fn rows(
     findings.rows.push(line("macro-F1", &macro_f1));
     findings.rows.push(line("precision", &Confusion::precision));
     findings.rows.push(line("recall", &Confusion::recall));
+    findings.figures.extend(roc_and_pr(part, &answers.scores, faulty, None));
     if let Some(area) = average_precision(&answers.scores, faulty) {
         findings.rows.push(row("PR-AUC", area).floor("prevalence", found.prevalence()));
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Findings, ModelUsed, Row, Run, SuiteResult};
 use crate::evaluate::metrics::regression::{best_constant_rmse, capped, nasa_score, rmse};
+use crate::evaluate::report::said_and_left;
 use crate::evaluate::stream::{Plan, Stream, time_inferences, windows};
 use crate::frame::{Asset, Input, Quality, Readings, Windows};
 use crate::model::boost::BoostOptions;
@@ -83,6 +84,8 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
                 .into());
             }
             findings.rows.extend(rows(part, &truth, &found, bar, nasa));
+            let pairs = capped(&truth, CAP).into_iter().zip(found).collect();
+            findings.figures.push(said_and_left(part, "cycles", pairs));
         }
     }
     if findings.rows.is_empty() {

@@ -15,6 +15,7 @@ use std::path::Path;
 use super::{Findings, ModelUsed, Row, Run, SuiteResult};
 use crate::evaluate::metrics::classes::Classes;
 use crate::evaluate::metrics::ranking::roc_auc;
+use crate::evaluate::report::Figure;
 use crate::evaluate::stream::{Plan, windows};
 use crate::frame::{Asset, Input, Quality, Readings};
 use crate::model::boost::BoostOptions;
@@ -208,6 +209,9 @@ fn by_bearing(windows: &[Window], run: &Run<'_>, findings: &mut Findings) -> Res
         all.iter_mut().zip(answers).for_each(|(all, own)| all.extend(own));
     }
     findings.rows.extend(rows("all diameters", &truth, &all, all_trees.as_deref()));
+    let caption =
+        "all diameters, each never seen; rows: what was so, columns: what it was taken for";
+    findings.figures.push(Figure::Classes(tally(&truth, &all[0]), caption.into()));
     findings.notes.push(format!(
         "Confusion over all diameters (rows: truth; columns: answer; {}): {:?}. The normal windows in it are the second \
 half of one recording, counted once a diameter. What answers is a rule: is the band from 2 to 6 kHz a quarter stronger \

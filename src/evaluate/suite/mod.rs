@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::evaluate::report::Figure;
 use crate::evaluate::stream::percentile;
 use crate::model::Host;
 use crate::time::monotonic;
@@ -183,6 +184,8 @@ pub struct Findings {
     pub notes: Vec<String>,
     /// How long single inferences took.
     pub inference: Vec<Duration>,
+    /// What is drawn of it.
+    pub figures: Vec<Figure>,
     settings: Sha256,
 }
 
@@ -222,6 +225,9 @@ pub struct Report {
     pub inference_p99_us: Option<f64>,
     /// How long all of it took, training too.
     pub seconds: f64,
+    /// What is drawn of it, in the page alone.
+    #[serde(skip)]
+    pub figures: Vec<Figure>,
 }
 
 /// Runs a collection; `None` where its folder is not in `folder`. A collection that fails has a report that says why.
@@ -257,6 +263,7 @@ pub fn run(
         inference_p50_us: percentile(&times, 50),
         inference_p99_us: percentile(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
+        figures: findings.figures,
     }))
 }
 

@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
-use crate::evaluate::labels;
+use crate::evaluate::detection::Judged;
+use crate::evaluate::labels::{self, Fault};
 use crate::evaluate::metrics::changepoint::changes;
+use crate::evaluate::metrics::events::Interval;
 use crate::evaluate::metrics::nab::{NabScore, PROFILES, Profile, probation, score};
-use crate::evaluate::stream::{Plan, Stream, at_rows};
+use crate::evaluate::report::Figure;
+use crate::evaluate::stream::{Plan, Stream, Verdict, at_rows};
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::model::running::{RunningOptions, running};
 use crate::pipeline::plan::{OtherModel, route};
@@ -113,7 +116,9 @@ fn file_scores(
     for batch in Recording::open(file, &options)? {
         stream.take(batch?)?;
     }
-    let verdicts = stream.finish()?.by_asset.into_values().next().unwrap_or_default();
+    let verdicts = stream.finish()?;
+    let threshold = verdicts.threshold;
+    let verdicts = verdicts.by_asset.into_values().next().unwrap_or_default();
     if findings.models.is_empty() {
         findings.models.push(ModelUsed::of("all files", &model));
     }
@@ -123,6 +128,19 @@ fn file_scores(
     let detected: Vec<bool> =
         changes(&on).iter().zip(&on).map(|(turned, on)| *turned && *on).collect();
     let windows = places(&times, windows)?;
+    let fault = |(from, to): &(usize, usize)| Fault {
+        interval: Interval { from: times[*from], to: times[*to] },
+        name: String::new(),
+    };
+    let score_of = |v: Option<&Verdict>| v.and_then(|v| v.score).unwrap_or(f64::NAN);
+    let judged = Judged {
+        asset: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        scores: known.iter().copied().map(score_of).collect(),
+        faults: windows.iter().map(fault).collect(),
+        times,
+        ..Judged::default()
+    };
+    findings.figures.push(Figure::OverTime(judged.into(), threshold));
     Ok(PROFILES.iter().map(|profile: &Profile| score(&detected, &windows, profile)).collect())
 }
 

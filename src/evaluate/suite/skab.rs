@@ -7,12 +7,15 @@
 use std::path::{Path, PathBuf};
 
 use super::{Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
+use crate::evaluate::detection::Judged;
 use crate::evaluate::floors;
-use crate::evaluate::labels;
+use crate::evaluate::labels::{self, Fault};
 use crate::evaluate::metrics::binary::Confusion;
 use crate::evaluate::metrics::changepoint::{self, Changes};
+use crate::evaluate::metrics::events::{Interval, intervals};
 use crate::evaluate::metrics::nab::PROFILES;
 use crate::evaluate::metrics::ranking::{average_precision, roc_auc};
+use crate::evaluate::report::{Figure, roc_and_pr};
 use crate::evaluate::stream::{Plan, Stream, at_rows, time_inferences, training_set};
 use crate::frame::Input;
 use crate::ingest::replay::{Recording, RecordingError, RecordingOptions};
@@ -85,6 +88,10 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
         findings.rows.extend(apart.into_iter().flatten());
     }
     findings.rows.extend(rows(&format!("all {} files", all.len()), &all, Some(())));
+    let scores: Vec<f64> = all.iter().flat_map(|e| e.scores.iter().copied()).collect();
+    let faulty: Vec<bool> = all.iter().flat_map(|e| e.faulty.iter().copied()).collect();
+    let curves = roc_and_pr("all files", &scores, &faulty, None);
+    findings.figures.splice(0..0, curves);
     findings.notes.push(NOTE.to_owned());
     Ok(findings)
 }
@@ -110,13 +117,14 @@ fn experiment(
         stream.take(batch)?;
     }
     let verdicts = stream.finish()?;
+    let threshold = verdicts.threshold;
     let verdicts = verdicts.by_asset.into_values().next().unwrap_or_default();
     let recording = spec.recording.clone().unwrap_or_default();
     let read = |name: &str| -> Result<labels::Column, RecordingError> {
         Ok(labels::column(file, &recording, None, name)?.into_values().next().unwrap_or_default())
     };
     let (faulty, turns) = (read("anomaly")?, read("changepoint")?);
-    let times: Vec<Timestamp> = faulty.times.into_iter().skip(TRAINING).collect();
+    let times: Vec<Timestamp> = faulty.times.iter().copied().skip(TRAINING).collect();
     let test = |values: &[f64]| values.iter().skip(TRAINING).map(|v| *v > 0.5).collect::<Vec<_>>();
     let known = at_rows(&verdicts, &times, STEP);
     let alarmed: Vec<bool> = known.iter().map(|v| v.is_some_and(|v| v.alarm)).collect();
@@ -137,8 +145,18 @@ fn experiment(
     findings
         .models
         .push(ModelUsed::of(file.strip_prefix(run.folder)?.display().to_string(), &model));
-    let scores = known.iter().map(score).collect();
-    Ok(Experiment { faulty: test(&faulty.values), alarmed, scores, changes })
+    let scores: Vec<f64> = known.iter().map(score).collect();
+    let faulty_rows = test(&faulty.values);
+    let fault = |interval: Interval| Fault { interval, name: String::new() };
+    let judged = Judged {
+        asset: file.strip_prefix(run.folder)?.display().to_string(),
+        scores: scores.clone(),
+        faults: intervals(&times, &faulty_rows).into_iter().map(fault).collect(),
+        times,
+        ..Judged::default()
+    };
+    findings.figures.push(Figure::OverTime(judged.into(), threshold));
+    Ok(Experiment { faulty: faulty_rows, alarmed, scores, changes })
 }
 
 /// The rows that train, and all others.

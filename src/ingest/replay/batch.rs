@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::decode::Words;
 use crate::frame::{Asset, Input, Quality, Readings};
 use crate::time::Timestamp;
 
@@ -15,6 +16,8 @@ pub(super) struct Batch {
     readings: Readings,
     /// The asset asked for last: rows of one machine often follow each other.
     last: u32,
+    /// Words that are taken for numbers.
+    pub(super) words: Words,
 }
 
 impl Batch {

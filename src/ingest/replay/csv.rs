@@ -46,7 +46,7 @@ pub(super) struct CsvRows {
     row: ByteRecord,
     /// Whether `row` holds a row that was not taken yet.
     peeked: bool,
-    batch: Batch,
+    pub(super) batch: Batch,
     pub(super) rows: u64,
 }
 
@@ -187,7 +187,9 @@ impl Cells<'_> {
         if MISSING.contains(&bytes) {
             return;
         }
-        if let Some(value) = self.number(bytes) {
+        let number = self.number(bytes);
+        let word = || self.batch.words.number(&String::from_utf8_lossy(bytes));
+        if let Some(value) = number.or_else(word) {
             self.batch.push(self.asset, signal, self.ts, value);
             return;
         }

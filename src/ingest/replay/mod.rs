@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::decode::Words;
 use crate::frame::Input;
 use crate::pipeline::spec::RecordingSpec;
 use crate::schema::Schema;
@@ -123,6 +124,30 @@ impl Recording {
             readings: 0,
             ended: false,
         })
+    }
+
+    /// Takes words for numbers too: in a column of labels.
+    #[must_use]
+    pub fn with_words(mut self) -> Recording {
+        *self.words_mut() = Words::taken();
+        self
+    }
+
+    fn words_mut(&mut self) -> &mut Words {
+        match &mut self.rows {
+            Format::Csv(rows) => &mut rows.batch.words,
+            Format::Ndjson(rows) => &mut rows.gathered.words,
+            Format::Parquet(rows) => &mut rows.batch.words,
+        }
+    }
+
+    /// The words that were found, and which numbers they were given.
+    pub fn words(&self) -> &Words {
+        match &self.rows {
+            Format::Csv(rows) => &rows.batch.words,
+            Format::Ndjson(rows) => &rows.gathered.words,
+            Format::Parquet(rows) => &rows.batch.words,
+        }
     }
 
     /// How far it has been read.

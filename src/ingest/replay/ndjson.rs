@@ -23,7 +23,7 @@ pub(super) struct NdjsonRows {
     reader: BufReader<Box<dyn Read + Send>>,
     decoder: Decoder,
     asset: String,
-    gathered: Rows,
+    pub(super) gathered: Rows,
     line: Vec<u8>,
     pub(super) rows: u64,
     lines: u64,

@@ -30,7 +30,7 @@ pub(super) struct ParquetRows {
     /// The part that is being taken apart, and how far that is.
     part: Option<Part>,
     decoded: usize,
-    batch: Batch,
+    pub(super) batch: Batch,
     pub(super) rows: u64,
 }
 
@@ -179,7 +179,11 @@ impl ParquetRows {
             match (signal, cell) {
                 (Some(signal), Cell::Number(value)) => self.batch.push(asset, signal, ts, *value),
                 (_, Cell::Missing) => {}
-                (Some(_), Cell::Text(text)) => {
+                (Some(signal), Cell::Text(text)) => {
+                    if let Some(value) = self.batch.words.number(text) {
+                        self.batch.push(asset, signal, ts, value);
+                        continue;
+                    }
                     warnings.add("values that are no numbers", || {
                         format!("row {number}: \"{}\"", shown(text))
                     });

@@ -89,10 +89,36 @@ pub(super) fn place(device: Device) -> Result<Place, NetError> {
     match device {
         Device::Cpu => Ok(Place::flex()),
         #[cfg(feature = "cuda")]
-        Device::Cuda => Ok(Place::cuda(0)),
+        Device::Cuda => cuda(),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda => Err(NetError::NoCuda),
     }
+}
+
+/// The first CUDA device, once it has been seen to compute: what is missing for that is a panic in burn.
+#[cfg(feature = "cuda")]
+fn cuda() -> Result<Place, NetError> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::OnceLock;
+
+    use crate::model::onnx::{first_line, panic_text};
+
+    static TRIED: OnceLock<Result<(), String>> = OnceLock::new();
+    let found = Place::enumerate(burn_tensor::DeviceType::Cuda).into_iter().next();
+    let place = found.ok_or(NetError::NoDevice)?;
+    let tried = TRIED.get_or_init(|| {
+        let sum = catch_unwind(AssertUnwindSafe(|| {
+            let one = Tensor::<1>::ones([4], &place);
+            numbers(one.clone() + one)
+        }));
+        match sum {
+            Ok(sum) if sum == [2.0; 4] => Ok(()),
+            Ok(sum) => Err(format!("1 + 1 is {sum:?} there")),
+            Err(panic) => Err(first_line(&panic_text(&*panic))),
+        }
+    });
+    tried.clone().map_err(NetError::BadDevice)?;
+    Ok(place)
 }
 
 /// What is learned, from what, and who watches.

@@ -78,6 +78,18 @@ pub enum NetError {
         "this forebay was built without CUDA; build it with `cargo build --release --features cuda`, or use `--device cpu`"
     )]
     NoCuda,
+    /// There is none on this machine.
+    #[cfg(feature = "cuda")]
+    #[error(
+        "no CUDA device is found here: install NVIDIA's driver (libcuda.so) and see whether `nvidia-smi` lists a device, or use `--device cpu`"
+    )]
+    NoDevice,
+    /// It does not compute.
+    #[cfg(feature = "cuda")]
+    #[error(
+        "the CUDA device does not compute: {0}; install NVIDIA's driver for it, or use `--device cpu`"
+    )]
+    BadDevice(String),
     /// The checkpoint is of another training.
     #[error(
         "the checkpoint is of other data, another network or other options; train without `--resume`, or as it was begun"

@@ -11,6 +11,7 @@ use super::learn::{Checkpoint, Epoch, Lesson, learn, place};
 use super::options::Options;
 use super::samples::{Samples, Targets};
 use super::{MEMBERS_MAX, NetError, Network, Shape, Task, Trained, export};
+use crate::evaluate::metrics::regression::best_constant_rmse;
 use crate::model::golden::Golden;
 use crate::model::metadata::{Meaning, Notes, json};
 use crate::model::onnx::digest;
@@ -204,13 +205,17 @@ fn edge(
                 let scores = only(&of(trained, set, rows)?, "score");
                 Ok(scores.iter().map(|score| score / (1.0 - score).max(1e-9)).collect())
             };
-            let (fitted, judged) = (errors(fit)?, errors(judged)?);
+            let (fitted, rows, judged) = (errors(fit)?, judged, errors(judged)?);
             let q = options.quantile.clamp(0.5, 1.0);
             let limit = quantile(&fitted, q).max(quantile(&judged, q)).max(1e-6);
             let worst = judged.iter().map(|error| error / limit).fold(1.0, f64::max);
             let index = worst * options.margin.max(1.0);
             trained.limit = limit;
             let mean = judged.iter().sum::<f64>() / judged.len().max(1) as f64;
+            let mut measures = BTreeMap::from([("mean_squared_error", mean)]);
+            if trained.network.task == Task::Forecast {
+                measures.insert("last_value_mean_squared_error", last_value(trained, set, rows));
+            }
             Ok(Edge {
                 threshold: index / (1.0 + index),
                 by: format!(
@@ -218,7 +223,7 @@ fn edge(
                     options.margin.max(1.0),
                     judged.len()
                 ),
-                measures: BTreeMap::from([("mean_squared_error", mean)]),
+                measures,
             })
         }
         Task::Classify { .. } => {
@@ -237,7 +242,14 @@ fn edge(
                 .zip(judged)
                 .map(|(found, row)| (found - values[*row].min(*cap)).powi(2));
             let root = (squares.sum::<f64>() / judged.len().max(1) as f64).sqrt();
-            let measures = BTreeMap::from([("root_mean_squared_error", root)]);
+            let truth: Vec<f64> = judged.iter().map(|row| values[*row].min(*cap)).collect();
+            let measures = BTreeMap::from([
+                ("root_mean_squared_error", root),
+                (
+                    "best_constant_root_mean_squared_error",
+                    best_constant_rmse(&truth).unwrap_or(root),
+                ),
+            ]);
             Ok(Edge { threshold: f64::NAN, by: "none: a remaining life".into(), measures })
         }
         Task::Imitate => Ok(Edge {
@@ -246,6 +258,18 @@ fn edge(
             measures: BTreeMap::new(),
         }),
     }
+}
+
+/// The mean squared error of saying that the last step is as the one before it, on the network's scale: what a forecast
+/// has to be better than.
+fn last_value(trained: &Trained, set: &TrainingSet, rows: &[usize]) -> f64 {
+    let width = trained.network.input.width;
+    let error = |index: &usize| {
+        let row = trained.scaler.apply(set.row(*index));
+        let (before, last) = row[row.len() - 2 * width..].split_at(width);
+        before.iter().zip(last).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / width as f64
+    };
+    rows.iter().map(error).sum::<f64>() / rows.len().max(1) as f64
 }
 
 fn of_classes(answers: &[Answer], classes: &[usize], place: &str) -> Edge {
@@ -257,7 +281,16 @@ fn of_classes(answers: &[Answer], classes: &[usize], place: &str) -> Edge {
     };
     let right =
         answers.iter().zip(classes).filter(|(answer, class)| most(answer) == **class).count();
-    let mut measures = BTreeMap::from([("accuracy", right as f64 / classes.len().max(1) as f64)]);
+    let mut counts = BTreeMap::new();
+    for class in classes {
+        *counts.entry(class).or_insert(0_u32) += 1;
+    }
+    let most = f64::from(counts.into_values().max().unwrap_or(0));
+    let share = |count: f64| count / classes.len().max(1) as f64;
+    let mut measures = BTreeMap::from([
+        ("accuracy", share(right as f64)),
+        ("most_frequent_accuracy", share(most)),
+    ]);
     let (threshold, by) = match best_f1(&scores, &faulty) {
         Some((threshold, f1)) => {
             measures.insert("f1", f1);

@@ -54,27 +54,51 @@ impl Scorer {
         model.try_shape(&given.shape(1))?;
         let contributions = model.signature.output("contributions").map(Wanted::all);
         let apart = contributions.filter(|wanted| wanted.output != score.output);
+        let wanted = std::iter::once(score).chain(apart).collect();
+        let mut scorer = Scorer::asking(spec, model, given, wanted);
+        scorer.try_outputs()?;
+        Ok(scorer)
+    }
+
+    /// `model`, asked which class each window is of, with the names of the classes; the values are their places, -1 where
+    /// it is none of them. Classes that the model does not name are looked for under `names`. `None` where it tells no
+    /// classes apart. That it fits has been checked.
+    pub fn of_classes(
+        spec: &ScoreSpec,
+        mut model: Model,
+        given: Given<'_>,
+        names: &[String],
+    ) -> Option<(Scorer, Vec<String>)> {
+        model.most_rows = usize::from(spec.batch.max(1));
+        if !spec.state.is_empty() {
+            model.signature.remember(&spec.state).ok()?;
+        }
+        let class = spec.class.as_deref();
+        let score = model.score_output(spec.tensor.as_deref(), &spec.output, class).ok()?;
+        let (wanted, names) = model.classes(&score, class, names)?;
+        Some((Scorer::asking(spec, model, given, vec![wanted]), names))
+    }
+
+    fn asking(spec: &ScoreSpec, model: Model, given: Given<'_>, wanted: Vec<Wanted>) -> Scorer {
         let speaker = Speaker {
             model: model.name(),
             version: model.version(),
             threshold: spec.threshold.or(model.metadata.threshold),
             baseline: model.metadata.baseline.clone().map(Arc::new),
         };
-        let mut scorer = Scorer {
+        Scorer {
             speaker,
             health: Health::default(),
             input: spec.input,
             shape: given.shape(1),
-            wanted: std::iter::once(score).chain(apart).collect(),
+            wanted,
             parts: given.names().into(),
             batch: Vec::new(),
             rows: Vec::new(),
             outputs: Vec::new(),
             memories: Vec::new(),
             model,
-        };
-        scorer.try_outputs()?;
-        Ok(scorer)
+        }
     }
 
     /// Reads the wanted outputs once, so that one of a wrong width is found before the first window.
@@ -115,7 +139,7 @@ impl Scorer {
     }
 
     /// Fills the batch with the windows whose input is whole, and runs the model on it; whether there were any.
-    pub(super) fn run(&mut self, windows: &Windows) -> Result<bool, ModelError> {
+    pub fn run(&mut self, windows: &Windows) -> Result<bool, ModelError> {
         self.gather(windows)?;
         if self.rows.is_empty() {
             return Ok(false);
@@ -212,7 +236,7 @@ impl Scorer {
     }
 
     /// The last batch's answers, one a window.
-    pub(super) fn values(&self, windows: usize) -> Vec<Option<f64>> {
+    pub fn values(&self, windows: usize) -> Vec<Option<f64>> {
         let mut values = vec![None; windows];
         if let Some(scores) = self.outputs.first() {
             for (&row, &value) in self.rows.iter().zip(&scores.values) {
