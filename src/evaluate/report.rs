@@ -180,7 +180,8 @@ fn curves(found: &Detection, judged: &[Judged], threshold: Option<f64>) -> Strin
     html
 }
 
-fn figure(curve: &Curve, caption: &str) -> String {
+/// A drawn curve with its title and a caption.
+pub fn figure(curve: &Curve, caption: &str) -> String {
     let (svg, title) = (draw(curve), escape(&curve.title));
     format!("<figure>{svg}<figcaption>{title}; {}</figcaption></figure>\n", escape(caption))
 }
