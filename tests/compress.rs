@@ -186,7 +186,8 @@ fn what_is_kept_keeps_the_contract_and_gives_its_golden_answers() {
     let (original, small) = (folder.path().join("model.onnx"), folder.path().join("small.onnx"));
     for (method, truth) in [("int8-weights", "fault"), ("int8", "times.csv"), ("student", "fault")]
     {
-        let more = ["--to", method, "--labels", truth, "--max-loss", "5%", "--html", "report.html"];
+        let labels = ["--to", method, "--labels", truth, "--max-loss", "5%"];
+        let more = [&labels[..], &["--html", "report.html", "--units", "8"]].concat();
         let (output, report) = compressed(folder.path(), &more);
         assert!(output.status.success(), "{method}: {report}");
         let found = &report["comparison"];
