@@ -115,7 +115,7 @@ impl Report {
     /// One page that needs nothing beside it.
     pub(super) fn html(&self) -> String {
         let (name, out) = (self.model.display(), self.out.display());
-        let kept = if self.accepted { "is kept as" } else { "loses too much and was not kept as" };
+        let kept = if self.accepted { "is kept as" } else { "was refused, and is not kept as" };
         let mut body = String::new();
         for line in self.told().into_iter().chain([format!("The result {kept} {out}.")]) {
             let _ = writeln!(body, "<p class=\"soft\">{}</p>", escape(&line));
