@@ -17,6 +17,8 @@ mod package;
 mod score;
 #[path = "model/train.rs"]
 mod train;
+#[path = "model/retrain.rs"]
+mod retrain;
 #[path = "model/trees.rs"]
 mod trees;
 

@@ -80,7 +80,6 @@ fn commands_that_are_only_named_are_these() {
         "cargo run --release -- demo",
         "cargo test",
         "forebay run --config plant/config.toml",
-        "forebay compress big.onnx --to int8-weights -o small.onnx --pipeline pipelines/fan.toml --data week.csv",
         "forebay doctor",
         "forebay run",
         "forebay evaluate --suite benchmarks",

@@ -177,7 +177,8 @@ pub fn figures(all: &[Figure]) -> String {
     all.iter().map(draw).collect()
 }
 
-fn figure(curve: &Curve, caption: &str) -> String {
+/// A drawn curve with its title and a caption.
+pub fn figure(curve: &Curve, caption: &str) -> String {
     let (svg, title) = (draw(curve), escape(&curve.title));
     let caption = escape(caption);
     format!(

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use forebay::model::build::{Dim, Graph, Kind};
 use forebay::model::compress::calibrate::{self, Calibration, Ranges, Watch, Watched};
 use forebay::model::compress::notes::Notes;
 use forebay::model::compress::prune::Activity;
@@ -12,6 +13,8 @@ use forebay::model::pca::{self, PcaOptions};
 use forebay::model::runtime::Backend;
 use forebay::model::signature::SigningKey;
 use forebay::model::{Model, ModelError, ModelFile, Trust};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use crate::runtime;
@@ -339,4 +342,45 @@ fn units_that_never_change_become_a_bias() {
         let off = halved(&original, &activity, &case);
         assert!(off < 1e-5, "{file}: {off}");
     }
+}
+
+/// Two layers with one bias, as exporters write biases that are equal: each gets its own before units go.
+#[test]
+fn layers_that_share_a_bias_are_pruned_one_by_one() {
+    let mut graph = Graph::new("sharing");
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let mut draw =
+        |count: usize| -> Vec<f64> { (0..count).map(|_| random.random_range(-0.5..0.5)).collect() };
+    graph.input("x", Kind::Float32, &[Dim::Batch, Dim::Fixed(16)]);
+    graph.weights("w1", &[16, 48], &draw(16 * 48));
+    // Nothing listens to the even units of the first layer, nor to the odd ones of the second.
+    let heard = |values: Vec<f64>, columns: usize, odd: bool| -> Vec<f64> {
+        let is_odd = |at: usize| (at / columns) % 2 == 1;
+        values.iter().enumerate().map(|(at, v)| if is_odd(at) == odd { *v } else { 0.0 }).collect()
+    };
+    graph.weights("w2", &[48, 48], &heard(draw(48 * 48), 48, true));
+    graph.weights("w3", &[48, 8], &heard(draw(48 * 8), 8, false));
+    graph.weights("bias", &[48], &draw(48));
+    for (product, sum, active, input, weight) in
+        [("p1", "s1", "a1", "x", "w1"), ("p2", "s2", "a2", "a1", "w2")]
+    {
+        graph.node("MatMul", &[input, weight], product);
+        graph.node("Add", &[product, "bias"], sum);
+        graph.node("Relu", &[sum], active);
+    }
+    graph.node("MatMul", &["a2", "w3"], "score");
+    graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(8)]);
+    let bytes = graph.finish();
+    let file = ModelFile::of(Path::new("sharing.onnx"), bytes, &Trust::default()).unwrap();
+    let method = Method::Pruned { activity: &Activity::default(), keep: 0.5 };
+    let small = compress(&file, method).unwrap();
+    // w1 and w2 lose columns, w2 and w3 rows, and both biases half: 24 x 16, 24 x 48 and 24 x 24, 24 x 8, 24 twice.
+    assert_eq!(small.changes.numbers, 24 * (16 + 48 + 24 + 8 + 2), "{:?}", small.changes);
+    let (_, small) = small.files("small.onnx").remove(0);
+    let rows: Vec<f32> = draw(16 * 5).iter().map(|value| *value as f32).collect();
+    let [a, b] = [&file.bytes, &small].map(|bytes| {
+        let mut model = crate::open(bytes);
+        model.run_all(&rows, &[5, 16]).unwrap().remove(0).1.values
+    });
+    assert!(off(&b, &a) < 1e-5, "{}", off(&b, &a));
 }

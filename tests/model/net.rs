@@ -18,7 +18,7 @@ const STEPS: usize = 12;
 
 /// Windows of samples of two machines: three channels that follow one swing, of which some windows run at a quarter of
 /// its pace. The class says which; the life falls evenly to the end of each machine's windows.
-fn swings(windows: usize, seed: u64) -> (TrainingSet, Vec<usize>, Vec<f64>) {
+pub(crate) fn swings(windows: usize, seed: u64) -> (TrainingSet, Vec<usize>, Vec<f64>) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut set = TrainingSet {
         name: "swings".into(),

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::evaluate::metrics::ranking::average_precision;
+use crate::evaluate::metrics::ranking::{average_precision, operating_points};
 
 /// Of windows without labels and without a threshold, this share with the highest scores counts as abnormal.
 const HIGHEST: f64 = 0.1;
@@ -45,6 +45,20 @@ pub(super) struct Comparison {
     pub(super) pr_auc: Option<f64>,
     /// How much of it is lost, as a share of the original's; `None` where nothing is abnormal.
     pub(super) loss: Option<f64>,
+    /// What the report draws.
+    #[serde(skip)]
+    pub(super) drawn: Drawn,
+}
+
+/// Curves of the two, for people.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Drawn {
+    /// Precision over recall, of the original.
+    pub(super) original: Vec<(f64, f64)>,
+    /// The same of the compressed model.
+    pub(super) result: Vec<(f64, f64)>,
+    /// Scores of each window: the original's, the compressed model's.
+    pub(super) scores: Vec<(f64, f64)>,
 }
 
 /// Scores of a model, one a window, and its threshold.
@@ -77,6 +91,10 @@ pub(super) fn compare(
     };
     let given: Option<Vec<bool>> = pairs.iter().map(|pair| pair.2).collect();
     let (against, abnormal) = abnormal(given, &before, original.threshold);
+    let curve = |scores: &[f64]| -> Vec<(f64, f64)> {
+        let points = operating_points(scores, &abnormal).unwrap_or_default();
+        points.iter().map(|point| (point.recall, point.precision)).collect()
+    };
     let pr_auc_original = average_precision(&before, &abnormal);
     let pr_auc = average_precision(&after, &abnormal);
     Comparison {
@@ -90,6 +108,7 @@ pub(super) fn compare(
         pr_auc_original,
         pr_auc,
         loss: pr_auc_original.zip(pr_auc).map(|(a, b)| (a - b) / a),
+        drawn: Drawn { original: curve(&before), result: curve(&after), scores: both },
     }
 }
 

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use super::{Answers, CompressArgs, ask, compare, made_up};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
-use crate::evaluate::labels;
+use crate::evaluate::labels::{self, Fault};
 use crate::frame::{Asset, Windows};
 use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
@@ -104,8 +104,15 @@ impl Evidence {
         Ok(ScoreStage::new(&spec, model, given)?)
     }
 
-    /// What a student learns from: windows that may choose, with the original's scores.
-    pub(super) fn lesson(&self, scores: &[Option<f64>]) -> (TrainingSet, Vec<f64>) {
+    /// What can be learned from: windows that may choose, with the original's scores. With `below`, normal ones: those that
+    /// have no label of a fault and score less.
+    pub(super) fn lesson(
+        &self,
+        scores: &[Option<f64>],
+        below: Option<f64>,
+    ) -> (TrainingSet, Vec<f64>) {
+        let faulty = |at: usize| self.faulty.as_ref().is_some_and(|faulty| faulty[at]);
+        let fits = |at, score| below.is_none_or(|limit| score < limit && !faulty(at));
         let (windows, is_row) = (&self.windows, self.spec.input == ModelInput::Features);
         let mut set = TrainingSet {
             names: if is_row { windows.names.clone() } else { self.channels.clone() },
@@ -116,7 +123,9 @@ impl Evidence {
         for (at, score) in scores.iter().enumerate().filter(|(at, _)| !self.judges[*at]) {
             let part = self.part(at, 1);
             let values = if is_row { &part.features } else { &part.sequence };
-            if let Some(score) = score.filter(|_| values.iter().all(|value| value.is_finite())) {
+            if let Some(score) = score.filter(|score| fits(at, *score))
+                && values.iter().all(|value| value.is_finite())
+            {
                 set.push(&part);
                 taught.push(score);
             }
@@ -350,28 +359,33 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
     Ok(Gathered { windows, channels, spec, faulty, source })
 }
 
-/// Of each window, whether a sample of it has a label above 0.
+/// Of each window, whether something was wrong in it: a label above 0 in the column `truth`, or a fault in the file of
+/// that name.
 fn labelled(
     recordings: &Recordings<'_>,
-    column: &str,
+    truth: &str,
     windows: &Windows,
     assets: &[Asset],
 ) -> anyhow::Result<Vec<bool>> {
-    let spec = recordings.spec()?;
-    let mut wrong: BTreeMap<String, BTreeSet<Timestamp>> = BTreeMap::new();
-    for path in recordings.files {
-        let asset = recordings.args.asset.as_deref();
-        for (asset, labels) in labels::column(path, &spec, asset, column)? {
-            let pairs = labels.times.into_iter().zip(labels.values);
-            let times = pairs.filter(|(_, value)| *value > 0.0).map(|(at, _)| at);
-            wrong.entry(asset).or_default().extend(times);
+    let (mut times, mut faults) = (BTreeMap::new(), BTreeMap::new());
+    if Path::new(truth).is_file() {
+        faults = labels::faults(Path::new(truth))?;
+    } else {
+        for (asset, column) in recordings.column(truth)? {
+            let pairs = column.times.into_iter().zip(column.values);
+            let wrong = pairs.filter(|(_, value)| *value > 0.0).map(|(at, _)| at);
+            times.insert(asset, wrong.collect::<BTreeSet<Timestamp>>());
         }
     }
     let is_wrong = |at: usize| {
-        let asset = assets.get(windows.asset[at] as usize)?;
-        wrong.get(&asset.id)?.range(windows.start[at]..windows.end[at]).next()
+        let Some(asset) = assets.get(windows.asset[at] as usize) else { return false };
+        let (start, end) = (windows.start[at], windows.end[at]);
+        let sampled = |times: &BTreeSet<Timestamp>| times.range(start..end).next().is_some();
+        let lasts = |fault: &Fault| fault.interval.from < end && fault.interval.to >= start;
+        times.get(&asset.id).is_some_and(sampled)
+            || faults.get(&asset.id).is_some_and(|faults| faults.iter().any(lasts))
     };
-    Ok((0..windows.len()).map(|at| is_wrong(at).is_some()).collect())
+    Ok((0..windows.len()).map(is_wrong).collect())
 }
 
 /// The pipeline's score called `output`, or its first.

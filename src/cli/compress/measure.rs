@@ -29,8 +29,8 @@ pub(super) struct Latency {
     pub(super) batch: usize,
     /// Half of them take no longer, in milliseconds.
     pub(super) p50_ms: f64,
-    /// 99 of 100 take no longer.
-    pub(super) p99_ms: f64,
+    /// 19 of 20 take no longer.
+    pub(super) p95_ms: f64,
     /// How many were timed.
     pub(super) rounds: usize,
 }
@@ -69,7 +69,7 @@ fn summed(batch: usize, mut times: Vec<Duration>) -> Latency {
         let place = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len().max(1));
         times.get(place - 1).map_or(0.0, |time| time.as_secs_f64() * 1e3)
     };
-    Latency { batch, p50_ms: at(0.5), p99_ms: at(0.99), rounds: times.len() }
+    Latency { batch, p50_ms: at(0.5), p95_ms: at(0.95), rounds: times.len() }
 }
 
 /// Most memory of a process that opens the model and tries it, in bytes. `None` where that cannot be found out.

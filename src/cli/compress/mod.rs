@@ -18,18 +18,18 @@ use tempfile::TempDir;
 
 use super::args::RecordingArgs;
 use super::screen::Screen;
-use super::{Outcome, print};
+use super::{Outcome, print, write_whole};
 use crate::model::compress::calibrate::{self, Calibration, Ranges, Watch};
 use crate::model::compress::notes::{Notes, loosened};
 use crate::model::compress::prune::Activity;
-use crate::model::compress::{self, Changes, Compressed, Method, student};
+use crate::model::compress::{self, Changes, CompressError, Compressed, Method, retrain, student};
 use crate::model::golden::Golden;
 use crate::model::{Host, Model, ModelFile, Trust};
 use crate::stage::score::ScoreStage;
 use compare::{Comparison, Scores};
 use evidence::Evidence;
 use measure::Latency;
-use report::{Report, Side};
+use report::{FineTuning, Report, Side};
 
 /// How a model is made smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,7 +38,8 @@ pub enum To {
     Int8Weights,
     /// Weights of one byte, and what they are multiplied with in ranges that the recordings have: the same every time
     Int8,
-    /// Units taken out of layers (of dense layers and transformers' feed-forward parts; channels of convolutions)
+    /// Units taken out of layers (of dense layers and transformers' feed-forward parts; channels of convolutions), and a
+    /// network of `forebay train` trained on from there
     Pruned,
     /// A small network that learns the model's scores on the recordings, whatever the model is
     Student,
@@ -93,9 +94,9 @@ pub struct CompressArgs {
     /// Folder of asset schemas. Absent: found from the pipeline's folder.
     #[arg(long, value_name = "DIR")]
     pub schemas: Option<PathBuf>,
-    /// Column of the recordings that is above 0 where something was wrong: a window is abnormal if any of it is. Absent:
-    /// what the original finds abnormal is what the result has to find.
-    #[arg(long, value_name = "COLUMN", requires = "data")]
+    /// When something was wrong: a column of the recordings (above 0 there), or a file of times as `evaluate` takes it. A
+    /// window is abnormal if any of it is. Absent: what the original finds abnormal is what the result has to find.
+    #[arg(long, value_name = "COLUMN|FILE", requires = "data")]
     pub labels: Option<String>,
     /// Which of the pipeline's scores the model gives. Absent: the first.
     #[arg(long, value_name = "OUTPUT")]
@@ -121,6 +122,9 @@ pub struct CompressArgs {
     /// Print one JSON object to standard output.
     #[arg(long)]
     pub json: bool,
+    /// Write the report here, whether the result is kept or not: one HTML page with plots, which needs nothing beside it.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
@@ -160,9 +164,16 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     let mut before = evidence.stage(model)?;
     let scores_before = evidence.scores(&mut before, "original", screen)?;
     let mut job = Job { args, original, evidence, host, workshop, screen };
-    let (mut compressed, golden) = match args.to {
-        To::Student => job.student(&scores_before)?,
-        _ => (job.compressed()?, golden),
+    let (mut compressed, golden, tuning) = match args.to {
+        To::Student => {
+            let (student, golden) = job.student(&scores_before)?;
+            (student, golden, None)
+        }
+        To::Pruned => {
+            let (pruned, tuned, tuning) = job.pruned(&scores_before, before.threshold())?;
+            (pruned, tuned.or(golden), Some(tuning))
+        }
+        _ => (job.compressed()?, golden, None),
     };
     let out = job.workshop.path().join(name);
 
@@ -173,7 +184,7 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     let mut after = job.stage(model)?;
     let scores_after = job.evidence.scores(&mut after, "compressed", screen)?;
     let moved = job.evidence.moved_threshold(before.threshold(), &scores_before, &scores_after);
-    compressed.note(&job.original, &job.notes(golden, moved.as_ref()));
+    compressed.note(&job.original, &job.notes(golden, moved.as_ref(), tuning.as_ref()));
     drop(after);
     write(job.workshop.path(), name, &compressed)?;
     let mut after = job.stage(job.host.open(&out)?)?;
@@ -186,7 +197,11 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     );
     let latency = measure::latency(evidence, &mut before, &mut after)?;
     let thresholds = (before.threshold(), after.threshold());
-    let report = job.report(&out, compressed.changes, comparison, thresholds, latency)?;
+    let made = (compressed.changes, tuning);
+    let report = job.report(&out, made, comparison, thresholds, latency)?;
+    if let Some(path) = &args.html {
+        write_whole(path, report.html().as_bytes())?;
+    }
     if report.accepted {
         keep(job.workshop.path(), &args.out, name)?;
     }
@@ -241,7 +256,7 @@ impl Job<'_> {
 
     /// A student of the original, which gave `scores`.
     fn student(&self, scores: &[Option<f64>]) -> anyhow::Result<(Compressed, Option<Golden>)> {
-        let (set, taught) = self.evidence.lesson(scores);
+        let (set, taught) = self.evidence.lesson(scores, None);
         let bar = self.evidence.bar("student learns", student::EPOCHS, self.screen);
         let units = usize::from(self.args.units);
         let made = student::student(&self.original, &set, &taught, units, &mut |epoch| {
@@ -249,6 +264,41 @@ impl Job<'_> {
         })?;
         bar.finish_and_clear();
         Ok(made)
+    }
+
+    /// The original, which gave `scores`, with fewer units; trained on from there where it is one of ours.
+    fn pruned(
+        &self,
+        scores: &[Option<f64>],
+        threshold: Option<f64>,
+    ) -> anyhow::Result<(Compressed, Option<Golden>, FineTuning)> {
+        let pruned = self.compressed()?;
+        let not = |because: String| FineTuning::NotDone { because };
+        let ours = match retrain::ours(&self.original) {
+            Ok(ours) => ours,
+            Err(error) => return Ok((pruned, None, not(error.to_string()))),
+        };
+        if self.args.pipeline.is_none() {
+            let because = "it needs recordings to learn from: give --pipeline and --data";
+            return Ok((pruned, None, not(because.into())));
+        }
+        let below = retrain::learns_normal(&ours).then(|| threshold.unwrap_or(f64::INFINITY));
+        let (set, _) = self.evidence.lesson(scores, below);
+        let epochs = retrain::EPOCHS * ours.network.members;
+        let bar = self.evidence.bar("fine-tuning", epochs, self.screen);
+        let mut epochs = 0;
+        let tuned = retrain::fine_tuned(&self.original, &ours, &pruned, &set, &mut |_| {
+            epochs += 1;
+            bar.inc(1);
+        });
+        bar.finish_and_clear();
+        match tuned {
+            Ok((tuned, golden)) => {
+                Ok((tuned, golden, FineTuning::Done { windows: set.len(), epochs }))
+            }
+            Err(CompressError::Training(error)) => Ok((pruned, None, not(error.to_string()))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The stage that asks the result.
@@ -259,12 +309,20 @@ impl Job<'_> {
         }
     }
 
-    fn notes(&self, golden: Option<Golden>, moved: Option<&evidence::Moved>) -> Notes {
+    fn notes(
+        &self,
+        golden: Option<Golden>,
+        moved: Option<&evidence::Moved>,
+        tuning: Option<&FineTuning>,
+    ) -> Notes {
         let (name, windows) = (self.args.to.name(), self.evidence.calibrating());
         let detail = match self.args.to {
             To::Int8Weights | To::Int8 if self.args.full_range => ", 8 bits".to_owned(),
             To::Int8Weights | To::Int8 => ", 7 bits: right on every processor".to_owned(),
-            To::Pruned => format!(", {} of the units stay", self.args.keep),
+            To::Pruned => {
+                let tuning = tuning.map_or_else(String::new, FineTuning::told);
+                format!(", {} of the units stay, {tuning}", self.args.keep)
+            }
             To::Student => format!(" of {} units, taught on {windows} windows", self.args.units),
             To::Float16 => String::new(),
         };
@@ -281,7 +339,7 @@ impl Job<'_> {
     fn report(
         &self,
         out: &Path,
-        changes: Changes,
+        (changes, fine_tuning): (Changes, Option<FineTuning>),
         comparison: Comparison,
         thresholds: (Option<f64>, Option<f64>),
         latency: (Vec<Latency>, Vec<Latency>),
@@ -302,6 +360,7 @@ impl Job<'_> {
             was_signed: self.original.signed_with.is_some(),
             evaluated_on: self.evidence.told(),
             changes,
+            fine_tuning,
             original: side(&self.original, thresholds.0, latency.0),
             result: side(&file, thresholds.1, latency.1),
             comparison,

@@ -1,4 +1,4 @@
-//! Original and result side by side: as a table, or as JSON.
+//! Original and result side by side: as a table, as JSON, or as a page with curves.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use super::compare::{Against, Comparison};
 use super::measure::Latency;
+use crate::evaluate::plot::Curve;
+use crate::evaluate::report as page;
+use crate::feed::chart::escape;
 use crate::model::compress::Changes;
 
 /// One of the two models.
@@ -21,6 +24,35 @@ pub(super) struct Side {
     pub(super) latency: Vec<Latency>,
 }
 
+/// What became of a pruned model afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FineTuning {
+    /// It was trained on.
+    Done {
+        /// Windows that it was given.
+        windows: usize,
+        /// Passes over them, of all networks that it averages.
+        epochs: usize,
+    },
+    /// It was not.
+    NotDone {
+        /// Why.
+        because: String,
+    },
+}
+
+impl FineTuning {
+    pub(super) fn told(&self) -> String {
+        match self {
+            FineTuning::Done { windows, epochs } => {
+                format!("fine-tuned on {windows} windows in {epochs} epochs")
+            }
+            FineTuning::NotDone { because } => format!("not fine-tuned: {because}"),
+        }
+    }
+}
+
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
@@ -31,6 +63,9 @@ pub(super) struct Report {
     pub(super) was_signed: bool,
     pub(super) evaluated_on: String,
     pub(super) changes: Changes,
+    /// Of a pruned model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fine_tuning: Option<FineTuning>,
     pub(super) original: Side,
     pub(super) result: Side,
     pub(super) comparison: Comparison,
@@ -43,7 +78,8 @@ impl Report {
         Ok(format!("{}\n", serde_json::to_string_pretty(self)?))
     }
 
-    pub(super) fn text(&self) -> String {
+    /// What was done, and on what it was compared: a line each.
+    fn told(&self) -> Vec<String> {
         let Changes { tensors, numbers, kept } = &self.changes;
         let what = match self.method {
             "student" => format!("a network of {numbers} weights"),
@@ -51,9 +87,14 @@ impl Report {
                 format!("{tensors} tensors, {numbers} numbers changed or gone, {kept} weights stay")
             }
         };
-        let (method, runtime) = (self.method, &self.runtime);
-        let mut text =
-            format!("{method}: {what}\ncompared on {runtime}, on {}\n\n", self.evaluated_on);
+        let mut lines = vec![format!("{}: {what}", self.method)];
+        lines.extend(self.fine_tuning.as_ref().map(FineTuning::told));
+        lines.push(format!("compared on {}, on {}", self.runtime, self.evaluated_on));
+        lines
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("{}\n\n", self.told().join("\n"));
         let _ = writeln!(text, "{:<26}{:>14}{:>14}", "", "original", self.method);
         for [what, before, after, remark] in self.rows() {
             let line = format!("{what:<26}{before:>14}{after:>14}  {remark}");
@@ -71,6 +112,46 @@ impl Report {
         text
     }
 
+    /// One page that needs nothing beside it.
+    pub(super) fn html(&self) -> String {
+        let (name, out) = (self.model.display(), self.out.display());
+        let kept = if self.accepted { "is kept as" } else { "was refused, and is not kept as" };
+        let mut body = String::new();
+        for line in self.told().into_iter().chain([format!("The result {kept} {out}.")]) {
+            let _ = writeln!(body, "<p class=\"soft\">{}</p>", escape(&line));
+        }
+        let header = ["", "original", self.method, ""].map(str::to_owned).to_vec();
+        let rows = self.rows().into_iter().map(|row| row.to_vec());
+        body.push_str(&page::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
+        let drawn = &self.comparison.drawn;
+        let axes = |x: &str, y: &str| (x.to_owned(), y.to_owned());
+        let ranking = Curve {
+            title: "Precision and recall".into(),
+            axes: axes("recall", "precision"),
+            points: drawn.result.clone(),
+            beside: drawn.original.clone(),
+            span: ((0.0, 1.0), (0.0, 1.0)),
+            ..Curve::default()
+        };
+        let (least, most) = (drawn.scores.iter().flat_map(|(a, b)| [*a, *b]))
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, m), score| (l.min(score), m.max(score)));
+        let range = if least < most { (least, most) } else { (0.0, 1.0) };
+        let scores = Curve {
+            title: "Scores of each window".into(),
+            axes: axes("original", self.method),
+            points: drawn.scores.clone(),
+            beside: vec![(range.0, range.0), (range.1, range.1)],
+            dots: true,
+            span: (range, range),
+            ..Curve::default()
+        };
+        body.push_str("<div class=\"plots\">\n");
+        body.push_str(&page::figure(&ranking, "dashed: the original"));
+        body.push_str(&page::figure(&scores, "dashed: the same"));
+        body.push_str("</div>\n");
+        page::page(&format!("{name}: {}", self.method), &body)
+    }
+
     /// Lines of the table: what, the original's, the result's, a remark.
     pub(super) fn rows(&self) -> Vec<[String; 4]> {
         let (a, b, c) = (&self.original, &self.result, &self.comparison);
@@ -83,7 +164,7 @@ impl Report {
         ]];
         for (x, y) in a.latency.iter().zip(&b.latency) {
             let windows = if x.batch == 1 { "window" } else { "windows" };
-            for (what, x_ms, y_ms) in [("p50", x.p50_ms, y.p50_ms), ("p99", x.p99_ms, y.p99_ms)] {
+            for (what, x_ms, y_ms) in [("p50", x.p50_ms, y.p50_ms), ("p95", x.p95_ms, y.p95_ms)] {
                 rows.push([
                     format!("{what}, {} {windows}", x.batch),
                     format!("{x_ms:.3} ms"),

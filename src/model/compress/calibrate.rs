@@ -84,7 +84,7 @@ pub fn watch(file: &ModelFile, what: Watch) -> Result<Watched, CompressError> {
     let flat = draft.tensor("watched", "shape", DataType::Int64, &[2], flat);
     let (watched, method): (BTreeSet<String>, _) = match what {
         Watch::Ranges => (watched(&draft), "int8"),
-        Watch::Units => (prune::watched(&draft).collect(), "pruned"),
+        Watch::Units => (prune::watched(&mut draft).collect(), "pruned"),
     };
     for value in watched {
         let output = draft.fresh(&value, "watched");

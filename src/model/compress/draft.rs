@@ -4,7 +4,7 @@
 //! ([`Draft::tidy`]), that no new name meets an old one, and that nothing else of the file changes: other operator sets,
 //! functions and notes stay. Subgraphs (`If`, `Loop`) are left alone; what they use of the outer graph stays.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use tract_onnx::pb;
@@ -102,6 +102,37 @@ impl Draft {
         }
     }
 
+    /// Gives each operator its own copy of float32 weights that several take, so that they can be changed one by one.
+    /// Gives back the copies, each with what it was copied from: [`Draft::share`] undoes it where they are still equal.
+    pub(super) fn unshare(&mut self) -> Vec<(String, String)> {
+        let (mut seen, mut copies) = (BTreeSet::new(), Vec::new());
+        let mut nodes = std::mem::take(&mut self.graph.node);
+        for name in nodes.iter_mut().flat_map(|node| &mut node.input) {
+            if seen.insert(name.clone()) {
+                continue;
+            }
+            if let Some(numbers) = self.floats(name).filter(|numbers| numbers.values.len() > 1) {
+                let copy = self.floats_of(name, "own", &numbers.dims, &numbers.values);
+                copies.push((copy.clone(), std::mem::replace(name, copy)));
+            }
+        }
+        self.graph.node = nodes;
+        copies
+    }
+
+    /// See [`Draft::unshare`].
+    pub(super) fn share(&mut self, copies: &[(String, String)]) {
+        let names: BTreeMap<&String, &String> = (copies.iter())
+            .filter(|(copy, original)| self.floats(copy) == self.floats(original))
+            .map(|(copy, original)| (copy, original))
+            .collect();
+        for input in self.graph.node.iter_mut().flat_map(|node| &mut node.input) {
+            if let Some(original) = names.get(input) {
+                input.clone_from(original);
+            }
+        }
+    }
+
     /// A name that nothing has yet, for something that is made of `base`.
     pub(super) fn fresh(&mut self, base: &str, what: &str) -> String {
         let mut name = format!("{base}_{what}");
@@ -141,6 +172,12 @@ impl Draft {
             ..pb::TensorProto::default()
         });
         name
+    }
+
+    /// What is noted under `key`.
+    pub(super) fn noted(&self, key: &str) -> Option<String> {
+        let entry = self.proto.metadata_props.iter().find(|entry| entry.key == key);
+        entry.map(|entry| entry.value.clone())
     }
 
     /// Notes `value` under `key`; `None` takes the note away.

@@ -2,8 +2,9 @@
 //!
 //! `cli compress` calls it, compares what comes out with the original and throws away what lost too much.
 //! One file a method: [`int8`] (weights of one byte, inputs of each product quantised row by row as they come),
-//! [`qdq`] (`int8`: both in ranges that [`calibrate`] finds beforehand), [`prune`] (units taken out that [`units`] finds), [`student`] (a small network that imitates),
-//! [`float16`] (weights of two bytes). [`draft`] is a graph being changed, [`slots`] says which inputs of which
+//! [`qdq`] (`int8`: both in ranges that [`calibrate`] finds beforehand), [`prune`] (units taken out that [`units`] finds;
+//! [`retrain`] trains what is left, where it is ours), [`student`] (a small network that imitates), [`float16`] (weights of two
+//! bytes). [`draft`] is a graph being changed, [`slots`] says which inputs of which
 //! operators are weights, [`notes`] carries the contract over. Any ONNX file will do, ours or not, its weights inside or
 //! beside it. The same file gives the same bytes. Nothing is run here, and nothing written.
 
@@ -14,6 +15,7 @@ mod int8;
 pub mod notes;
 pub mod prune;
 mod qdq;
+pub mod retrain;
 mod slots;
 pub mod student;
 mod units;
@@ -97,9 +99,9 @@ pub enum CompressError {
     /// Weights beside it cannot be read.
     #[error(transparent)]
     Weights(#[from] super::ModelError),
-    /// The student did not learn.
+    /// The student, or what was pruned, did not learn.
     #[error(transparent)]
-    Student(#[from] super::net::NetError),
+    Training(#[from] super::net::NetError),
 }
 
 /// What was changed.

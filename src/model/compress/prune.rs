@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use super::draft::{Draft, Numbers, operator};
+use super::draft::{Draft, Numbers, is, operator};
 use super::units::{self, Cut, Taker, Units};
-use super::{Changes, CompressError};
+use super::{Changes, CompressError, retrain};
 
 /// What values were in calibration windows: place by place their sum, and that of their squares.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,8 +42,7 @@ impl Activity {
         let count = units.count;
         let length = places.sums.len();
         let run = (length / count.max(1)).max(1);
-        // Flattened or pooled, a convolution's units lie in blocks too.
-        let unit = |at: usize| if units.behind == 0 { at % count } else { at / run };
+        let unit = |at: usize| if taker.blocks { at / run } else { at % count };
         let mut sums = vec![(0.0, 0.0); count];
         for (at, (sum, square)) in places.sums.iter().zip(&places.squares).enumerate() {
             let unit = sums.get_mut(unit(at))?;
@@ -60,7 +59,8 @@ impl Activity {
 }
 
 /// The values to watch for [`Activity`].
-pub(super) fn watched(draft: &Draft) -> impl Iterator<Item = String> {
+pub(super) fn watched(draft: &mut Draft) -> impl Iterator<Item = String> + use<> {
+    draft.unshare();
     units::find(draft).into_iter().flat_map(|units| units.takers).map(|taker| taker.value)
 }
 
@@ -72,6 +72,7 @@ pub(super) fn units_out(
 ) -> Result<Changes, CompressError> {
     draft.need(6, "pruned")?;
     let mut changes = Changes::default();
+    let copies = draft.unshare();
     // From the last layer to the first: what a layer gets as a bias then has its channels already.
     for units in units::find(draft).into_iter().rev() {
         let left = ((units.count as f64 * keep).ceil() as usize).clamp(1, units.count);
@@ -94,6 +95,8 @@ pub(super) fn units_out(
             changes.tensors += 1;
         }
     }
+    draft.share(&copies);
+    retrain::note_sizes(draft);
     // Shapes of what is between are others now.
     draft.graph.value_info.clear();
     Ok(changes)
@@ -163,6 +166,12 @@ fn keep_mean(draft: &mut Draft, taker: &Taker, stay: &[usize], means: &[(f64, f6
         }
     }
     let given: Vec<f32> = given.into_iter().map(|value| value as f32).collect();
+    if let Some(name) = bias_of(draft, taker, channels)
+        && let Some(mut bias) = draft.floats(&name)
+    {
+        bias.values.iter_mut().zip(given).for_each(|(bias, given)| *bias += given);
+        return draft.replace(&name, &bias);
+    }
     // Behind a convolution the channels are the second axis, and its kernel's axes follow.
     let mut dims = vec![channels];
     dims.extend(std::iter::repeat_n(1, weight.dims.len() - 2));
@@ -173,4 +182,21 @@ fn keep_mean(draft: &mut Draft, taker: &Taker, stay: &[usize], means: &[(f64, f6
         draft.graph.node[place].output[0].clone_from(&whole);
         draft.graph.node.insert(place + 1, operator("Add", &[&whole, &mean], &taker.output));
     }
+}
+
+/// The bias that `taker` has already, one number for each of its `channels`: its own, or that of the `Add` behind a
+/// product which alone takes what it gives.
+fn bias_of(draft: &Draft, taker: &Taker, channels: usize) -> Option<String> {
+    let node = draft.graph.node.iter().find(|node| node.output.contains(&taker.output))?;
+    let own = node.input.get(2).filter(|name| !name.is_empty());
+    let mut takers = draft.graph.node.iter().filter(|node| node.input.contains(&taker.output));
+    let seen = draft.graph.output.iter().any(|port| port.name == taker.output);
+    let added = match (takers.next(), takers.next()) {
+        (Some(add), None) if is(add, "Add") && is(node, "MatMul") && !seen => {
+            add.input.iter().find(|name| **name != taker.output)
+        }
+        _ => None,
+    };
+    let name = own.or(added)?;
+    (draft.floats(name)?.dims == [channels]).then(|| name.clone())
 }

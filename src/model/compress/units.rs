@@ -3,8 +3,8 @@
 //!
 //! `prune` cuts what is found here. A unit of a fully connected layer, a hidden unit of a transformer's feed-forward part,
 //! a channel of a convolution. Between the layers may stand what works number by number (activations, biases, scales,
-//! batch normalisation), and what pools over time. Where anything else takes the value (a residual sum, an attention, an
-//! output of the graph) the units stay.
+//! batch normalisation), what pools or repeats over time, and what turns axes round. Where anything else takes the value (a
+//! residual sum, an attention, a recurrent cell, an output of the graph) the units stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +58,8 @@ pub(super) struct Taker {
     /// What it gives.
     pub(super) output: String,
     pub(super) weight: Cut,
+    /// Whether a unit's numbers in `value` lie side by side; else the units do.
+    pub(super) blocks: bool,
 }
 
 /// Units that go together, and all that has to be cut with them.
@@ -69,8 +71,29 @@ pub(super) struct Units {
     /// Biases, scales and statistics.
     pub(super) with: BTreeSet<Cut>,
     pub(super) takers: Vec<Taker>,
+}
+
+/// Where the units are in a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
     /// Axes behind that of the units: none behind a product, those of the kernel behind a convolution.
-    pub(super) behind: usize,
+    behind: usize,
+    /// All axes, where that is known.
+    rank: Option<usize>,
+    /// Flattened: a unit's numbers side by side, on the axis of the units.
+    flat: bool,
+}
+
+impl Place {
+    /// The axis of the units, where all axes are known.
+    fn axis(self) -> Option<usize> {
+        self.rank?.checked_sub(self.behind + 1)
+    }
+
+    /// Whether they are what convolutions call channels.
+    fn channels(self) -> bool {
+        self.behind > 0 && self.axis() == Some(1)
+    }
 }
 
 /// All units of the graph that can be taken out, layer by layer.
@@ -108,93 +131,118 @@ fn of_layer(draft: &Draft, node: &pb::NodeProto) -> Option<Units> {
     let slot = layer(node)?;
     slots::weight(draft, node, slot)?;
     let tensor = node.input[slot.input].clone();
-    let count = *dims(draft, &tensor)?.get(slot.axis)?;
-    let behind = dims(draft, &tensor)?.len() - 2;
+    let dims = dims(draft, &tensor)?;
+    let count = *dims.get(slot.axis)?;
     let maker = Cut { tensor, axis: slot.axis, block: 1 };
-    let mut units = Units { count, maker, with: BTreeSet::new(), takers: Vec::new(), behind };
+    let mut units = Units { count, maker, with: BTreeSet::new(), takers: Vec::new() };
     if let Some(bias) = node.input.get(2).filter(|name| !name.is_empty()) {
         units.with.insert(beside(draft, bias, count, 0)?);
     }
-    follow(draft, node, &mut units)?;
-    let outputs: BTreeSet<&str> = draft.graph.output.iter().map(|o| o.name.as_str()).collect();
-    (!units.takers.is_empty() && !outputs.contains(node.output[0].as_str())).then_some(units)
+    let conv = slot.r#use == Use::Convolution;
+    let place = Place { behind: dims.len() - 2, rank: conv.then_some(dims.len()), flat: false };
+    follow(draft, node, place, &mut units)?;
+    (!units.takers.is_empty()).then_some(units)
 }
 
 /// Follows the units from the layer that makes them to all that take them. `None` where they cannot be taken out.
-fn follow(draft: &Draft, maker: &pb::NodeProto, units: &mut Units) -> Option<()> {
-    let mut values = BTreeSet::from([maker.output[0].as_str()]);
-    // Values behind a convolution that are rows: flattened, a unit's numbers side by side, or pooled.
-    let mut flat: BTreeSet<&str> = BTreeSet::new();
+fn follow(draft: &Draft, maker: &pb::NodeProto, made: Place, units: &mut Units) -> Option<()> {
+    let is_output = |value: &str| draft.graph.output.iter().any(|port| port.name == value);
+    let mut values = BTreeMap::from([(maker.output[0].as_str(), made)]);
     for node in &draft.graph.node {
-        let taken: Vec<usize> =
-            (0..node.input.len()).filter(|at| values.contains(node.input[*at].as_str())).collect();
-        if taken.is_empty() {
-            continue;
+        let places: Vec<(usize, Place)> = (node.input.iter().enumerate())
+            .filter_map(|(at, name)| Some((at, *values.get(name.as_str())?)))
+            .collect();
+        let Some((first, place)) = places.first().copied() else { continue };
+        if places.iter().any(|(_, other)| *other != place) {
+            return None;
         }
-        let conv = units.behind > 0;
-        let mut is_flat = node.input.iter().any(|input| flat.contains(input.as_str()));
         if layer(node).is_some() {
-            if taken != [0] {
+            if first != 0 || places.len() > 1 {
                 return None;
             }
-            units.takers.push(taker(draft, node, units, is_flat)?);
+            units.takers.push(taker(draft, node, units, place)?);
             continue;
         }
         let output = node.output.first()?.as_str();
-        if draft.graph.output.iter().any(|port| port.name == output) {
-            return None;
-        }
-        if NUMBER_BY_NUMBER.iter().any(|kind| is(node, kind)) {
-            for other in (0..node.input.len()).filter(|at| !taken.contains(at)) {
-                let name = &node.input[other];
-                let size: Option<usize> = dims(draft, name).map(|dims| dims.iter().product());
-                if !name.is_empty() && size? != 1 {
-                    if is_flat {
-                        return None;
-                    }
-                    units.with.insert(beside(draft, name, units.count, units.behind)?);
-                }
+        let next = if NUMBER_BY_NUMBER.iter().any(|kind| is(node, kind)) {
+            let taken = |at: &usize| places.iter().any(|(place, _)| place == at);
+            for other in (0..node.input.len()).filter(|at| !taken(at)) {
+                with(draft, &node.input[other], place, units)?;
             }
-        } else if is(node, "BatchNormalization") && conv && !is_flat && node.output.len() == 1 {
+            place
+        } else if is(node, "BatchNormalization") && place.channels() && node.output.len() == 1 {
             for name in node.input.get(1..5)? {
                 units.with.insert(beside(draft, name, units.count, 0)?);
             }
-        } else if is(node, "Flatten") && conv && whole(node, "axis").unwrap_or(1) == 1 {
-            is_flat = true;
-        } else if conv && !is_flat && taken == [0] {
-            is_flat = pools(draft, node, units.behind)?;
+            place
+        } else if first == 0 && places.len() == 1 && !place.flat {
+            moved(draft, node, place)?
         } else {
             return None;
+        };
+        if is_output(output) {
+            return None;
         }
-        if is_flat {
-            flat.insert(output);
+        values.insert(output, next);
+    }
+    values.keys().all(|value| !is_output(value)).then_some(())
+}
+
+/// What the units meet on their way: one number for all, or one for each, which goes with it.
+fn with(draft: &Draft, name: &str, place: Place, units: &mut Units) -> Option<()> {
+    let size: Option<usize> = dims(draft, name).map(|dims| dims.iter().product());
+    if !name.is_empty() && size? != 1 {
+        if place.flat {
+            return None;
         }
-        values.insert(output);
+        units.with.insert(beside(draft, name, units.count, place.behind)?);
     }
     Some(())
 }
 
-/// Whether nothing is left behind the units once `node` has pooled over what is there; `None` where it does something else.
-fn pools(draft: &Draft, node: &pb::NodeProto, behind: usize) -> Option<bool> {
+/// Where the units are behind an operator that moves, pools or repeats what lies beside them; `None` where it does
+/// something else.
+fn moved(draft: &Draft, node: &pb::NodeProto, place: Place) -> Option<Place> {
+    let numbers = |name: &str| node.attribute.iter().find(|a| a.name == name).map(|a| &a.ints);
+    if is(node, "Flatten") {
+        let fits = place.channels() && whole(node, "axis").unwrap_or(1) == 1;
+        return fits.then_some(Place { behind: 0, rank: Some(2), flat: true });
+    }
     if ["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"].iter().any(|k| is(node, k))
     {
-        return (node.output.len() == 1).then_some(false);
+        return (place.channels() && node.output.len() == 1).then_some(place);
     }
-    let noted = node.attribute.iter().find(|a| a.name == "axes").map(|a| a.ints.clone());
+    if is(node, "Transpose") {
+        let order = numbers("perm")?;
+        let axis = order.len().checked_sub(place.behind + 1)? as i64;
+        let behind = order.iter().rev().position(|from| *from == axis)?;
+        return Some(Place { behind, rank: Some(order.len()), flat: false });
+    }
+    let (axis, rank) = (place.axis()?, place.rank?);
+    if is(node, "Gather") {
+        let repeats = whole(node, "axis").unwrap_or(0) != axis as i64;
+        let in_row = dims(draft, node.input.get(1)?)?.len() == 1;
+        return (repeats && whole(node, "axis")? >= 0 && in_row).then_some(place);
+    }
+    if !["ReduceMean", "ReduceMax"].iter().any(|kind| is(node, kind)) {
+        return None;
+    }
     let given = || {
         let axes = draft.graph.initializer.iter().find(|t| node.input.get(1) == Some(&t.name))?;
         Some(axes.raw_data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     };
-    let axes: Vec<i64> = noted.or_else(given)?;
-    let rank = behind as i64 + 2;
-    let places: BTreeSet<i64> =
-        axes.iter().map(|axis| if *axis < 0 { axis + rank } else { *axis }).collect();
-    let reduces = ["ReduceMean", "ReduceMax"].iter().any(|kind| is(node, kind));
-    if !reduces || places.is_empty() || places.iter().any(|axis| *axis < 2) {
+    let axes: Vec<i64> = numbers("axes").cloned().or_else(given)?;
+    let from_front =
+        |axis: &i64| usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis });
+    let axes: BTreeSet<usize> = axes.iter().map(from_front).collect::<Result<_, _>>().ok()?;
+    if axes.is_empty() || axes.contains(&axis) || axes.iter().any(|axis| *axis >= rank) {
         return None;
     }
-    let keeps = whole(node, "keepdims").unwrap_or(1) != 0;
-    (keeps || places.len() == behind).then_some(!keeps)
+    if whole(node, "keepdims").unwrap_or(1) != 0 {
+        return Some(place);
+    }
+    let behind = place.behind - axes.iter().filter(|pooled| **pooled > axis).count();
+    Some(Place { behind, rank: Some(rank - axes.len()), flat: false })
 }
 
 /// A bias, scale or statistic, where it has one number a unit, and `behind` axes of one behind that.
@@ -206,19 +254,20 @@ fn beside(draft: &Draft, name: &str, count: usize, behind: usize) -> Option<Cut>
     (alone && dims[axis] == count).then(|| Cut { tensor: name.to_owned(), axis, block: 1 })
 }
 
-fn taker(draft: &Draft, node: &pb::NodeProto, units: &Units, flat: bool) -> Option<Taker> {
+fn taker(draft: &Draft, node: &pb::NodeProto, units: &Units, place: Place) -> Option<Taker> {
     let slot = layer(node)?;
     let tensor = node.input[slot.input].clone();
     let dims = draft.floats(&tensor)?.dims;
     // The other axis than that of its own channels.
     let axis = 1 - slot.axis;
     let block = dims.get(axis)? / units.count.max(1);
-    let product = slot.r#use == Use::Product && (units.behind == 0 || flat);
-    let convolution = slot.r#use == Use::Convolution && units.behind > 0 && !flat && block == 1;
-    let fits = block * units.count == dims[axis] && (flat || block == 1);
+    let product = slot.r#use == Use::Product && place.behind == 0;
+    let convolution = slot.r#use == Use::Convolution && place.channels() && block == 1;
+    let fits = block * units.count == dims[axis] && (place.flat || block == 1);
     (fits && (product || convolution)).then(|| Taker {
         value: node.input[0].clone(),
         output: node.output[0].clone(),
         weight: Cut { tensor, axis, block },
+        blocks: place.flat || place.behind > 0,
     })
 }
