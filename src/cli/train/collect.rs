@@ -16,8 +16,10 @@ use crate::time::{Span, Timestamp};
 pub(super) struct Collected {
     /// Windows.
     pub(super) set: TrainingSet,
-    /// The class of each, where a column of labels was named.
+    /// The class of each, where classes are to be told apart.
     pub(super) classes: Vec<usize>,
+    /// The assets that the windows are of.
+    pub(super) assets: Vec<String>,
 }
 
 impl Collected {
@@ -120,7 +122,7 @@ pub(super) fn collect(
         Some(column) => classes(column, &recordings, &set, &assets)?,
         None => Vec::new(),
     };
-    Ok(Collected { set, classes })
+    Ok(Collected { set, classes, assets })
 }
 
 /// The class of each window: the largest number that column `name` has within it.

@@ -34,8 +34,8 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         balanced: net.class_weights,
         ..TreesOptions::default()
     };
-    let (model, report) = if let Some(column) = &net.label {
-        let names = class_names(column, net, &collected.classes)?;
+    let (model, report) = if !collected.classes.is_empty() {
+        let names = class_names(net, &collected.classes)?;
         if names.len() > 2 {
             let target = Target::Classes { of: &collected.classes, names: &names };
             trees::train(set, target, &options)?

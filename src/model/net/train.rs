@@ -12,6 +12,7 @@ use super::options::Options;
 use super::samples::{Samples, Targets};
 use super::{MEMBERS_MAX, NetError, Network, Shape, Task, Trained, export};
 use crate::model::golden::Golden;
+use crate::model::judged::edge as edge_between;
 use crate::model::metadata::{Meaning, Notes, json};
 use crate::model::onnx::digest;
 use crate::model::threshold::best_f1;
@@ -73,6 +74,9 @@ pub fn train(
     fits(set, network, from)?;
     place(options.device)?;
     let usable = set.usable(MIN_ROWS)?;
+    let is_of_normal = matches!(network.task, Task::Reconstruct | Task::Forecast);
+    let (usable, faults) =
+        if is_of_normal { set.apart(usable, MIN_ROWS)? } else { (usable, Vec::new()) };
     let (fit, held) = divide(set, &usable, &network.task, options.holdout);
     let scaler = from.map_or_else(|| Scaler::learn(set, &fit), |from| from.scaler.clone());
     let constant = scaler.constant(&set.names);
@@ -99,7 +103,7 @@ pub fn train(
     let members = checkpoint.done.len();
     let network = Network { members, ..network.clone() };
     let mut trained = Trained { network, weights, scaler, limit: 1.0 };
-    let edge = edge(&mut trained, set, targets, (&fit, &held), options)?;
+    let edge = edge(&mut trained, set, targets, (&fit, &held, &faults), options)?;
     let used = [fit.as_slice(), &held].concat();
     let bytes = write(&trained, set, &used, &edge)?;
     let best = (0..members).map(|member| {
@@ -109,7 +113,7 @@ pub fn train(
     let report = NetReport {
         fitted: fit.len(),
         held_out: held.len(),
-        skipped: set.len() - usable.len(),
+        skipped: set.len() - usable.len() - faults.len(),
         constant,
         parameters: trained.network.parameters()?,
         best: best.collect(),
@@ -188,7 +192,7 @@ fn edge(
     trained: &mut Trained,
     set: &TrainingSet,
     targets: &Targets,
-    (fit, held): (&[usize], &[usize]),
+    (fit, held, faults): (&[usize], &[usize], &[usize]),
     options: &Options,
 ) -> Result<Edge, NetError> {
     let judged = if held.is_empty() { fit } else { held };
@@ -199,20 +203,21 @@ fn edge(
                 let scores = only(&of(trained, set, rows)?, "score");
                 Ok(scores.iter().map(|score| score / (1.0 - score).max(1e-9)).collect())
             };
-            let (fitted, judged) = (errors(fit)?, errors(judged)?);
+            let confirmed = errors(&set.confirmed(&[fit, held].concat()))?;
+            let (fitted, judged, faults) = (errors(fit)?, errors(judged)?, errors(faults)?);
             let q = options.quantile.clamp(0.5, 1.0);
             let limit = quantile(&fitted, q).max(quantile(&judged, q)).max(1e-6);
-            let worst = judged.iter().map(|error| error / limit).fold(1.0, f64::max);
-            let index = worst * options.margin.max(1.0);
+            let normal = judged.iter().chain(&confirmed);
+            let worst = normal.map(|error| error / limit).fold(1.0, f64::max);
+            let faults: Vec<f64> = faults.iter().map(|error| error / limit).collect();
+            let margin = options.margin.max(1.0);
+            let edge = edge_between(worst, margin, &faults);
             trained.limit = limit;
             let mean = judged.iter().sum::<f64>() / judged.len().max(1) as f64;
+            let count = judged.len() + confirmed.len();
             Ok(Edge {
-                threshold: index / (1.0 + index),
-                by: format!(
-                    "{} times the error of the worst of {} {place}",
-                    options.margin.max(1.0),
-                    judged.len()
-                ),
+                threshold: edge.index / (1.0 + edge.index),
+                by: format!("{margin} times the error of the worst of {count} {place}{}", edge.by),
                 measures: BTreeMap::from([("mean_squared_error", mean)]),
             })
         }
