@@ -2,7 +2,7 @@
 //! statistics that stand in for them.
 
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::fallback::Fallback;
 use super::recalibrate::Followed;
