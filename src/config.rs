@@ -246,10 +246,10 @@ pub struct FeedConfig {
     pub listen: String,
     /// Whether pages and the API are served at all.
     pub http: bool,
-    /// Whether scores and alarms are published on the site's broker.
+    /// Whether scores, alarms, notices and verdicts are published on the site's broker.
     pub mqtt: bool,
-    /// Topic of a score or an alarm there; `{node}`, `{pipeline}`, `{asset}` and `{type}` are filled in. Each alarm is
-    /// also published one level below, under its name.
+    /// Topic of a record there; `{node}`, `{pipeline}`, `{asset}` and `{type}` are filled in. All but scores are also
+    /// published below it, under the name of what they are about.
     pub topic: String,
     /// Scores kept in memory for each pipeline and asset.
     pub history: usize,
@@ -260,6 +260,9 @@ pub struct FeedConfig {
     /// Names under which operators reach the page, besides addresses and `localhost`: commands that come under any
     /// other name are refused.
     pub hosts: Vec<String>,
+    /// Whether commands are taken from the broker: what is published on `forebay/NODE/commands/VERB`, answered on
+    /// `forebay/NODE/answers/VERB`. Whoever may publish there can then shelve alarms and judge them.
+    pub mqtt_commands: bool,
 }
 
 impl FeedConfig {
@@ -287,6 +290,7 @@ impl Default for FeedConfig {
             history: 720,
             commands: None,
             hosts: Vec::new(),
+            mqtt_commands: false,
         }
     }
 }

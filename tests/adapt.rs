@@ -12,5 +12,7 @@ mod drifts;
 mod laws;
 #[path = "adapt/oracle.rs"]
 mod oracle;
+#[path = "adapt/recalibrate.rs"]
+mod recalibrate;
 #[path = "adapt/verdicts.rs"]
 mod verdicts;

@@ -10,11 +10,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use edge::bytes::BytesBroker;
 use edge::{PATIENCE, subscribe, until};
+use forebay::command::Verdict;
 use forebay::config::{MqttConfig, MqttVersion};
 use forebay::demo::broker::Broker;
 use forebay::feed::mqtt::{FeedCounts, MqttFeed};
 use forebay::link::LinkStatus;
-use forebay::record::{AlarmRecord, AlarmState, Record, ScoreRecord, Severity};
+use forebay::record::{
+    AlarmRecord, AlarmState, Contribution, NoticeKind, NoticeRecord, RawReading, Record,
+    ScoreRecord, Severity, VerdictRecord,
+};
 use forebay::time::{Timestamp, monotonic};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -60,6 +64,52 @@ fn alarm(asset: &str, name: &str, state: AlarmState) -> Arc<Record> {
         reason: None,
         until: None,
         contributions: Vec::new(),
+    }))
+}
+
+fn notice(asset: &str, name: &str, kind: NoticeKind) -> Arc<Record> {
+    Arc::new(Record::Notice(NoticeRecord {
+        id: "n".into(),
+        node: "gw".into(),
+        pipeline: "pumps".into(),
+        asset: asset.into(),
+        tags: BTreeMap::from([("site".into(), "north".into())]),
+        kind,
+        name: name.into(),
+        at: Timestamp(5_000_000),
+        since: None,
+        before: Some(0.5),
+        value: Some(0.75),
+        drift: None,
+        contributions: vec![Contribution { name: "flow.mean".into(), value: 0.75 }],
+        retrain: false,
+        model_version: None,
+        reason: "peaks put it there".into(),
+    }))
+}
+
+fn verdict(asset: &str) -> Arc<Record> {
+    Arc::new(Record::Verdict(VerdictRecord {
+        id: "v".into(),
+        node: "gw".into(),
+        pipeline: "pumps".into(),
+        asset: asset.into(),
+        tags: BTreeMap::new(),
+        name: "wear".into(),
+        verdict: Verdict::False,
+        fault: None,
+        note: Some("cleaned".into()),
+        by: None,
+        given: Timestamp(7_000_000),
+        on: "anomaly".into(),
+        peak: 0.95,
+        limit: 0.9,
+        model_version: None,
+        window_start: Timestamp(0),
+        window_end: Timestamp(5_000_000),
+        peak_start: Timestamp(0),
+        features: BTreeMap::from([("flow.mean".into(), Some(1.5)), ("flow.std".into(), None)]),
+        signals: BTreeMap::from([("flow".into(), vec![RawReading(Timestamp(0), 1.5)])]),
     }))
 }
 
@@ -119,6 +169,37 @@ async fn scores_and_alarms_are_flat_and_kept_for_dashboards_that_come_later() {
         assert_eq!(states[0], ("unacknowledged".into(), true.into()), "no alarm hides another");
         assert_eq!(states[1], ("returned".into(), false.into()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notices_and_verdicts_are_kept_each_under_what_it_is_about() {
+    let broker = Broker::start(None).unwrap();
+    let feed = start(&broker.client(MqttVersion::V5), 100);
+    feed.events.send(notice("pump-1", "anomaly", NoticeKind::Threshold)).unwrap();
+    feed.events.send(notice("pump-1", "anomaly", NoticeKind::Drift)).unwrap();
+    feed.events.send(verdict("pump-1")).unwrap();
+    until("all are published", || feed.counts.published.load(Relaxed) == 6).await;
+    feed.stop.cancel();
+    feed.task.await.unwrap();
+    let mut found = BTreeMap::new();
+    let mut received = subscribe(broker.ports().0, "forebay/#").await;
+    while found.len() < 5 {
+        let (topic, value, retained) = next(&mut received).await;
+        assert!(retained, "{topic}");
+        let fields = value.as_object().unwrap();
+        assert!(fields.values().all(|value| !value.is_object() && !value.is_array()), "{value}");
+        found.insert(topic, value);
+    }
+    let of = |below: &str| &found[&format!("forebay/gw/pumps/pump-1/{below}")];
+    assert_eq!(of("notice")["kind"], "drift", "the last one");
+    let threshold = of("notice/threshold/anomaly");
+    assert_eq!((&threshold["time"], &threshold["value"]), (&5000.into(), &0.75.into()));
+    assert_eq!((&threshold["site"], &threshold["name"]), (&"north".into(), &"anomaly".into()));
+    assert_eq!(of("verdict"), of("verdict/wear"));
+    let verdict = of("verdict");
+    assert_eq!((&verdict["verdict"], &verdict["time"]), (&"false".into(), &7000.into()));
+    assert_eq!(verdict["flow.mean"], 1.5);
+    assert!(verdict.get("flow.std").is_none() && verdict.get("fault").is_none(), "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,15 +4,20 @@
 mod edge;
 mod node_kit;
 
-use edge::until;
+use std::collections::BTreeMap;
+
+use edge::{PATIENCE, publish, publish_retained, subscribe, until};
+use forebay::command::Verdict;
 use forebay::config::MqttVersion;
 use forebay::demo::broker::Broker;
 use forebay::demo::sender::Sender;
 use forebay::record::AlarmState::{self, Normal, Returned, Shelved, Unacknowledged};
 use forebay::record::{AlarmRecord, Record};
 use forebay::time;
+use node_kit::brokers::Local;
 use node_kit::shift::publisher;
 use node_kit::{Far, Node, Site, broker};
+use rumqttc::QoS;
 use serde_json::{Value, json};
 
 const PIPELINE: &str = r#"
@@ -106,4 +111,112 @@ async fn what_an_operator_was_told_holds_after_a_kill() {
     let by: Vec<Option<&str>> = alarms.iter().map(|a| a.by.as_deref()).collect();
     assert_eq!(by, [None, None, Some("anna"), Some("anna"), Some("anna")]);
     node.stop().await.fine();
+}
+
+fn ask(more: &Value) -> Value {
+    let mut body = json!({ "pipeline": "pump", "asset": "pump-1", "alarm": "vibration" });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+/// What is sent, by topic and body; what cannot be done, by the `id` that it had or the topic of its answer: status and
+/// a part of the error.
+fn orders() -> (Vec<(String, Vec<u8>)>, [(&'static str, u16, &'static str); 7]) {
+    let judge = |id: &str, more: Value| {
+        let mut body = ask(&more);
+        body["id"] = id.into();
+        (topic("judge"), body.to_string().into_bytes())
+    };
+    let said = json!({ "verdict": "false", "by": "anna", "note": "it was cleaned" });
+    let messages = vec![
+        judge("right", said),
+        judge("nothing", json!({})),
+        judge("unknown", json!({ "verdict": "true", "asset": "pump-9" })),
+        judge("misspelt", json!({ "verdict": "wrong" })),
+        judge("field", json!({ "verdict": "true", "colour": "red" })),
+        (topic("dance"), ask(&json!({ "id": "verb" })).to_string().into()),
+        (topic("judge"), b"{".to_vec()),
+    ];
+    let refused = [
+        ("nothing", 400, "`verdict` is missing"),
+        ("unknown", 404, "no asset `pump-9`"),
+        ("misspelt", 400, "unknown variant `wrong`"),
+        ("field", 400, "unknown field `colour`"),
+        ("verb", 400, "`dance` is no command"),
+        ("forebay/test-node/answers/judge", 400, "EOF"),
+        ("forebay/test-node/answers/shelve", 400, "had kept this command"),
+    ];
+    (messages, refused)
+}
+
+fn topic(verb: &str) -> String {
+    format!("forebay/test-node/commands/{verb}")
+}
+
+type Heard = tokio::sync::mpsc::Receiver<(String, Vec<u8>, bool)>;
+
+/// The next message of a subscription.
+async fn heard(messages: &mut Heard, node: &Node) -> (String, Value) {
+    let next = tokio::time::timeout(PATIENCE, messages.recv()).await;
+    let Ok(Some((topic, payload, retained))) = next else { panic!("{}", node.log()) };
+    assert!(!retained, "{topic}");
+    (topic, serde_json::from_slice(&payload).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verdicts_come_over_the_broker_and_are_answered_there() {
+    for (local, version) in Local::all().into_iter().zip([MqttVersion::V5, MqttVersion::V311]) {
+        let (site, far, port) = (Site::new(), Far::start().await, local.port());
+        site.write("pipelines/pump.toml", PIPELINE);
+        let rest = format!("mqtt_commands = true\n{}", far.uplink());
+        site.config(&broker(&local.url(version), version), &rest);
+        // What the broker had kept may be of last year.
+        let kept = ask(&json!({ "for": "1h" })).to_string();
+        publish_retained(port, vec![(topic("shelve"), kept.into())]).await;
+        let mut answers = subscribe(port, "forebay/test-node/answers/+").await;
+        let mut shown = subscribe(port, "forebay/test-node/pump/pump-1/verdict/+").await;
+        let mut node = Node::start(&site);
+        node.ready(200).await;
+        let mut sender = publisher(&local.url(MqttVersion::V311), MqttVersion::V311).await;
+        shake(&mut sender).await;
+        until("the alarm is over and waits", || {
+            listed(&node).first().is_some_and(|alarm| alarm["state"] == "returned")
+        })
+        .await;
+        let (messages, refused) = orders();
+        publish(port, QoS::AtLeastOnce, messages).await;
+        let seen = ask(&json!({ "id": "seen" })).to_string().into();
+        publish(port, QoS::AtMostOnce, vec![(topic("ack"), seen)]).await;
+        let mut found = BTreeMap::new();
+        while found.len() < refused.len() + 2 {
+            let (topic, answer) = heard(&mut answers, &node).await;
+            found.insert(answer["id"].as_str().map_or(topic, str::to_owned), answer);
+        }
+        for (id, state) in [("right", "returned"), ("seen", "normal")] {
+            let answer = &found[id];
+            assert_eq!((&answer["status"], &answer["state"]), (&200.into(), &state.into()));
+        }
+        for (id, status, error) in refused {
+            let answer = &found[id];
+            assert_eq!(answer["status"], status, "{answer}");
+            assert!(answer["error"].as_str().unwrap().contains(error), "{answer}");
+            assert!(answer["expected"].is_string(), "{answer}");
+        }
+        assert_eq!(node.refused("command"), 6, "what could not be read");
+        let (shown_on, flat) = heard(&mut shown, &node).await;
+        assert_eq!(shown_on, "forebay/test-node/pump/pump-1/verdict/vibration");
+        assert_eq!((&flat["verdict"], &flat["by"]), (&"false".into(), &"anna".into()));
+        assert!(flat["vibration_rms.mean"].as_f64().unwrap() >= 10.0, "{flat}");
+        // What was answered is durable.
+        let node = killed_and_started(node, &site).await;
+        let records = far.records(4, &node).await;
+        let verdicts = records.iter().filter_map(|record| match record {
+            Record::Verdict(verdict) => Some(verdict),
+            _ => None,
+        });
+        let verdicts: Vec<_> = verdicts.collect();
+        assert_eq!((verdicts.len(), verdicts[0].verdict), (1, Verdict::False));
+        assert!(!verdicts[0].signals["vibration_rms"].is_empty());
+        node.stop().await.fine();
+    }
 }

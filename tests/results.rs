@@ -126,7 +126,7 @@ fn notices_and_verdicts_are_rows_that_can_be_read_back() {
     let verdict = |signals: serde_json::Value| {
         serde_json::json!({
             "verdict": "true", "fault": "bearing", "given": Timestamp(9), "on": "anomaly", "peak": 5.0,
-            "limit": 3.0, "window_start": Timestamp(1), "window_end": Timestamp(3),
+            "limit": 3.0, "window_start": Timestamp(1), "window_end": Timestamp(3), "peak_start": Timestamp(1),
             "features": { "a.mean": 4.5 }, "signals": signals,
         })
     };

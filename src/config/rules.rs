@@ -358,6 +358,13 @@ impl Rules<'_> {
                 "a name as browsers show it, like \"gateway-1.plant\", with its port or without";
             self.tell(problem.found(format!("`{host}`")).expected(expected));
         }
+        if feed.mqtt_commands && !feed.mqtt {
+            let problem = Problem::error(
+                spot.key("mqtt_commands"),
+                "commands from the broker are answered by the MQTT feed, which is off",
+            );
+            self.tell(problem.found("`mqtt = false`").expected("`mqtt = true`"));
+        }
         let listen = spot.key("listen");
         let host = feed
             .listen

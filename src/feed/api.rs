@@ -10,7 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::feed::chart::{self, AlarmSpan, ChartSpec};
 use crate::feed::history::main_score;
@@ -23,7 +23,8 @@ use crate::time::{self, Span, Timestamp};
 /// All paths, for whoever lost the way.
 pub const PATHS: &str = "/, /api/v1/status, /api/v1/pipelines, /api/v1/assets, \
     /api/v1/assets/{pipeline}/{asset}, /api/v1/scores/latest, /api/v1/scores, /api/v1/alarms, \
-    /api/v1/alarms/ack, /api/v1/alarms/shelve, /api/v1/alarms/unshelve, /api/v1/losses, \
+    /api/v1/alarms/ack, /api/v1/alarms/shelve, /api/v1/alarms/unshelve, \
+    /api/v1/alarms/judge, /api/v1/losses, \
     /api/v1/quarantine, /api/v1/quarantine/retry, /api/v1/quarantine/drop, /api/v1/models, \
     /api/v1/models/incoming/{id}/{file}, /api/v1/models/canary, /api/v1/models/promote, \
     /api/v1/models/rollback, /api/v1/stream, \
@@ -46,12 +47,23 @@ impl Problem {
     ) -> Problem {
         Problem { status, error: error.into(), expected: expected.into() }
     }
+
+    /// Its status and what is said of it, the same on every way.
+    pub(super) fn told(&self) -> (StatusCode, Value) {
+        (self.status, json!({ "error": self.error, "expected": self.expected }))
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; expected {}", self.error, self.expected)
+    }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({ "error": self.error, "expected": self.expected });
-        (self.status, axum::Json(body)).into_response()
+        let (status, told) = self.told();
+        (status, axum::Json(told)).into_response()
     }
 }
 

@@ -7,6 +7,8 @@
 //! yes. Its `Origin`, where there is one, is the host it was sent to. And that host is an IP address, `localhost` or a
 //! name from `feed.hosts`: a name of somebody else's that resolves to this machine makes a foreign page look like ours.
 
+pub mod broker;
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +17,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -88,6 +91,9 @@ struct Ask {
     pipeline: String,
     asset: String,
     alarm: String,
+    /// What its sender calls it: `broker` sends it back.
+    #[serde(rename = "id")]
+    _id: Option<IgnoredAny>,
     by: Option<String>,
     r#for: Option<String>,
     reason: Option<String>,
@@ -126,7 +132,7 @@ async fn carry(State(app): State<App>, headers: HeaderMap, body: Body, verb: &st
     let state = carry_out(operators, &command).await?;
     // Where nothing can be said of the outcome yet, it stands in the queue and will be carried out.
     let status = if state.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(done(&command, status, state))
+    Ok((status, axum::Json(answer_of(&command, state))).into_response())
 }
 
 /// Gives a command to the engine thread; what is so after it, or `None` where that is not known yet.
@@ -172,10 +178,10 @@ pub(super) fn allowed<'a>(
     Ok((operators, body))
 }
 
-fn done(command: &Command, status: StatusCode, state: Option<Now>) -> Response {
+/// What is said of a command that was carried out.
+fn answer_of(command: &Command, state: Option<Now>) -> Value {
     let Command { pipeline, asset, alarm, .. } = command;
-    let body = json!({ "pipeline": pipeline, "asset": asset, "alarm": alarm, "state": state });
-    (status, axum::Json(body)).into_response()
+    json!({ "pipeline": pipeline, "asset": asset, "alarm": alarm, "state": state })
 }
 
 pub(super) fn refused(refusal: &Refusal) -> Problem {
@@ -233,10 +239,10 @@ fn is_known(host: &str, hosts: &[String]) -> bool {
 
 /// The command in a body.
 fn command(body: &[u8], verb: &str) -> Result<Command, Problem> {
-    const EXPECTED: &str = "{\"pipeline\", \"asset\", \"alarm\", \"by\"?}; for shelve \"for\": \"2h\" and \"reason\"? too, for judge \"verdict\": \"true\", \"false\" or \"unsure\", \"raised\"?, \"fault\"? and \"note\"?";
+    const EXPECTED: &str = "{\"pipeline\", \"asset\", \"alarm\", \"by\"?, \"id\"?}; for shelve \"for\": \"2h\" and \"reason\"? too, for judge \"verdict\": \"true\", \"false\" or \"unsure\", \"raised\"?, \"fault\"? and \"note\"?";
     let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, error, EXPECTED);
     let ask: Ask = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
-    let Ask { pipeline, asset, alarm, by, r#for, reason, verdict, raised, fault, note } = ask;
+    let Ask { pipeline, asset, alarm, by, r#for, reason, verdict, raised, fault, note, .. } = ask;
     let by = said("by", by, BY_MAX)?;
     let judges = verdict.is_some() || raised.is_some() || fault.is_some() || note.is_some();
     if judges && verb != "judge" {

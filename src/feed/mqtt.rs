@@ -1,11 +1,12 @@
-//! Scores and alarms on the site's own broker: flat JSON, retained, for dashboards that speak MQTT.
+//! Scores, alarms, notices and verdicts on the site's own broker: flat JSON, retained, for dashboards that speak MQTT;
+//! and answers to the commands that came from there.
 //!
 //! `node` runs [`MqttFeed::run`] as a task of its own with a subscription to the feed. It promises to slow nobody
 //! down: what it cannot send in time is skipped, oldest first, and counted. After a reconnect it publishes
 //! each alarm's latest change again, so that no dashboard keeps one that is over. It delivers nothing for sure:
 //! that is the uplink's work.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,10 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MqttConfig;
+use crate::feed::command::broker::Reply;
 use crate::link::mqtt::{Dial, Gone, Qos, Role};
 use crate::link::pump::Pump;
 use crate::link::topic::{Names, Template, below};
@@ -47,6 +49,8 @@ pub struct MqttFeed {
     topic: Template,
     counts: Arc<FeedCounts>,
     alarms: HashMap<String, Bytes>,
+    /// Answers to commands.
+    replies: Option<mpsc::Receiver<Reply>>,
 }
 
 impl MqttFeed {
@@ -65,7 +69,14 @@ impl MqttFeed {
         let client_id = config.client_id.take().unwrap_or_else(|| format!("forebay-{node}"));
         let role = Role::Publisher { window: WINDOW };
         let dial = Dial::new(&config, &format!("{client_id}-feed"), role)?;
-        Ok(MqttFeed { dial, topic: Template::parse(topic)?, counts, alarms: HashMap::new() })
+        let topic = Template::parse(topic)?;
+        Ok(MqttFeed { dial, topic, counts, alarms: HashMap::new(), replies: None })
+    }
+
+    /// The same, which also sends these answers.
+    #[must_use]
+    pub fn answering(self, replies: mpsc::Receiver<Reply>) -> MqttFeed {
+        MqttFeed { replies: Some(replies), ..self }
     }
 
     /// Publishes what comes over `events` until `stop`, or until nobody sends events any more. `record` is what an
@@ -141,6 +152,7 @@ impl MqttFeed {
                     }
                     Err(RecvError::Closed) => break,
                 },
+                Some(reply) = next(&mut self.replies) => drop(self.answer(&pump, reply).await.ok()),
                 ended = pump.events.recv() => {
                     return Some(match ended {
                         Some(Err(lost)) => lost.to_string(),
@@ -157,47 +169,72 @@ impl MqttFeed {
     }
 
     async fn publish(&mut self, pump: &Pump, record: &Record) -> Result<(), Gone> {
-        let (names, qos, payload) = match record {
-            Record::Score(score) => (
-                names(&score.node, &score.pipeline, &score.asset, "score"),
-                Qos::Zero,
-                flat_score(score),
-            ),
-            Record::Alarm(alarm) => (
-                names(&alarm.node, &alarm.pipeline, &alarm.asset, "alarm"),
-                Qos::One,
-                flat_alarm(alarm),
-            ),
-            _ => return Ok(()),
-        };
-        let payload = Bytes::from(Value::Object(payload).to_string());
-        let mut topics = vec![self.topic.fill(&names)];
-        if let Record::Alarm(alarm) = record {
-            // An asset's topic has its last change, whichever alarm's; each alarm has a topic of its own below it.
-            topics.push(below(&topics[0], &alarm.name));
-        }
+        let Some((topics, payload)) = self.shown(record) else { return Ok(()) };
         // One that is too large would end the connection, and as an alarm every connection after it.
         if !topics.iter().all(|topic| pump.terms.takes(topic, &payload)) {
             self.counts.skipped.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        if qos == Qos::One {
+        if matches!(record, Record::Alarm(_)) {
             for topic in &topics {
                 if self.alarms.len() < ALARMS_MAX || self.alarms.contains_key(topic) {
                     self.alarms.insert(topic.clone(), payload.clone());
                 }
             }
         }
+        let qos = if matches!(record, Record::Score(_)) { Qos::Zero } else { Qos::One };
         for topic in topics {
             pump.client.publish(&topic, qos, true, payload.clone()).await?;
             self.counts.published.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
+
+    /// Where a record is shown, and as what. An asset's topic has its last one of a type, whatever it is about; below it
+    /// each alarm has a topic of its own, and each thing that notices and verdicts are about.
+    fn shown(&self, record: &Record) -> Option<(Vec<String>, Bytes)> {
+        let (about, kind, below_it, flat) = match record {
+            Record::Score(r) => ((&r.node, &r.pipeline, &r.asset), "score", vec![], flat_score(r)),
+            Record::Alarm(r) => {
+                ((&r.node, &r.pipeline, &r.asset), "alarm", vec![r.name.as_str()], flat_alarm(r))
+            }
+            Record::Notice(r) => {
+                let names = vec![r.kind.name(), r.name.as_str()];
+                ((&r.node, &r.pipeline, &r.asset), "notice", names, flat_of(record))
+            }
+            Record::Verdict(r) => {
+                let names = vec![r.name.as_str()];
+                ((&r.node, &r.pipeline, &r.asset), "verdict", names, flat_of(record))
+            }
+            _ => return None,
+        };
+        let (node, pipeline, asset) = about;
+        let names = Names { node, pipeline, asset, kind, lane: "" };
+        let mut topics = vec![self.topic.fill(&names)];
+        if !below_it.is_empty() {
+            let of =
+                below_it.into_iter().fold(topics[0].clone(), |topic, name| below(&topic, name));
+            topics.push(of);
+        }
+        Some((topics, Bytes::from(Value::Object(flat).to_string())))
+    }
+
+    async fn answer(&self, pump: &Pump, Reply { topic, payload }: Reply) -> Result<(), Gone> {
+        if !pump.terms.takes(&topic, &payload) {
+            self.counts.skipped.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.counts.published.fetch_add(1, Ordering::Relaxed);
+        pump.client.publish(&topic, Qos::One, false, payload).await
+    }
 }
 
-fn names<'a>(node: &'a str, pipeline: &'a str, asset: &'a str, kind: &'a str) -> Names<'a> {
-    Names { node, pipeline, asset, kind, lane: "" }
+/// The next answer; never, where there are none.
+async fn next(replies: &mut Option<mpsc::Receiver<Reply>>) -> Option<Reply> {
+    match replies {
+        Some(replies) => replies.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A scored window as one flat object: every score and feature a number of its own, under its own name.
@@ -218,18 +255,9 @@ pub fn flat_score(score: &ScoreRecord) -> Map<String, Value> {
     if let Some(threshold) = score.threshold {
         flat.insert("threshold".into(), json!(threshold));
     }
-    let numbers = score.scores.iter().map(|entry| ("score", entry));
-    let numbers = numbers.chain(score.features.iter().map(|entry| ("feature", entry)));
-    for (kind, (name, value)) in numbers {
-        // A value that is missing has no field, so that no reader takes it for zero.
-        if let Some(value) = value {
-            put(&mut flat, kind, name, json!(value));
-        }
-    }
-    for (name, value) in &score.tags {
-        put(&mut flat, "tag", name, json!(value));
-    }
-    flat
+    put_all(&mut flat, "score", &score.scores);
+    put_all(&mut flat, "feature", &score.features);
+    put_tags(flat, &score.tags)
 }
 
 /// An alarm's change as one flat object; `active` is what a lamp shows.
@@ -258,7 +286,39 @@ pub fn flat_alarm(alarm: &AlarmRecord) -> Map<String, Value> {
     if let Some(until) = alarm.until {
         flat.insert("until".into(), json!(until));
     }
-    for (name, value) in &alarm.tags {
+    put_tags(flat, &alarm.tags)
+}
+
+/// A notice or a verdict as one flat object: the record without its lists, with the features of a verdict's window. Rows
+/// and contributions stay with the record that goes uplink.
+fn flat_of(record: &Record) -> Map<String, Value> {
+    let Ok(Value::Object(mut flat)) = serde_json::to_value(record) else { return Map::new() };
+    flat.retain(|name, value| {
+        name != "id" && name != "type" && !value.is_array() && !value.is_object()
+    });
+    let (at, tags) = match record {
+        Record::Notice(notice) => (notice.at, &notice.tags),
+        Record::Verdict(verdict) => {
+            put_all(&mut flat, "feature", &verdict.features);
+            (verdict.given, &verdict.tags)
+        }
+        _ => return flat,
+    };
+    flat.insert("time".into(), json!(at.0.div_euclid(1000)));
+    put_tags(flat, tags)
+}
+
+// A value that is missing has no field, so that no reader takes it for zero.
+fn put_all(flat: &mut Map<String, Value>, kind: &str, numbers: &BTreeMap<String, Option<f64>>) {
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            put(flat, kind, name, json!(value));
+        }
+    }
+}
+
+fn put_tags(mut flat: Map<String, Value>, tags: &BTreeMap<String, String>) -> Map<String, Value> {
+    for (name, value) in tags {
         put(&mut flat, "tag", name, json!(value));
     }
     flat
@@ -274,7 +334,6 @@ fn put(flat: &mut Map<String, Value>, kind: &str, name: &str, value: Value) {
 mod tests {
     use super::*;
     use crate::time::Timestamp;
-    use std::collections::BTreeMap;
 
     fn score() -> ScoreRecord {
         ScoreRecord {

@@ -17,6 +17,7 @@ pub mod file;
 pub mod fit;
 pub mod golden;
 pub mod host;
+mod judged;
 mod labels;
 mod linear;
 mod loaded;

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::build::{Dim, Graph, Kind};
+use super::judged::edge;
 use super::linear::{Square, eigen};
 use super::metadata::{Meaning, Notes};
 use super::training::{Scaler, TrainError, TrainingSet, quantile, rounded, version_of};
@@ -24,6 +25,9 @@ use crate::time::Span;
 
 /// Fewest windows that can be learned from.
 pub const MIN_ROWS: usize = 16;
+
+/// Of a limit, for each feature: Q of a window within the components is rounding alone, and must not count.
+const FLOOR: f64 = 1e-3;
 
 /// How to learn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,6 +79,8 @@ pub struct TrainReport {
     pub q_limit: f64,
     /// At or above it a window is abnormal.
     pub threshold: f64,
+    /// How it was chosen.
+    pub threshold_by: String,
     /// The model's version.
     pub version: String,
 }
@@ -113,7 +119,7 @@ pub fn train(
     set: &TrainingSet,
     options: &PcaOptions,
 ) -> Result<(Vec<u8>, TrainReport), TrainError> {
-    let usable = set.usable(MIN_ROWS)?;
+    let (usable, faults) = set.apart(set.usable(MIN_ROWS)?, MIN_ROWS)?;
     let (whole, held) = (options.holdout <= 0.0, options.holdout.clamp(0.1, 0.5));
     let (fit, tail) = if whole { (usable.clone(), vec![]) } else { set.split(&usable, held) };
     let scaler = Scaler::learn(set, &fit);
@@ -127,40 +133,39 @@ pub fn train(
     };
     let (fit_t2, fit_q) = measure(&fit);
     let (tail_t2, tail_q) = measure(&tail);
-    // Q of a window within the components is rounding alone: the floor keeps it from counting.
-    let limit = |fit: &[f64], tail: &[f64], floor: f64| {
-        let q = options.quantile.clamp(0.5, 1.0);
-        quantile(fit, q).max(quantile(tail, q)).max(floor)
-    };
-    let t2_limit = limit(&fit_t2, &tail_t2, 1e-3);
-    let q_limit = limit(&fit_q, &tail_q, 1e-3 * set.names.len() as f64);
+    let q = options.quantile.clamp(0.5, 1.0);
+    let limit = |fit: &[f64], tail: &[f64]| quantile(fit, q).max(quantile(tail, q));
+    let t2_limit = limit(&fit_t2, &tail_t2).max(FLOOR);
+    let q_limit = limit(&fit_q, &tail_q).max(FLOOR * set.names.len() as f64);
     let index = |t2: f64, q: f64| (t2 / t2_limit).max(q / q_limit);
-    let (t2s, qs) = if whole { (&fit_t2, &fit_q) } else { (&tail_t2, &tail_q) };
-    let worst = t2s.iter().zip(qs).map(|(t2, q)| index(*t2, *q)).fold(1.0, f64::max);
-    let phi = worst * options.margin.max(1.0);
-    let threshold = phi / (1.0 + phi);
-    let score = |t2: f64, q: f64| {
-        let phi = index(t2, q);
-        phi / (1.0 + phi)
+    let phis = |rows: &[usize]| -> Vec<f64> {
+        let (t2s, qs) = measure(rows);
+        t2s.into_iter().zip(qs).map(|(t2, q)| index(t2, q)).collect()
     };
-    let all = fit_t2.iter().chain(&tail_t2).zip(fit_q.iter().chain(&tail_q));
-    let scores: Vec<f64> = all.map(|(t2, q)| score(*t2, *q)).collect();
+    let edge_rows = if whole { &fit } else { &tail };
+    let normal = [edge_rows.as_slice(), &set.confirmed(&usable)].concat();
+    let worst = phis(&normal).into_iter().fold(1.0, f64::max);
+    let edge = edge(worst, options.margin, &phis(&faults));
+    let threshold = score(edge.index);
     let used = [fit.as_slice(), &tail].concat();
+    let scores: Vec<f64> = phis(&used).into_iter().map(score).collect();
     let (as_written, as_scaled) = (space.rounded(), scaler.rounded());
+    let threshold_by = format!(
+        "{} times the index of the worst of {} {} windows{}",
+        options.margin.max(1.0),
+        normal.len(),
+        if whole { "fitted" } else { "held-out" },
+        edge.by
+    );
     let notes = Notes {
         kind: "pca",
         outputs: meanings(),
         threshold,
-        threshold_by: format!(
-            "{} times the index of the worst of {} {} windows",
-            options.margin.max(1.0),
-            t2s.len(),
-            if whole { "fitted" } else { "held-out" }
-        ),
+        threshold_by: threshold_by.clone(),
         baseline: set.baseline(&used, &scores),
         golden: set.golden(&used, &scaler, |row| {
             let (t2, q) = distances(&as_written, &as_scaled.apply(row));
-            vec![("score", score(t2, q)), ("t2", t2), ("q", q)]
+            vec![("score", score(index(t2, q))), ("t2", t2), ("q", q)]
         }),
     };
     let bytes = write(set, &scaler, &space, (t2_limit, q_limit), &notes);
@@ -168,7 +173,7 @@ pub fn train(
         version: version_of(&bytes),
         fitted: fit.len(),
         held_out: tail.len(),
-        skipped: set.len() - usable.len(),
+        skipped: set.len() - usable.len() - faults.len(),
         features: set.names.len(),
         constant,
         components: space.components,
@@ -176,6 +181,7 @@ pub fn train(
         t2_limit,
         q_limit,
         threshold,
+        threshold_by,
     };
     Ok((bytes, report))
 }
@@ -256,6 +262,11 @@ fn apart(set: &TrainingSet, fit: &[usize], by: Span) -> Vec<(usize, usize)> {
         }
     }
     pairs
+}
+
+/// The index as it is told: below 1, whatever it is.
+fn score(phi: f64) -> f64 {
+    phi / (1.0 + phi)
 }
 
 /// T² and Q of a scaled row.

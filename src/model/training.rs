@@ -103,6 +103,8 @@ pub struct TrainingSet {
     pub starts: Vec<Timestamp>,
     /// First instant after each window.
     pub ends: Vec<Timestamp>,
+    /// Windows of which operators said what they were: whether there was a fault.
+    pub judged: BTreeMap<usize, bool>,
 }
 
 impl TrainingSet {
@@ -158,15 +160,17 @@ impl TrainingSet {
         Ok(usable)
     }
 
-    /// Divides `usable` into what is fitted and the tail that is held out: the last `share` of each asset's windows.
-    /// Windows of the tail that share samples with fitted ones are left out where enough others remain.
+    /// Divides `usable` into what is fitted and the tail that is held out: the last `share` of each asset's windows, and
+    /// of those that were judged either way, which are few and of any asset. Windows of the tail that share samples with fitted ones are left out where enough others remain.
     pub(super) fn split(&self, usable: &[usize], share: f64) -> (Vec<usize>, Vec<usize>) {
-        let mut by_asset: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Option<bool>, u32), Vec<usize>> = BTreeMap::new();
         for &index in usable {
-            by_asset.entry(self.assets[index]).or_default().push(index);
+            let said = self.judged.get(&index).copied();
+            let asset = if said.is_some() { 0 } else { self.assets[index] };
+            groups.entry((said, asset)).or_default().push(index);
         }
         let (mut fit, mut tail) = (Vec::new(), Vec::new());
-        for rows in by_asset.values() {
+        for rows in groups.values() {
             let held = (rows.len() as f64 * share).ceil() as usize;
             let (before, after) = rows.split_at(rows.len() - held.min(rows.len() - 1));
             let boundary = before.last().map_or(Timestamp::MIN, |&index| self.ends[index]);
@@ -208,7 +212,10 @@ impl TrainingSet {
         let names = self.names.iter().flat_map(|name| name.bytes().chain([0]));
         let ends = self.ends.iter().flat_map(|end| end.0.to_le_bytes());
         let rows = self.rows.iter().flat_map(|value| value.to_le_bytes());
-        digest(&names.chain(ends).chain(rows).collect::<Vec<u8>>())
+        let judged = self.judged.iter();
+        let judged =
+            judged.flat_map(|(at, said)| (*at as u64 * 2 + u64::from(*said)).to_le_bytes());
+        digest(&names.chain(ends).chain(rows).chain(judged).collect::<Vec<u8>>())
     }
 
     /// How the windows `used` are distributed (of samples the last ones), with a score for each of them.

@@ -17,6 +17,7 @@ use crate::command::Command;
 use crate::decode::{DecodeError, Decoder, Rows};
 use crate::engine::{Answer, Engine};
 use crate::feed::HubHandle;
+use crate::feed::command::broker::BrokerDoor;
 use crate::feed::command::{Order, Orders};
 use crate::frame::Input;
 use crate::ingest::{Acks, Batch, Delivery, Inbox};
@@ -48,6 +49,8 @@ pub(super) struct Core {
     pub(super) acks: Acks,
     pub(super) ear: Ear,
     pub(super) orders: Orders,
+    /// Commands that come over the broker.
+    pub(super) asked: BrokerDoor,
     pub(super) models: Models,
     pub(super) routes: Vec<Route>,
     pub(super) committed: watch::Sender<Committed>,
@@ -106,6 +109,7 @@ impl Core {
         let mut told: Option<Instant> = None;
         while let Some(batch) = self.inbox.next_batch(Some(self.wake())) {
             self.tick(batch)?;
+            self.asked.answer();
             let at = monotonic();
             if at - checkpointed >= self.checkpoint_every {
                 self.checkpoint()?;
@@ -241,7 +245,8 @@ impl Core {
     fn orders(&mut self, at: Timestamp) -> Vec<Order> {
         let mut fit = Vec::new();
         let from_desk = self.models.take(&mut self.engine);
-        for order in self.orders.take().into_iter().chain(from_desk) {
+        let from_people = self.orders.take().into_iter().chain(self.asked.orders());
+        for order in from_people.chain(from_desk) {
             match self.engine.judge(&order.command, at) {
                 Ok(()) => fit.push(order),
                 Err(refusal) => tell_operator(order, Err(refusal)),
@@ -258,6 +263,13 @@ impl Core {
             let (topic, limit) = (delivery.topic.clone(), self.message_max);
             let error = DecodeError::TooLarge { topic, size, limit };
             return self.reject(delivery, error.name(), &error.to_string());
+        }
+        let (topic, payload) = (&delivery.topic, &delivery.payload);
+        if let Some(taken) = self.asked.take(topic, payload, delivery.retained) {
+            return match taken {
+                Ok(()) => Ok(()),
+                Err(why) => self.reject(delivery, "command", &why),
+            };
         }
         if self.models.is_for_desk(delivery) {
             return Ok(());

@@ -26,11 +26,13 @@ use self::core::{Core, Ear, Route};
 use self::models::Desk;
 use self::recovery::Ready;
 use self::refusals::Refusals;
+use self::status::view;
 pub use self::status::{CoreView, counts};
 use crate::command::quarantine::Desks;
 use crate::config::Config;
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::Engine;
+use crate::feed::command::broker::{self, BrokerDoor};
 use crate::feed::command::open as open_operators;
 use crate::feed::http::Doors;
 use crate::feed::mqtt::{FeedCounts, MqttFeed};
@@ -140,6 +142,8 @@ struct Parts {
     uplinks: Vec<uplinks::Way>,
     feed: Option<MqttFeed>,
     feed_counts: Arc<FeedCounts>,
+    /// Where commands come in over the broker.
+    asked: BrokerDoor,
     listener: Option<TcpListener>,
 }
 
@@ -185,8 +189,7 @@ impl Node {
         let closing = Closing::new(config.store.tick, config.store.tick_readings, in_flight);
         let opened = ingest::open(Limits::new(in_flight), closing);
         let (committed, committed_reader) = watch::channel(store.committed);
-        let (core_status, core_reader) =
-            watch::channel(status::view(&parts.engine, Messages::default(), 0));
+        let (told, core_reader) = watch::channel(view(&parts.engine, Messages::default(), 0));
         let meter = store.ledger.meter();
         let (bell, ring) = (opened.bell.clone(), opened.bell);
         let (operators, orders) = open_operators(move || bell.ring(), &config.feed.hosts);
@@ -202,11 +205,12 @@ impl Node {
             acks: opened.acks,
             ear: Ear::new(opened.status.clone()),
             orders,
+            asked: parts.asked,
             routes: parts.routes,
             committed,
             hub: hub_handle,
             metrics: Arc::clone(&metrics),
-            status: core_status,
+            status: told,
             checkpoint_every: config.store.checkpoint_every.to_std(),
             rejected_kept: config.limits.rejected_kept,
             message_max: message_max(config),
@@ -266,6 +270,9 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
     .await??;
     let routes = routes(pipelines, config)?;
     let mut filters: Vec<String> = routes.iter().flat_map(|r| r.decoder.filters()).collect();
+    if config.feed.mqtt_commands {
+        filters.push(broker::filter(&config.node));
+    }
     if config.models.mqtt {
         filters.push(format!("{}+/+", models::topics(&config.node)));
     }
@@ -279,9 +286,10 @@ async fn prepare(config: &Config, pipelines: &[LoadedPipeline]) -> Result<Parts,
         let counts = Arc::clone(&feed_counts);
         MqttFeed::new(&config.mqtt, &config.node, &config.feed.topic, counts)
     });
-    let feed = feed.transpose().map_err(setup("`feed`"))?;
+    let (asked, replies) = broker::open(config, Arc::clone(&feed_counts));
+    let feed = feed.transpose().map_err(setup("`feed`"))?.map(|feed| feed.answering(replies));
     let listener = if config.feed.http { Some(listen(&config.feed.listen).await?) } else { None };
-    Ok(Parts { runtime, engine, routes, source, uplinks, feed, feed_counts, listener })
+    Ok(Parts { runtime, engine, routes, source, uplinks, feed, feed_counts, asked, listener })
 }
 
 fn plan_live(

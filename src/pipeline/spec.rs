@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use adapt::{AdaptSpec, DriftSpec};
+pub use adapt::{AdaptSpec, DriftSpec, RecalibrateSpec};
 pub use bearing::{BearingSpec, GeometrySpec, OrdersSpec, SpeedSpec};
 
 use crate::record::{Lane, Severity};
@@ -418,6 +418,10 @@ pub struct ScoreSpec {
     /// because it failed three times in a row. Only for scores that say how abnormal a window is.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub fallback: bool,
+    /// Whether what the model is given follows where each asset's inputs lie, slowly and within bounds. Absent: it does
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recalibrate: Option<RecalibrateSpec>,
 }
 
 fn most_windows() -> u16 {

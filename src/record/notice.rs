@@ -19,6 +19,8 @@ pub enum NoticeKind {
     Threshold,
     /// What a model sees is no longer what it was trained on, or is again.
     Drift,
+    /// What a model is given of an asset is moved back to where its training data lay, by more or less than before.
+    Recalibration,
 }
 
 impl NoticeKind {
@@ -27,6 +29,7 @@ impl NoticeKind {
         match self {
             NoticeKind::Threshold => "threshold",
             NoticeKind::Drift => "drift",
+            NoticeKind::Recalibration => "recalibration",
         }
     }
 }
@@ -102,7 +105,7 @@ pub struct NoticeRecord {
     pub reason: String,
 }
 
-/// What an operator says of an alarm, with what was measured when it was raised: an example to train with.
+/// What an operator says of an alarm, with what was measured when it was worst: an example to train with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerdictRecord {
     /// Unique and the same on every recomputation.
@@ -145,7 +148,9 @@ pub struct VerdictRecord {
     /// First instant after the last window with which the alarm was on: from `window_start` on, the verdict is about this
     /// time.
     pub window_end: Timestamp,
-    /// The features of the window that raised the alarm; null where there was nothing to compute one from.
+    /// First instant of the window with the `peak`.
+    pub peak_start: Timestamp,
+    /// The features of that window; null where there was nothing to compute one from.
     #[serde(default)]
     pub features: BTreeMap<String, Option<f64>>,
     /// Its rows, signal by signal; nothing where the window is too long to be kept.

@@ -20,7 +20,7 @@ use super::{
     Around, Effects, Flow, Order, Stage, StageError, Standing, load_state, of_asset, save_state,
 };
 use crate::command::{Action, Command, Refusal};
-use crate::frame::{Scored, Speaker, Windows};
+use crate::frame::{Scored, Windows};
 use crate::pipeline::spec::AlarmSpec;
 use crate::record::{AlarmRecord, AlarmState, Contribution, Lane, Outgoing, Record};
 use crate::time::{Span, Timestamp};
@@ -33,7 +33,8 @@ pub struct Alarm {
     spec: AlarmSpec,
     /// How thresholds follow their assets, where they do.
     terms: Option<Terms>,
-    /// The signals that windows look at.
+    /// How long windows are, and the signals that they look at.
+    length: Span,
     channels: Vec<String>,
     /// By asset; `None` where there has been nothing to judge.
     assets: Vec<Option<Watched>>,
@@ -136,7 +137,7 @@ impl Alarm {
     /// signals `channels`.
     pub fn new(spec: AlarmSpec, (length, every): (Span, Span), channels: Vec<String>) -> Alarm {
         let terms = spec.adapt.as_ref().map(|adapt| Terms::new(adapt, length, every));
-        Alarm { spec, terms, channels, assets: Vec::new(), wake: None }
+        Alarm { spec, terms, length, channels, assets: Vec::new(), wake: None }
     }
 
     /// The two limits. Of a threshold that has moved, and from where values are `normal`, the distance between the two is
@@ -191,26 +192,6 @@ impl Alarm {
             }
         }
         Ok(())
-    }
-
-    /// Keeps what an operator may have to judge later: of a window that has raised the alarm, what it was.
-    fn remember(
-        &mut self,
-        asset: usize,
-        (value, limit): (f64, f64),
-        (windows, index): (&Windows, usize),
-        speaker: Option<&Speaker>,
-    ) {
-        let Some(Some(watched)) = self.assets.get_mut(asset) else { return };
-        let was_on = std::mem::replace(&mut watched.was_on, watched.condition.is_on());
-        match &mut watched.moment {
-            _ if !watched.was_on => {}
-            Some(moment) if was_on => moment.goes_on(value, windows.end[index], self.spec.below),
-            moment => {
-                let of = (value, limit);
-                *moment = Some(Moment::of(windows, index, of, speaker, &self.channels));
-            }
-        }
     }
 
     /// Holds one window's value against the limits.

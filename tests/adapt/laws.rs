@@ -75,7 +75,7 @@ fn readings(seconds: i64) -> Vec<Reading> {
     list
 }
 
-fn ticks(spec: &PipelineSpec, readings: &[Reading], sizes: &[usize]) -> Vec<Vec<Input>> {
+pub(crate) fn ticks(spec: &PipelineSpec, readings: &[Reading], sizes: &[usize]) -> Vec<Vec<Input>> {
     let (mut ticks, mut rest, mut sizes) = (Vec::new(), readings, sizes.iter().cycle());
     while !rest.is_empty() {
         let (now, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
@@ -87,13 +87,17 @@ fn ticks(spec: &PipelineSpec, readings: &[Reading], sizes: &[usize]) -> Vec<Vec<
 
 /// Records as text. What a model says depends in its last digits on how many windows it was asked about at once, and so
 /// does what is learned of it.
-fn texts(records: Vec<Outgoing>) -> Vec<String> {
+pub(crate) fn texts(records: Vec<Outgoing>) -> Vec<String> {
     let round = |value: &mut f64| *value = (*value * 1e3).round() / 1e3;
     let text = |mut record: Record| {
         match &mut record {
             Record::Notice(notice) => {
                 notice.value.iter_mut().chain(&mut notice.before).for_each(round);
                 notice.contributions.iter_mut().for_each(|part| round(&mut part.value));
+            }
+            Record::Score(score) => {
+                score.scores.values_mut().flatten().for_each(round);
+                score.contributions.clear();
             }
             Record::Alarm(alarm) => {
                 alarm.contributions.clear();

@@ -75,6 +75,8 @@ listen = "9000"
 topic = "forebay/{nod}/#"
 history = 0
 hosts = ["gateway-1.plant", "http://gateway-1.plant/"]
+mqtt = false
+mqtt_commands = true
 
 [onnxruntime]
 library = "libonnxruntime.so"

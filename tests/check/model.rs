@@ -101,6 +101,7 @@ fn models_that_take_something_else() {
         one(noted(&["vibration_rms.mean", "temperature.mean"]), ""),
         one(sum(4, Kind::Float32, "score"), ", tensor = \"scor\""),
         one(sum(4, Kind::Float32, "score"), ", input = \"sequence\""),
+        one(noted(&ORDER), ", recalibrate = {}"),
     ];
     snapshot("model-fit", &told.join("\n----\n\n"));
 }

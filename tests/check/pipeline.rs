@@ -254,7 +254,7 @@ score = { model = "m.onnx", output = "anomaly" }
 [[stage]]
 score = { model = "m.onnx", output = "pressure.mean" }
 [[stage]]
-score = { model = "m.onnx", output = "failure risk", batch = 5000 }
+score = { model = "m.onnx", output = "failure risk", batch = 5000, recalibrate = { half_life = "1m", most = 9.0 } }
 [[stage]]
 alarm = { name = "", on = "anomoly" }
 [[stage]]

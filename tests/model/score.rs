@@ -26,6 +26,7 @@ pub(crate) fn spec() -> ScoreSpec {
         threshold: None,
         deadline: None,
         fallback: true,
+        recalibrate: None,
     }
 }
 

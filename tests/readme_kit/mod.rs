@@ -87,6 +87,7 @@ impl Site {
         site.write("times.csv", &format!("asset,from,to\nfan-7,{hot},{end}\n"));
         site.write("other.csv", &recording("vib", 600, None));
         site.write("week.csv", &labelled(7200));
+        site.write("verdicts.ndjson", &verdict());
         site
     }
 
@@ -131,6 +132,21 @@ fn labelled(rows: i64) -> String {
         writeln!(text, "{ts},{vibration:.3},{temperature:.2},{}", i32::from(hot)).unwrap();
     }
     text
+}
+
+/// What an operator said of an alarm on the fan, as `receive` keeps it.
+fn verdict() -> String {
+    let at = |second: i64| Timestamp(START + second * 1_000_000);
+    let rows = |pick: fn((f64, f64)) -> f64| -> Vec<(Timestamp, f64)> {
+        (600..660).map(|second| (at(second), pick(fan(second, true)))).collect()
+    };
+    let record = serde_json::json!({
+        "type": "verdict", "id": "v", "node": "gateway-1", "pipeline": "fan", "asset": "fan-7", "name": "unlike itself",
+        "verdict": "true", "fault": "bearing", "by": "anna", "given": at(2000), "on": "anomaly", "peak": 0.99,
+        "limit": 0.7, "window_start": at(580), "window_end": at(700), "peak_start": at(600), "features": {},
+        "signals": { "vibration": rows(|both| both.0), "temperature": rows(|both| both.1) },
+    });
+    format!("{record}\n")
 }
 
 /// What the fan's sensors read: waves of unlike lengths, which is noise enough for a model.

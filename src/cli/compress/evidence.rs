@@ -67,7 +67,7 @@ impl Evidence {
             None => made_up::made_up(model)?,
         };
         // The models themselves are compared, however long they take: nothing may answer in their place.
-        let spec = ScoreSpec { deadline: None, fallback: false, ..spec };
+        let spec = ScoreSpec { deadline: None, fallback: false, recalibrate: None, ..spec };
         let judges = second_halves(&windows.asset);
         Ok(Evidence { windows, channels, spec, faulty, judges, source, quiet: args.quiet })
     }

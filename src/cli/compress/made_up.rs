@@ -53,6 +53,7 @@ pub(super) fn made_up(model: &ModelFile) -> anyhow::Result<Gathered> {
         threshold: None,
         deadline: None,
         fallback: false,
+        recalibrate: None,
     };
     let mut windows = Windows {
         asset: (0..MADE_UP).map(|at| at as u32 % 2).collect(),

@@ -19,10 +19,12 @@ use crate::time::{Span, Timestamp};
 pub(super) struct Collected {
     /// Windows.
     pub(super) set: TrainingSet,
-    /// The class of each, where a column of labels was named.
+    /// The class of each, where classes are to be told apart.
     pub(super) classes: Vec<usize>,
     /// What the classes are called, where that column has words.
     pub(super) words: Vec<String>,
+    /// The assets that the windows are of.
+    pub(super) assets: Vec<String>,
 }
 
 impl Collected {
@@ -135,7 +137,7 @@ pub(super) fn collect(
         Some(column) => classes((column, &args.net), &recordings, &set, &assets)?,
         None => (Vec::new(), Vec::new()),
     };
-    Ok(Collected { set, classes, words })
+    Ok(Collected { set, classes, words, assets })
 }
 
 /// The class of each window, the largest number that column `name` has within it, and the names of the classes where the

@@ -7,6 +7,7 @@ pub(super) mod args;
 mod collect;
 mod net;
 mod trees;
+mod verdicts;
 
 use self::args::TrainKind;
 use self::collect::Collected;
@@ -35,7 +36,10 @@ struct Made {
 pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let kind = net::kind_of(args.kind);
-    let collected = collect::collect(args, &pipeline, kind.is_some(), screen)?;
+    let mut collected = collect::collect(args, &pipeline, kind.is_some(), screen)?;
+    if !args.verdicts.is_empty() {
+        verdicts::add(args, &pipeline, &mut collected)?;
+    }
     let made = match kind {
         Some(kind) => net::network(kind, args, &collected, screen)?,
         None if args.kind == TrainKind::Trees => trees::trees(args, &collected)?,
@@ -48,14 +52,27 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
     if let Some(path) = &args.html {
         write_whole(path, page(args, &made).as_bytes())?;
     }
+    let judged = &collected.set.judged;
+    let faults = judged.values().filter(|is_fault| **is_fault).count();
+    let normal = judged.len() - faults;
     if args.json {
         let mut report = made.report;
+        if !judged.is_empty() {
+            report["verdicts"] = serde_json::json!({ "normal": normal, "faults": faults });
+        }
         report["model"] = args.out.display().to_string().into();
         report["runtime"] = runtime.name().into();
         print(&format!("{report}\n"))?;
     } else {
         let answers = format!("answers on {} are the trainer's own", runtime.name());
-        print(&format!("{}{answers}\n{}\n", made.told, args.out.display()))?;
+        let said = if judged.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "operators said of {normal} windows that they are normal, and of {faults} that they are faulty\n"
+            )
+        };
+        print(&format!("{}{said}{answers}\n{}\n", made.told, args.out.display()))?;
     }
     Ok(Outcome::Fine)
 }
@@ -92,17 +109,13 @@ fn told(report: &TrainReport) -> String {
     };
     format!(
         "{} of {} features in {} components{constant}\n\
-         fitted to {} windows, threshold {:.3} from {}{}\n",
+         fitted to {} windows, threshold {:.3}: {}{}\n",
         report.features - report.constant.len(),
         report.features,
         report.components,
         report.fitted,
         report.threshold,
-        if report.held_out > 0 {
-            format!("{} held-out windows", report.held_out)
-        } else {
-            "the same windows".to_owned()
-        },
+        report.threshold_by,
         if report.skipped > 0 {
             format!(" ({} lack a feature)", report.skipped)
         } else {

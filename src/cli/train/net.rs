@@ -81,12 +81,12 @@ fn task(
     collected: &Collected,
 ) -> anyhow::Result<(Option<Task>, Targets)> {
     let classes = || -> anyhow::Result<(Option<Task>, Targets)> {
-        let column = net
-            .label
-            .as_deref()
-            .context("a classifier needs labels: name their column with `--label`")?;
-        let labels = class_names(column, net, collected)?;
         let classes = collected.classes.clone();
+        anyhow::ensure!(
+            !classes.is_empty(),
+            "a classifier needs labels: name their column with `--label`, or give operators' `--verdicts`"
+        );
+        let labels = class_names(net, collected)?;
         Ok((Some(Task::Classify { labels }), Targets::Classes(classes)))
     };
     match kind {
@@ -106,12 +106,8 @@ fn task(
     }
 }
 
-/// The names of the classes in the column `column`, two at least: those that were given, or ours.
-pub(super) fn class_names(
-    column: &str,
-    net: &NetArgs,
-    collected: &Collected,
-) -> anyhow::Result<Vec<String>> {
+/// The names of the classes, two at least: those that the recordings use, those that were given, or ours.
+pub(super) fn class_names(net: &NetArgs, collected: &Collected) -> anyhow::Result<Vec<String>> {
     let count = collected.classes.iter().max().map_or(0, |most| most + 1).max(2);
     if !collected.words.is_empty() {
         return Ok(collected.words.clone());
@@ -123,8 +119,9 @@ pub(super) fn class_names(
     }
     anyhow::ensure!(
         net.classes.len() >= count,
-        "`--classes` has {} names, but column `{column}` has classes up to {}",
+        "`--classes` has {} names, but column `{}` has classes up to {}",
         net.classes.len(),
+        net.label.as_deref().unwrap_or_default(),
         count - 1
     );
     Ok(net.classes.clone())

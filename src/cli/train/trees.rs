@@ -35,16 +35,7 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         balanced: net.class_weights,
         ..TreesOptions::default()
     };
-    let (model, report) = if let Some(column) = &net.label {
-        let names = class_names(column, net, collected)?;
-        if names.len() > 2 {
-            let target = Target::Classes { of: &collected.classes, names: &names };
-            trees::train(set, target, &options)?
-        } else {
-            let faulty: Vec<bool> = collected.classes.iter().map(|class| *class > 0).collect();
-            trees::train(set, Target::Faulty(&faulty), &options)?
-        }
-    } else {
+    let (model, report) = if collected.classes.is_empty() {
         let unit = net.life_unit.or(set.every).unwrap_or(Span::seconds(1));
         anyhow::ensure!(unit > Span::ZERO, "`--life-unit` must be above 0");
         anyhow::ensure!(net.cap > 0.0, "`--cap` must be above 0");
@@ -54,6 +45,15 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         }
         let meaning = Meaning::RemainingLife { unit: unit.to_string() };
         trees::train(set, Target::Number { values: &values, meaning: &meaning }, &options)?
+    } else {
+        let names = class_names(net, collected)?;
+        if names.len() > 2 {
+            let target = Target::Classes { of: &collected.classes, names: &names };
+            trees::train(set, target, &options)?
+        } else {
+            let faulty: Vec<bool> = collected.classes.iter().map(|class| *class > 0).collect();
+            trees::train(set, Target::Faulty(&faulty), &options)?
+        }
     };
     let told = told(&report);
     let figures = vec![losses("trees", &report.losses, &[], report.rounds)];

@@ -13,6 +13,7 @@ use super::samples::{Samples, Targets};
 use super::{MEMBERS_MAX, NetError, Network, Shape, Task, Trained, export};
 use crate::evaluate::metrics::regression::best_constant_rmse;
 use crate::model::golden::Golden;
+use crate::model::judged::edge as edge_between;
 use crate::model::metadata::{Meaning, Notes, json};
 use crate::model::onnx::digest;
 use crate::model::threshold::best_f1;
@@ -74,6 +75,9 @@ pub fn train(
     fits(set, network, from)?;
     place(options.device)?;
     let usable = set.usable(MIN_ROWS)?;
+    let is_of_normal = matches!(network.task, Task::Reconstruct | Task::Forecast);
+    let (usable, faults) =
+        if is_of_normal { set.apart(usable, MIN_ROWS)? } else { (usable, Vec::new()) };
     let (fit, held) = divide(set, &usable, &network.task, options.holdout);
     if let (Task::Classify { .. }, Targets::Classes(classes)) = (&network.task, targets)
         && fit.iter().all(|row| classes.get(*row) == fit.first().and_then(|row| classes.get(*row)))
@@ -105,7 +109,7 @@ pub fn train(
     let members = checkpoint.done.len();
     let network = Network { members, ..network.clone() };
     let mut trained = Trained { network, weights, scaler, limit: 1.0 };
-    let edge = edge(&mut trained, set, targets, (&fit, &held), options)?;
+    let edge = edge(&mut trained, set, targets, (&fit, &held, &faults), options)?;
     let used = [fit.as_slice(), &held].concat();
     let bytes = write(&trained, set, &used, &edge)?;
     let best = (0..members).map(|member| {
@@ -115,7 +119,7 @@ pub fn train(
     let report = NetReport {
         fitted: fit.len(),
         held_out: held.len(),
-        skipped: set.len() - usable.len(),
+        skipped: set.len() - usable.len() - faults.len(),
         constant,
         parameters: trained.network.parameters()?,
         best: best.collect(),
@@ -194,7 +198,7 @@ fn edge(
     trained: &mut Trained,
     set: &TrainingSet,
     targets: &Targets,
-    (fit, held): (&[usize], &[usize]),
+    (fit, held, faults): (&[usize], &[usize], &[usize]),
     options: &Options,
 ) -> Result<Edge, NetError> {
     let judged = if held.is_empty() { fit } else { held };
@@ -205,24 +209,26 @@ fn edge(
                 let scores = only(&of(trained, set, rows)?, "score");
                 Ok(scores.iter().map(|score| score / (1.0 - score).max(1e-9)).collect())
             };
-            let (fitted, rows, judged) = (errors(fit)?, judged, errors(judged)?);
+            let confirmed = errors(&set.confirmed(&[fit, held].concat()))?;
+            let (fitted, rows) = (errors(fit)?, judged);
+            let (judged, faults) = (errors(judged)?, errors(faults)?);
             let q = options.quantile.clamp(0.5, 1.0);
             let limit = quantile(&fitted, q).max(quantile(&judged, q)).max(1e-6);
-            let worst = judged.iter().map(|error| error / limit).fold(1.0, f64::max);
-            let index = worst * options.margin.max(1.0);
+            let normal = judged.iter().chain(&confirmed);
+            let worst = normal.map(|error| error / limit).fold(1.0, f64::max);
+            let faults: Vec<f64> = faults.iter().map(|error| error / limit).collect();
+            let margin = options.margin.max(1.0);
+            let edge = edge_between(worst, margin, &faults);
             trained.limit = limit;
             let mean = judged.iter().sum::<f64>() / judged.len().max(1) as f64;
             let mut measures = BTreeMap::from([("mean_squared_error", mean)]);
             if trained.network.task == Task::Forecast {
                 measures.insert("last_value_mean_squared_error", last_value(trained, set, rows));
             }
+            let count = judged.len() + confirmed.len();
             Ok(Edge {
-                threshold: index / (1.0 + index),
-                by: format!(
-                    "{} times the error of the worst of {} {place}",
-                    options.margin.max(1.0),
-                    judged.len()
-                ),
+                threshold: edge.index / (1.0 + edge.index),
+                by: format!("{margin} times the error of the worst of {count} {place}{}", edge.by),
                 measures,
             })
         }

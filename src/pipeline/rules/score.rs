@@ -20,6 +20,7 @@ pub(super) fn check(look: &mut Look<'_>) {
             Some(StageSpec::Score(score)) => {
                 output(look, index, score, &features, &outputs);
                 batch(look, index, score.batch);
+                recalibrate(look, index, score);
                 outputs.entry(score.output.clone()).or_insert(index);
             }
             Some(StageSpec::Alarm(alarm)) => {
@@ -49,6 +50,30 @@ fn batch(look: &mut Look<'_>, index: usize, windows: u16) {
         let spot = look.stage(index, "score").key("batch");
         let problem = Problem::error(spot, "`batch` cannot be so many windows");
         look.tell(problem.found(windows.to_string()).expected("1 to 4096"));
+    }
+}
+
+fn recalibrate(look: &mut Look<'_>, index: usize, score: &ScoreSpec) {
+    let Some(spec) = &score.recalibrate else { return };
+    let spot = look.stage(index, "score").key("recalibrate");
+    let hour = Span::seconds(3600);
+    let bad = [
+        (
+            spec.half_life < hour || spec.half_life.0 > hour.0 * 24 * 365,
+            "half_life",
+            spec.half_life.to_string(),
+            "1h to 8760h; a week, 168h, is usual",
+        ),
+        (
+            !(spec.most > 0.0 && spec.most <= 5.0),
+            "most",
+            spec.most.to_string(),
+            "above 0, to 5 standard deviations; 1 is usual",
+        ),
+    ];
+    for (_, key, found, expected) in bad.into_iter().filter(|bad| bad.0) {
+        let message = format!("a model's inputs cannot be followed with this `{key}`");
+        look.tell(Problem::error(spot.key(key), message).found(found).expected(expected));
     }
 }
 

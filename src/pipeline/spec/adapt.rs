@@ -30,6 +30,26 @@ fn reach() -> f64 {
     2.0
 }
 
+/// Inputs that are moved back to where the model's training data lay, asset by asset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecalibrateSpec {
+    /// After so long half of a lasting change is made up for; 1h to 8760h, a year.
+    #[serde(default = "week")]
+    pub half_life: Span,
+    /// Nothing moves further than so many standard deviations of the training data; above 0, to 5.
+    #[serde(default = "most")]
+    pub most: f64,
+}
+
+fn week() -> Span {
+    Span::seconds(7 * 24 * 3600)
+}
+
+fn most() -> f64 {
+    1.0
+}
+
 /// `drift`: compares each asset's windows with those that the model was trained on; a record when that changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,7 +1,7 @@
-//! What an operator says of an alarm, kept with what was measured when it was raised.
+//! What an operator says of an alarm, kept with what was measured while it was on.
 //!
 //! Part of `alarm`. The moment of an asset's last alarm is remembered, over or not, until the next one is raised: the
-//! window's features, and its rows where they are few enough. A verdict makes a record of it and changes no state; a
+//! features of its worst window so far, and its rows where they are few enough. A verdict makes a record of it and changes no state; a
 //! threshold that follows the asset learns from it.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,12 @@ use crate::time::{Span, Timestamp};
 /// Most numbers of a window that are kept with an alarm: rows times signals.
 pub const SAMPLES_MAX: usize = 2048;
 
-/// An asset's last alarm, and what there was when it was raised.
+/// An asset's last alarm, and what there was when it was worst.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Moment {
+    /// End of the window that raised it.
     raised: Timestamp,
+    /// First instant of its worst window.
     start: Timestamp,
     /// End of the last window with which it was on.
     end: Timestamp,
@@ -33,7 +35,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// That of an alarm which window `index` has raised.
+    /// That of an alarm which window `index` has raised, or to which it belongs as the worst so far.
     pub(super) fn of(
         windows: &Windows,
         index: usize,
@@ -71,14 +73,36 @@ impl Moment {
         }
     }
 
-    /// The alarm is still on with a later window.
-    pub(super) fn goes_on(&mut self, value: f64, end: Timestamp, below: bool) {
-        self.end = end;
-        self.peak = if below { self.peak.min(value) } else { self.peak.max(value) };
+    /// Whether a later window of the alarm is worse than all before.
+    fn is_exceeded(&self, value: f64, below: bool) -> bool {
+        if below { value < self.peak } else { value > self.peak }
     }
 }
 
 impl Alarm {
+    /// Keeps what an operator may have to judge later: of an alarm that is on, its worst window.
+    pub(super) fn remember(
+        &mut self,
+        asset: usize,
+        (value, limit): (f64, f64),
+        (windows, index): (&Windows, usize),
+        speaker: Option<&Speaker>,
+    ) {
+        let Some(Some(watched)) = self.assets.get_mut(asset) else { return };
+        let was_on = std::mem::replace(&mut watched.was_on, watched.condition.is_on());
+        if !watched.was_on {
+            return;
+        }
+        let of = |limit| Moment::of(windows, index, (value, limit), speaker, &self.channels);
+        match &mut watched.moment {
+            Some(moment) if was_on && moment.is_exceeded(value, self.spec.below) => {
+                *moment = Moment { raised: moment.raised, ..of(moment.limit) };
+            }
+            Some(moment) if was_on => moment.end = windows.end[index],
+            moment => *moment = Some(of(limit)),
+        }
+    }
+
     /// Whether there is an alarm that the verdict can be about.
     pub(super) fn can_judge(
         &self,
@@ -126,8 +150,9 @@ impl Alarm {
             peak: moment.peak,
             limit: moment.limit,
             model_version: moment.model_version,
-            window_start: moment.start,
+            window_start: moment.raised.minus(self.length),
             window_end: moment.end,
+            peak_start: moment.start,
             features: moment.features,
             signals: moment.signals.into_iter().collect(),
         };

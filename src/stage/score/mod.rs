@@ -12,10 +12,11 @@ pub mod fallback;
 mod health;
 mod loader;
 mod orders;
+mod recalibrate;
 pub mod rollout;
+mod saved;
 mod scorer;
 
-use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
 pub use self::health::Health;
@@ -25,8 +26,8 @@ pub use self::scorer::Scorer;
 
 use self::fallback::Fallback;
 use self::health::Change;
-use self::rollout::{Rollout, RolloutState};
-use super::{Around, Effects, Flow, Stage, StageError, load_state, save_state};
+use self::rollout::Rollout;
+use super::{Around, Effects, Flow, Stage, StageError};
 use crate::command::ModelAction;
 use crate::frame::{Scored, Shares, Speaker, Windows};
 use crate::model::metadata::Meaning;
@@ -78,44 +79,6 @@ pub struct ScoreStage {
     told: Vec<(String, String)>,
     /// Failures of this tick that it does not.
     faults: Vec<ModelAction>,
-}
-
-/// What is saved.
-#[derive(Default, Serialize, Deserialize)]
-struct Saved {
-    digest: String,
-    memories: Vec<Vec<f32>>,
-    own: String,
-    previous: Option<String>,
-    withdrawn: Vec<String>,
-    retired: Vec<String>,
-    health: Health,
-    fallback: Option<Fallback>,
-    rollout: Option<SavedRollout>,
-}
-
-impl Saved {
-    /// Whether the score has, or had, the model with this digest.
-    fn has_had(&self, digest: &String) -> bool {
-        let is_on_trial = self.rollout.as_ref().is_some_and(|rollout| rollout.digest == *digest);
-        let is_past = self.withdrawn.contains(digest) || self.retired.contains(digest);
-        [&self.own, &self.digest].contains(&digest) || is_on_trial || is_past
-    }
-}
-
-/// What was saved before models could be swapped.
-#[derive(Default, Deserialize)]
-struct Before {
-    digest: String,
-    memories: Vec<Vec<f32>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SavedRollout {
-    digest: String,
-    memories: Vec<Vec<f32>>,
-    health: Health,
-    state: RolloutState,
 }
 
 impl ScoreStage {
@@ -232,6 +195,7 @@ impl ScoreStage {
         let (has_answered, change, reason) =
             ScoreStage::ask(&mut self.current, windows, around, &told, &mut self.faults);
         self.tell(false, change, &reason, around, effects);
+        self.tell_moved(around, effects);
         let mut answers = Answers {
             values: self.current.values(count),
             shares: self.current.shares(count),
@@ -406,39 +370,11 @@ impl Stage for ScoreStage {
     }
 
     fn save(&self) -> Result<Vec<u8>, StageError> {
-        let rollout = self.rollout.as_ref().map(|rollout| SavedRollout {
-            digest: rollout.candidate.digest().to_owned(),
-            memories: rollout.candidate.memories.clone(),
-            health: rollout.candidate.health.clone(),
-            state: rollout.state.clone(),
-        });
-        let saved = Saved {
-            digest: self.current.digest().to_owned(),
-            memories: self.current.memories.clone(),
-            own: self.own.clone(),
-            previous: self.previous.clone(),
-            withdrawn: self.withdrawn.clone(),
-            retired: self.retired.clone(),
-            health: self.current.health.clone(),
-            fallback: self.fallback.clone(),
-            rollout,
-        };
-        save_state("score", &saved)
+        self.saved()
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), StageError> {
-        if state.is_empty() {
-            self.forget();
-            return Ok(());
-        }
-        match load_state::<Saved>("score", state) {
-            Ok(saved) => self.take_up(saved),
-            Err(error) => match load_state::<Before>("score", state) {
-                Ok(Before { digest, memories }) => self.current.remember(&digest, memories),
-                Err(_) => return Err(error),
-            },
-        }
-        Ok(())
+        self.recall(state)
     }
 }
 

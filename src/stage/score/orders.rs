@@ -1,4 +1,4 @@
-//! Orders to a score's models: carried out in their tick, each with a record; and what is remembered of them.
+//! Orders to a score's models: carried out in their tick, each with a record.
 //!
 //! `engine` brings the orders, `node` gives them and prepares their models. An order for a model that was not supplied
 //! opens it from the shelf: that is how a replay carries it out. It promises that a refused order changes nothing.
@@ -7,7 +7,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use super::rollout::{Rollout, RolloutState, Trial};
-use super::{Saved, SavedRollout, ScoreStage, Scorer};
+use super::{ScoreStage, Scorer};
 use crate::command::{Command, ModelAction, Refusal};
 use crate::record::{Lane, ModelPhase, ModelRecord, Outgoing, Record};
 use crate::stage::{Around, Effects};
@@ -316,57 +316,6 @@ impl ScoreStage {
             at: around.tick.now,
         };
         effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Model(record) });
-    }
-
-    /// Forgets what it has seen, and not which models are in use: how it goes on after a failure.
-    pub(super) fn forget(&mut self) {
-        let scorers = std::iter::once(&mut self.current);
-        let candidate = self.rollout.iter_mut().map(|rollout| &mut rollout.candidate);
-        for scorer in scorers.chain(candidate) {
-            scorer.memories.clear();
-        }
-        if let Some(fallback) = &mut self.fallback {
-            fallback.clear();
-        }
-    }
-
-    /// Goes on with what was saved, whatever lies in the pipeline's model file by now: what comes out of the journal again
-    /// must come from the models that it came from before. A file that was changed since, and holds none of the models
-    /// that this score has had, is the wish of whoever changed it, for `node` to offer.
-    pub(super) fn take_up(&mut self, saved: Saved) {
-        self.has_new_file = !saved.has_had(&self.own);
-        if self.fallback.is_some() {
-            self.fallback = saved.fallback.or(self.fallback.take());
-        }
-        if saved.digest != self.current.digest() {
-            match self.loader.shelved(&saved.digest) {
-                Ok(scorer) => self.current = scorer,
-                Err(reason) => {
-                    self.has_new_file = false;
-                    let model = &self.current.speaker.model;
-                    warn!(
-                        model,
-                        reason, "the model that was in use is gone; the pipeline's own is"
-                    );
-                    return;
-                }
-            }
-        }
-        self.current.remember(&saved.digest, saved.memories);
-        self.current.health = saved.health;
-        self.previous = saved.previous;
-        self.withdrawn = saved.withdrawn;
-        self.retired = saved.retired;
-        if let Some(SavedRollout { digest, memories, health, state }) = saved.rollout {
-            match self.loader.shelved(&digest) {
-                Ok(mut candidate) => {
-                    candidate.remember(&digest, memories);
-                    candidate.health = health;
-                    self.rollout = Some(Rollout { candidate, state });
-                }
-                Err(reason) => warn!(digest, reason, "the model on trial is gone"),
-            }
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::recalibrate::{Followed, Moved, Recalibration};
 use super::{Health, ScoreError};
 use crate::frame::{Shares, Speaker, Windows};
 use crate::model::session::Output;
@@ -21,13 +22,17 @@ pub struct Scorer {
     pub(super) health: Health,
     /// By asset: what the model remembers of it.
     pub(super) memories: Vec<Vec<f32>>,
+    /// Where each asset's inputs lie, where that is followed.
+    pub(super) recalibration: Option<Recalibration>,
+    /// What of it there is to tell of the last batch.
+    pub(super) moved: Vec<Moved>,
     input: ModelInput,
     /// Shape of a batch; the rows are filled in.
     shape: Vec<usize>,
     /// What is read: the score, and the contributions where there are some.
     wanted: Vec<Wanted>,
     /// Names of what a score is divided among: features, or channels.
-    parts: Arc<[String]>,
+    pub(super) parts: Arc<[String]>,
     batch: Vec<f32>,
     rows: Vec<usize>,
     outputs: Vec<Output>,
@@ -56,6 +61,14 @@ impl Scorer {
         let apart = contributions.filter(|wanted| wanted.output != score.output);
         let wanted = std::iter::once(score).chain(apart).collect();
         let mut scorer = Scorer::asking(spec, model, given, wanted);
+        if let Some(spec) = &spec.recalibrate {
+            let channels = given.names().len();
+            let width: usize = given.shape(1).iter().product();
+            let is_first = scorer.input == ModelInput::ChannelsFirst;
+            let each = if is_first { width / channels.max(1) } else { 1 };
+            let made = Recalibration::new(spec, &scorer.speaker, (channels, each));
+            scorer.recalibration = Some(made.map_err(|m| ScoreError::Fit(vec![m]))?);
+        }
         scorer.try_outputs()?;
         Ok(scorer)
     }
@@ -87,6 +100,8 @@ impl Scorer {
             baseline: model.metadata.baseline.clone().map(Arc::new),
         };
         Scorer {
+            recalibration: None,
+            moved: Vec::new(),
             speaker,
             health: Health::default(),
             input: spec.input,
@@ -144,18 +159,84 @@ impl Scorer {
         if self.rows.is_empty() {
             return Ok(false);
         }
-        if let Some(rows) = self.shape.first_mut() {
-            *rows = self.rows.len();
-        }
-        let ran = if self.model.signature.states.is_empty() {
-            self.model.run(&self.batch, &self.shape, &self.wanted, &mut self.outputs)
+        let ran = if self.recalibration.is_some() {
+            self.run_recalibrating(windows)
         } else {
-            self.run_remembering(&windows.asset)
+            self.run_gathered(windows)
         };
         if ran.is_err() {
             self.rows.clear();
         }
         ran.map(|()| true)
+    }
+
+    /// Runs the model on what was gathered.
+    fn run_gathered(&mut self, windows: &Windows) -> Result<(), ModelError> {
+        if let Some(rows) = self.shape.first_mut() {
+            *rows = self.rows.len();
+        }
+        if self.model.signature.states.is_empty() {
+            self.model.run(&self.batch, &self.shape, &self.wanted, &mut self.outputs)
+        } else {
+            self.run_remembering(&windows.asset)
+        }
+    }
+
+    /// Runs a model whose inputs are moved back by what was learned of each asset: every asset's windows of one block,
+    /// then those of the next, which are moved by what the first have taught. A batch that fails has taught nothing.
+    fn run_recalibrating(&mut self, windows: &Windows) -> Result<(), ModelError> {
+        let Some(mut recalibration) = self.recalibration.take() else { return Ok(()) };
+        let touched: BTreeSet<u32> = self.rows.iter().map(|&row| windows.asset[row]).collect();
+        let before: Vec<(u32, Option<Followed>)> =
+            touched.into_iter().map(|asset| (asset, recalibration.of(asset))).collect();
+        let ran = self.run_blocks(windows, &mut recalibration);
+        if ran.is_err() {
+            self.moved.clear();
+            for (asset, was) in before {
+                recalibration.restore(asset, was);
+            }
+        }
+        self.recalibration = Some(recalibration);
+        ran
+    }
+
+    fn run_blocks(
+        &mut self,
+        windows: &Windows,
+        recalibration: &mut Recalibration,
+    ) -> Result<(), ModelError> {
+        let width: usize = self.shape.iter().skip(1).product();
+        let (rows, batch) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.batch));
+        let mut whole = vec![Output::default(); self.wanted.len()];
+        let mut left: Vec<usize> = (0..rows.len()).collect();
+        while !left.is_empty() {
+            let mut blocks: BTreeMap<u32, i64> = BTreeMap::new();
+            let (now, later): (Vec<usize>, Vec<usize>) = left.into_iter().partition(|&at| {
+                let block = recalibration.block(windows.end[rows[at]]);
+                *blocks.entry(windows.asset[rows[at]]).or_insert(block) == block
+            });
+            left = later;
+            self.rows = now.iter().map(|&at| rows[at]).collect();
+            self.batch.clear();
+            for &at in &now {
+                let (asset, end) = (windows.asset[rows[at]], windows.end[rows[at]]);
+                self.moved.extend(recalibration.begin(asset, end));
+                self.batch.extend_from_slice(&batch[at * width..(at + 1) * width]);
+                let from = self.batch.len() - width;
+                recalibration.move_back(asset, &mut self.batch[from..]);
+            }
+            self.run_gathered(windows)?;
+            let scores = self.outputs.first().map_or(&[][..], |output| &output.values);
+            for ((&row, moved), score) in
+                self.rows.iter().zip(self.batch.chunks_exact(width.max(1))).zip(scores)
+            {
+                let span = (windows.start[row], windows.end[row]);
+                recalibration.learn(windows.asset[row], span, moved, f64::from(*score));
+            }
+            put(&mut whole, &self.outputs, &now, rows.len());
+        }
+        (self.rows, self.batch, self.outputs) = (rows, batch, whole);
+        Ok(())
     }
 
     /// Forgets the last batch: there is no answer for any window.
@@ -221,13 +302,7 @@ impl Scorer {
             let mut memories: Vec<Vec<f32>> = now.iter().map(|at| known(asset(at))).collect();
             self.model.run_with(&batch, &shape, &mut memories, &self.wanted, &mut part)?;
             learned.extend(now.iter().map(asset).zip(memories));
-            for (output, part) in self.outputs.iter_mut().zip(&part) {
-                output.width = part.width;
-                output.values.resize(self.rows.len() * part.width, f32::NAN);
-                for (at, values) in now.iter().zip(part.values.chunks_exact(part.width.max(1))) {
-                    output.values[at * part.width..][..part.width].copy_from_slice(values);
-                }
-            }
+            put(&mut self.outputs, &part, &now, self.rows.len());
         }
         for (asset, memory) in learned {
             *of_asset(&mut self.memories, asset, || self.model.fresh_memory()) = memory;
@@ -266,11 +341,29 @@ impl Scorer {
         shares
     }
 
+    /// Takes over what was remembered of assets for a model of this digest; for another one it means nothing.
+    pub(super) fn recall(&mut self, digest: &str, assets: Vec<Option<Followed>>) {
+        if let Some(recalibration) = &mut self.recalibration {
+            recalibration.remember(if digest == self.model.digest { assets } else { Vec::new() });
+        }
+    }
+
     /// Takes over what a model of this digest remembered; what another one remembered means nothing to this one.
     pub(super) fn remember(&mut self, digest: &str, memories: Vec<Vec<f32>>) {
         let size = self.model.fresh_memory().len();
         let is_ours =
             digest == self.model.digest && memories.iter().all(|memory| memory.len() == size);
         self.memories = if is_ours { memories } else { Vec::new() };
+    }
+}
+
+/// Puts the answers to some rows in their places among those to all `rows`.
+fn put(whole: &mut [Output], part: &[Output], places: &[usize], rows: usize) {
+    for (output, part) in whole.iter_mut().zip(part) {
+        output.width = part.width;
+        output.values.resize(rows * part.width, f32::NAN);
+        for (at, values) in places.iter().zip(part.values.chunks_exact(part.width.max(1))) {
+            output.values[at * part.width..][..part.width].copy_from_slice(values);
+        }
     }
 }

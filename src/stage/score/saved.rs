@@ -1,0 +1,157 @@
+//! What a score remembers over a restart: which models are in use and on trial, what they remember of each asset, the
+//! statistics that stand in for them.
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::fallback::Fallback;
+use super::recalibrate::Followed;
+use super::rollout::{Rollout, RolloutState};
+use super::{Health, ScoreStage, Scorer};
+use crate::stage::{StageError, load_state, save_state};
+
+/// What is saved.
+#[derive(Default, Serialize, Deserialize)]
+struct Saved {
+    digest: String,
+    memories: Vec<Vec<f32>>,
+    own: String,
+    previous: Option<String>,
+    withdrawn: Vec<String>,
+    retired: Vec<String>,
+    health: Health,
+    fallback: Option<Fallback>,
+    rollout: Option<SavedRollout>,
+}
+
+impl Saved {
+    /// Whether the score has, or had, the model with this digest.
+    fn has_had(&self, digest: &String) -> bool {
+        let is_on_trial = self.rollout.as_ref().is_some_and(|rollout| rollout.digest == *digest);
+        let is_past = self.withdrawn.contains(digest) || self.retired.contains(digest);
+        [&self.own, &self.digest].contains(&digest) || is_on_trial || is_past
+    }
+}
+
+/// What is saved behind it since inputs can be followed: of the model in use, and of the one on trial.
+type Places = (Vec<Option<Followed>>, Vec<Option<Followed>>);
+
+/// What was saved before models could be swapped.
+#[derive(Default, Deserialize)]
+struct Before {
+    digest: String,
+    memories: Vec<Vec<f32>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedRollout {
+    digest: String,
+    memories: Vec<Vec<f32>>,
+    health: Health,
+    state: RolloutState,
+}
+
+impl ScoreStage {
+    /// What it remembers, as bytes.
+    pub(super) fn saved(&self) -> Result<Vec<u8>, StageError> {
+        let rollout = self.rollout.as_ref().map(|rollout| SavedRollout {
+            digest: rollout.candidate.digest().to_owned(),
+            memories: rollout.candidate.memories.clone(),
+            health: rollout.candidate.health.clone(),
+            state: rollout.state.clone(),
+        });
+        let saved = Saved {
+            digest: self.current.digest().to_owned(),
+            memories: self.current.memories.clone(),
+            own: self.own.clone(),
+            previous: self.previous.clone(),
+            withdrawn: self.withdrawn.clone(),
+            retired: self.retired.clone(),
+            health: self.current.health.clone(),
+            fallback: self.fallback.clone(),
+            rollout,
+        };
+        let places = |scorer: &Scorer| -> Vec<Option<Followed>> {
+            scorer.recalibration.as_ref().map_or_else(Vec::new, |r| r.assets().to_vec())
+        };
+        let on_trial = self.rollout.as_ref().map(|rollout| places(&rollout.candidate));
+        let places: Places = (places(&self.current), on_trial.unwrap_or_default());
+        save_state("score", &(saved, places))
+    }
+
+    /// Goes on with those bytes, also where an older version wrote them.
+    pub(super) fn recall(&mut self, state: &[u8]) -> Result<(), StageError> {
+        if state.is_empty() {
+            self.forget();
+            return Ok(());
+        }
+        if let Ok((saved, places)) = load_state::<(Saved, Places)>("score", state) {
+            self.take_up(saved, places);
+            return Ok(());
+        }
+        match load_state::<Saved>("score", state) {
+            Ok(saved) => self.take_up(saved, Places::default()),
+            Err(error) => match load_state::<Before>("score", state) {
+                Ok(Before { digest, memories }) => self.current.remember(&digest, memories),
+                Err(_) => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
+    /// Forgets what it has seen, and not which models are in use: how it goes on after a failure.
+    fn forget(&mut self) {
+        let scorers = std::iter::once(&mut self.current);
+        let candidate = self.rollout.iter_mut().map(|rollout| &mut rollout.candidate);
+        for scorer in scorers.chain(candidate) {
+            scorer.memories.clear();
+            if let Some(recalibration) = &mut scorer.recalibration {
+                recalibration.remember(Vec::new());
+            }
+        }
+        if let Some(fallback) = &mut self.fallback {
+            fallback.clear();
+        }
+    }
+
+    /// Goes on with what was saved, whatever lies in the pipeline's model file by now: what comes out of the journal again
+    /// must come from the models that it came from before. A file that was changed since, and holds none of the models
+    /// that this score has had, is the wish of whoever changed it, for `node` to offer.
+    fn take_up(&mut self, saved: Saved, places: Places) {
+        self.has_new_file = !saved.has_had(&self.own);
+        if self.fallback.is_some() {
+            self.fallback = saved.fallback.or(self.fallback.take());
+        }
+        if saved.digest != self.current.digest() {
+            match self.loader.shelved(&saved.digest) {
+                Ok(scorer) => self.current = scorer,
+                Err(reason) => {
+                    self.has_new_file = false;
+                    let model = &self.current.speaker.model;
+                    warn!(
+                        model,
+                        reason, "the model that was in use is gone; the pipeline's own is"
+                    );
+                    return;
+                }
+            }
+        }
+        self.current.remember(&saved.digest, saved.memories);
+        self.current.recall(&saved.digest, places.0);
+        self.current.health = saved.health;
+        self.previous = saved.previous;
+        self.withdrawn = saved.withdrawn;
+        self.retired = saved.retired;
+        if let Some(SavedRollout { digest, memories, health, state }) = saved.rollout {
+            match self.loader.shelved(&digest) {
+                Ok(mut candidate) => {
+                    candidate.remember(&digest, memories);
+                    candidate.recall(&digest, places.1);
+                    candidate.health = health;
+                    self.rollout = Some(Rollout { candidate, state });
+                }
+                Err(reason) => warn!(digest, reason, "the model on trial is gone"),
+            }
+        }
+    }
+}
