@@ -7,11 +7,10 @@
 //! its samples; the answer is the mean of both.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Findings, ModelUsed, Row, Run, SuiteResult};
+use super::{Fault, Findings, ModelUsed, Row, Run, SuiteResult};
 use crate::evaluate::metrics::regression::{best_constant_rmse, capped, nasa_score, rmse};
 use crate::evaluate::stream::{Plan, Stream, time_inferences, windows};
 use crate::frame::{Asset, Input, Quality, Readings, Windows};
@@ -68,28 +67,43 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     findings.config(PIPELINE);
     findings.config(&format!("{:?} {:?} {:?}", network(), options(), trees_options()));
     for (part, bar, nasa) in PARTS {
-        let file = |kind: &str| file(run.folder, &format!("{kind}_{part}.txt"));
-        if let (Some(train), Some(test), Some(truth)) = (file("train"), file("test"), file("RUL")) {
-            let truth: Vec<f64> =
-                table(&truth)?.iter().filter_map(|row| row.first().copied()).collect();
-            let found =
-                answers(part, (&engines(&train)?, &engines(&test)?), &spec, run, &mut findings)?;
-            if truth.len() != found.len() {
-                return Err(format!(
-                    "{part}: {} true lives for {} engines",
-                    truth.len(),
-                    found.len()
-                )
-                .into());
+        let names = ["train", "test", "RUL"].map(|kind| format!("{kind}_{part}.txt"));
+        let files = names.each_ref().map(|name| file(run.folder, name));
+        if files.iter().any(Option::is_some) {
+            let found = engine_lives(part, (&names, &files), &spec, run, &mut findings);
+            if let Some((truth, found)) = findings.part(part, found) {
+                findings.rows.extend(rows(part, &truth, &found, bar, nasa));
             }
-            findings.rows.extend(rows(part, &truth, &found, bar, nasa));
         }
     }
-    if findings.rows.is_empty() {
-        return Err("no engines: expected train_FD001.txt, test_FD001.txt and RUL_FD001.txt, or those of another part".into());
+    if !findings.rows.is_empty() {
+        findings.notes.push(NOTE.to_owned());
     }
-    findings.notes.push(NOTE.to_owned());
-    Ok(findings)
+    findings.unless_empty(
+        "no engines: expected train_FD001.txt, test_FD001.txt and RUL_FD001.txt, or those of another part",
+    )
+}
+
+/// Of each test engine of a part, how many cycles it had left, and how many it was given.
+fn engine_lives(
+    part: &str,
+    (names, files): (&[String; 3], &[Option<PathBuf>; 3]),
+    spec: &PipelineSpec,
+    run: &Run<'_>,
+    findings: &mut Findings,
+) -> Result<(Vec<f64>, Vec<f64>), Fault> {
+    let [Some(train), Some(test), Some(truth)] = files else {
+        let missing = names.iter().zip(files).find(|(_, file)| file.is_none());
+        let name = missing.map_or("", |(name, _)| name);
+        return Err(format!("there is no {name}, plain or with .gz").into());
+    };
+    let truth: Vec<f64> = table(truth)?.iter().filter_map(|row| row.first().copied()).collect();
+    let (train, test) = (engines(train)?, engines(test)?);
+    if truth.len() != test.len() {
+        return Err(format!("{} true lives for {} engines", truth.len(), test.len()).into());
+    }
+    let found = answers(part, (&train, &test), spec, run, findings)?;
+    Ok((truth, found))
 }
 
 /// Flight at one altitude: what is usual for each sensor there.
@@ -338,7 +352,14 @@ fn table(path: &Path) -> Result<Vec<Vec<f64>>, Fault> {
     } else {
         file.read_to_string(&mut text)?;
     }
-    let rows = text.lines().map(|line| line.split_whitespace().map(str::parse::<f64>).collect());
+    let number = |line: usize, cell: &str| {
+        let finite = cell.parse::<f64>().ok().filter(|value| value.is_finite());
+        finite
+            .ok_or_else(|| format!("{}: line {}: `{cell}` is no number", path.display(), line + 1))
+    };
+    let lines = text.lines().enumerate();
+    let rows =
+        lines.map(|(at, line)| line.split_whitespace().map(|cell| number(at, cell)).collect());
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

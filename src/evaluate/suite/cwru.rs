@@ -7,10 +7,9 @@
 //! window is described by what stands out of its envelope's spectrum at the bearing's fault lines, and by its own shape.
 //! Floors: the most frequent class, and the highest fault line without any learning.
 
-use std::error::Error;
 use std::path::Path;
 
-use super::{Findings, ModelUsed, Row, Run, SuiteResult};
+use super::{Fault, Findings, ModelUsed, Row, Run, SuiteResult};
 use crate::evaluate::metrics::classes::Classes;
 use crate::model::boost::BoostOptions;
 use crate::model::training::TrainingSet;
@@ -18,8 +17,6 @@ use crate::model::trees::{self, Target, TreesOptions};
 use crate::stage::envelope::{HARMONICS, SLIP, Spectrum, envelope, prominence};
 use crate::stage::features::{Feature, describe};
 use crate::time::{Span, Timestamp};
-
-type Failed = Box<dyn Error + Send + Sync>;
 
 const CLASSES: [&str; 4] = ["normal", "ball", "inner_race", "outer_race"];
 /// Lines of the 6205-2RS bearing at the drive end, as multiples of the shaft's speed, in the order of the classes after
@@ -78,7 +75,7 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     findings.config(&format!("{:?} {LINES:?} {CAGE} {CORNER} {WINDOW} {NAMES:?}", options()));
     let mut windows = Vec::new();
     let (mut found, mut races) = (0, 0);
-    for recording in recordings(run.folder)? {
+    for recording in recordings(run.folder, &mut findings)? {
         (run.say)(&format!("cwru: {}", recording.name));
         let spectrum = Spectrum::of(&envelope(&recording.samples, RATE, CORNER), RATE);
         let peak = spectrum.peak(10.0, 500.0).map_or(0.0, |peak| peak.0);
@@ -106,11 +103,9 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
                 .threshold("none"),
         );
     }
-    bearings(&windows, run, &mut findings)?;
-    if findings.rows.is_empty() {
-        return Err("no recordings that index.csv knows".into());
-    }
-    Ok(findings)
+    let split = bearings(&windows, run, &mut findings);
+    findings.part("bearings that were not seen", split);
+    findings.unless_empty("no recordings that index.csv knows")
 }
 
 /// The frequency of a recording's fault.
@@ -148,7 +143,7 @@ fn described(recording: &Recording) -> Vec<Window> {
 }
 
 /// Each diameter answered by a model of the others.
-fn bearings(windows: &[Window], run: &Run<'_>, findings: &mut Findings) -> Result<(), Failed> {
+fn bearings(windows: &[Window], run: &Run<'_>, findings: &mut Findings) -> Result<(), Fault> {
     let mut diameters: Vec<u32> = windows.iter().map(|w| w.diameter).filter(|d| *d > 0).collect();
     diameters.sort_unstable();
     diameters.dedup();
@@ -206,7 +201,7 @@ fn highest(window: &Window, limit: f64) -> usize {
 }
 
 /// A model of these windows, and the highest fault line of the normal ones among them.
-fn learn(windows: &[&Window], names: &[String]) -> Result<(Vec<u8>, f64), Failed> {
+fn learn(windows: &[&Window], names: &[String]) -> Result<(Vec<u8>, f64), Fault> {
     let of: Vec<usize> = windows.iter().map(|w| w.class).collect();
     let time = |at: usize| Timestamp(at as i64 * 1_000_000);
     let set = TrainingSet {
@@ -224,7 +219,7 @@ fn learn(windows: &[&Window], names: &[String]) -> Result<(Vec<u8>, f64), Failed
     Ok((bytes, limit))
 }
 
-fn ask(bytes: &[u8], windows: &[&Window], run: &Run<'_>) -> Result<Vec<usize>, Failed> {
+fn ask(bytes: &[u8], windows: &[&Window], run: &Run<'_>) -> Result<Vec<usize>, Fault> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, bytes)?;
@@ -240,8 +235,9 @@ fn ask(bytes: &[u8], windows: &[&Window], run: &Run<'_>) -> Result<Vec<usize>, F
 }
 
 /// The recordings that are both in the index and in the folder, at the rate of the faults.
-fn recordings(folder: &Path) -> Result<Vec<Recording>, Failed> {
-    let mut reader = csv::Reader::from_path(folder.join("index.csv"))?;
+fn recordings(folder: &Path, findings: &mut Findings) -> Result<Vec<Recording>, Fault> {
+    let reader = csv::Reader::from_path(folder.join("index.csv"));
+    let mut reader = reader.map_err(|error| format!("index.csv: {error}"))?;
     let headers = reader.headers()?.clone();
     let place = |name: &str| {
         headers.iter().position(|h| h == name).ok_or(format!("index.csv: no column `{name}`"))
@@ -256,23 +252,26 @@ fn recordings(folder: &Path) -> Result<Vec<Recording>, Failed> {
         let path = folder.join(Path::new(cell(file)).file_name().unwrap_or_default());
         let class = CLASSES.iter().position(|name| *name == cell(fault));
         let (Some(class), true) = (class, path.is_file()) else { continue };
-        if cell(rate).parse::<f64>()? != RATE {
+        if cell(rate).parse::<f64>().ok() != Some(RATE) {
             continue;
         }
-        let turns = cell(rpm).parse::<f64>().or_else(|_| cell(nominal).parse::<f64>())?;
+        let turns = cell(rpm).parse::<f64>().or_else(|_| cell(nominal).parse());
+        let turns = turns.map_err(|_| format!("index.csv: no speed, but `{}`", cell(nominal)));
+        let read = turns.map_err(Fault::from).and_then(|turns| Ok((turns, npy(&path)?)));
+        let Some((turns, samples)) = findings.part(cell(file), read) else { continue };
         recordings.push(Recording {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             class,
             diameter: cell(diameter).parse::<f64>().unwrap_or(0.0) as u32,
             speed: turns / 60.0,
-            samples: npy(&path)?,
+            samples,
         });
     }
     Ok(recordings)
 }
 
 /// A column of little-endian float32 in NumPy's format, version 1.
-fn npy(path: &Path) -> Result<Vec<f64>, Failed> {
+fn npy(path: &Path) -> Result<Vec<f64>, Fault> {
     let bad = |why: &str| format!("{}: {why}", path.display());
     if std::fs::metadata(path)?.len() > MOST_BYTES {
         return Err(bad("more than 256 MiB").into());

@@ -24,8 +24,11 @@ use crate::evaluate::stream::percentile;
 use crate::model::Host;
 use crate::time::monotonic;
 
-/// What a collection gives; any error will do.
-pub type SuiteResult = Result<Findings, Box<dyn Error + Send + Sync>>;
+/// Why something could not be run; any error will do.
+pub type Fault = Box<dyn Error + Send + Sync>;
+
+/// What a collection gives.
+pub type SuiteResult = Result<Findings, Fault>;
 
 /// A public benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -172,11 +175,22 @@ impl ModelUsed {
     }
 }
 
+/// A part that could not be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Which: a file, or a group of them.
+    pub part: String,
+    /// Why.
+    pub error: String,
+}
+
 /// What a collection found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Lines of the table.
     pub rows: Vec<Row>,
+    /// Parts that could not be run: the rows are those of all others.
+    pub failures: Vec<Failure>,
     /// The models that gave the answers.
     pub models: Vec<ModelUsed>,
     /// What else has to be known, a sentence each.
@@ -192,6 +206,18 @@ impl Findings {
         self.settings.update(text);
         self.settings.update([0]);
     }
+
+    /// What came of a part; a failure is kept, so that the other parts can go on.
+    pub fn part<T>(&mut self, part: impl Into<String>, result: Result<T, Fault>) -> Option<T> {
+        let failed = |error: Fault| Failure { part: part.into(), error: error.to_string() };
+        result.map_err(|error| self.failures.push(failed(error))).ok()
+    }
+
+    /// These findings, or the error `nothing` where there was nothing to run.
+    pub fn unless_empty(self, nothing: &str) -> SuiteResult {
+        let is_empty = self.rows.is_empty() && self.failures.is_empty();
+        if is_empty { Err(nothing.into()) } else { Ok(self) }
+    }
 }
 
 /// One collection's part of the report.
@@ -203,6 +229,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What else has to be known.
     pub notes: Vec<String>,
+    /// Parts that could not be run; the lines are those of all others.
+    pub failures: Vec<Failure>,
     /// Why there are no lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -230,34 +258,43 @@ pub fn run(
     folder: &Path,
     host: &Host,
     say: &dyn Fn(&str),
-) -> io::Result<Option<Report>> {
+) -> Option<Report> {
     let own = folder.join(collection.folder);
     if !own.is_dir() {
-        return Ok(None);
+        return None;
     }
-    let files = files(&own)?;
-    let data_sha256 = digest_of(&own, &files)?;
     let began = monotonic();
-    let result = (collection.run)(&Run { folder: &own, host, say });
+    let mut seen = (0, String::new());
+    let result = data(&own).map_err(Fault::from).and_then(|data| {
+        seen = data;
+        (collection.run)(&Run { folder: &own, host, say })
+    });
     let (findings, error) = match result {
         Ok(findings) => (findings, None),
         Err(error) => (Findings::default(), Some(error.to_string())),
     };
     let mut times = findings.inference;
     times.sort_unstable();
-    Ok(Some(Report {
+    Some(Report {
         collection: collection.name,
         rows: findings.rows,
         notes: findings.notes,
+        failures: findings.failures,
         error,
-        files: files.len(),
-        data_sha256,
+        files: seen.0,
+        data_sha256: seen.1,
         config_sha256: hex(findings.settings),
         models: findings.models,
         inference_p50_us: percentile(&times, 50),
         inference_p99_us: percentile(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
-    }))
+    })
+}
+
+/// How many files there are below a folder, and their digest.
+fn data(folder: &Path) -> io::Result<(usize, String)> {
+    let files = files(folder)?;
+    Ok((files.len(), digest_of(folder, &files)?))
 }
 
 /// All files below a folder, in order of their names.
@@ -280,9 +317,11 @@ fn digest_of(folder: &Path, files: &[PathBuf]) -> io::Result<String> {
         let name = path.strip_prefix(folder).unwrap_or(path);
         digest.update(name.as_os_str().as_encoded_bytes());
         digest.update([0]);
-        let mut file = File::open(path)?;
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let mut file = File::open(path).map_err(named)?;
         loop {
-            let count = file.read(&mut part)?;
+            let count = file.read(&mut part).map_err(named)?;
             if count == 0 {
                 break;
             }

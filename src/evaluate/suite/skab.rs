@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
+use super::{Fault, Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
 use crate::evaluate::floors;
 use crate::evaluate::labels;
 use crate::evaluate::metrics::binary::Confusion;
@@ -70,23 +70,24 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
         let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut own = Vec::new();
         for file in csv_files(&group)? {
-            (run.say)(&format!("skab: {name}/{}", file.file_name().unwrap_or_default().display()));
-            own.push(experiment(&file, &spec, &schema, run, &mut findings)?);
+            let part = format!("{name}/{}", file.file_name().unwrap_or_default().display());
+            (run.say)(&format!("skab: {part}"));
+            let found = experiment(&file, &spec, &schema, run, &mut findings);
+            own.extend(findings.part(part, found));
         }
         if !own.is_empty() {
             apart.push(rows(&format!("{name} ({} files)", own.len()), &own, None));
             all.append(&mut own);
         }
     }
-    if all.is_empty() {
-        return Err("no experiments: expected folders such as valve1 with CSV files".into());
-    }
     if apart.len() > 1 {
         findings.rows.extend(apart.into_iter().flatten());
     }
-    findings.rows.extend(rows(&format!("all {} files", all.len()), &all, Some(())));
-    findings.notes.push(NOTE.to_owned());
-    Ok(findings)
+    if !all.is_empty() {
+        findings.rows.extend(rows(&format!("all {} files", all.len()), &all, Some(())));
+        findings.notes.push(NOTE.to_owned());
+    }
+    findings.unless_empty("no experiments: expected folders such as valve1 with CSV files")
 }
 
 fn experiment(
@@ -95,7 +96,7 @@ fn experiment(
     schema: &Schema,
     run: &Run<'_>,
     findings: &mut Findings,
-) -> Result<Experiment, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Experiment, Fault> {
     let batches = batches(file, spec, schema)?;
     let folder = tempfile::tempdir()?;
     let base = Path::new("");
@@ -116,6 +117,17 @@ fn experiment(
         Ok(labels::column(file, &recording, None, name)?.into_values().next().unwrap_or_default())
     };
     let (faulty, turns) = (read("anomaly")?, read("changepoint")?);
+    let rows = faulty.times.len();
+    if rows <= TRAINING {
+        return Err(format!("{rows} rows: the first {TRAINING} train, and none is left").into());
+    }
+    if turns.values.len() != rows {
+        return Err(format!(
+            "{rows} rows with `anomaly`, {} with `changepoint`",
+            turns.values.len()
+        )
+        .into());
+    }
     let times: Vec<Timestamp> = faulty.times.into_iter().skip(TRAINING).collect();
     let test = |values: &[f64]| values.iter().skip(TRAINING).map(|v| *v > 0.5).collect::<Vec<_>>();
     let known = at_rows(&verdicts, &times, STEP);
