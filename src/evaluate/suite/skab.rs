@@ -30,7 +30,8 @@ const TRAINING: usize = 400;
 const WIDTH: Span = Span::seconds(60);
 const STEP: Span = Span::seconds(1);
 
-/// The testbed warms up while it is recorded, and 400 rows are few: hence drift, shrinking, and all rows to fit.
+/// The testbed warms up while it is recorded, and 400 rows are few: hence drift, following, shrinking, and all rows to
+/// fit.
 const OPTIONS: PcaOptions = PcaOptions {
     explained: 1.0,
     holdout: 0.0,
@@ -38,6 +39,7 @@ const OPTIONS: PcaOptions = PcaOptions {
     margin: 5.0,
     drift: Some(Span::seconds(100)),
     shrink: 0.3,
+    follow: Some(Span::seconds(300)),
 };
 
 const NOTE: &str = "Each file's threshold comes from its own 400 training rows. Window, drift, margin and delays are one \
