@@ -100,6 +100,15 @@ struct Follow {
     calm: f64,
 }
 
+impl Follow {
+    /// With windows so far apart, and the threshold at the index `phi`.
+    fn of(options: &PcaOptions, every: Option<Span>, phi: f64) -> Option<Follow> {
+        let (follow, every) = options.follow.zip(every)?;
+        let gain = (every.0 as f64 / follow.0.max(1) as f64).min(1.0);
+        Some(Follow { gain, calm: phi * CALM })
+    }
+}
+
 /// The space of normal running.
 struct Subspace {
     /// Turns a scaled row into the parts of its T²: `P Λ^-½ Pᵀ`.
@@ -159,11 +168,9 @@ pub fn train(
     let (t2s, qs) = if whole { (&fit_t2, &fit_q) } else { (&tail_t2, &tail_q) };
     let worst = t2s.iter().zip(qs).map(|(t2, q)| index(*t2, *q)).fold(1.0, f64::max);
     let phi = worst * options.margin.max(1.0);
-    let threshold = phi / (1.0 + phi);
-    let score = |t2: f64, q: f64| {
-        let phi = index(t2, q);
-        phi / (1.0 + phi)
-    };
+    let share = |phi: f64| phi / (1.0 + phi);
+    let threshold = share(phi);
+    let score = |t2: f64, q: f64| share(index(t2, q));
     let all = fit_t2.iter().chain(&tail_t2).zip(fit_q.iter().chain(&tail_q));
     let scores: Vec<f64> = all.map(|(t2, q)| score(*t2, *q)).collect();
     let used = [fit.as_slice(), &tail].concat();
@@ -184,11 +191,7 @@ pub fn train(
             vec![("score", score(t2, q)), ("t2", t2), ("q", q)]
         }),
     };
-    let follow = options.follow.zip(set.every);
-    let follow = follow.map(|(follow, every)| Follow {
-        gain: (every.0 as f64 / follow.0.max(1) as f64).min(1.0),
-        calm: phi * CALM,
-    });
+    let follow = Follow::of(options, set.every, phi);
     let bytes = write(set, &scaler, &space, (t2_limit, q_limit), follow, &notes);
     let report = TrainReport {
         version: version_of(&bytes),
