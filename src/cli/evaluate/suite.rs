@@ -79,14 +79,14 @@ fn told(reports: &[Report], host: &Host) -> anyhow::Result<String> {
     let mut text = String::new();
     for report in reports {
         let _ = writeln!(text, "{}", report.collection);
+        for failure in &report.failures {
+            let _ = writeln!(text, "  {} could not be run: {}", failure.part, failure.error);
+        }
         if let Some(error) = &report.error {
             let _ = writeln!(text, "  could not be run: {error}");
             continue;
         }
         text.push_str(&columns(&report.rows));
-        for failure in &report.failures {
-            let _ = writeln!(text, "  {} could not be run: {}", failure.part, failure.error);
-        }
         for note in &report.notes {
             let _ = writeln!(text, "  {note}");
         }
@@ -166,7 +166,7 @@ fn provenance(report: &Report) -> String {
     format!(
         "{} files, data sha256 {}…, settings {}…; {} models of at most {}{times}; {:.1} s",
         report.files,
-        report.data_sha256.get(..12).unwrap_or_default(),
+        &report.data_sha256[..12],
         &report.config_sha256[..12],
         report.models.len(),
         bytesize::ByteSize::b(bytes),

@@ -285,5 +285,11 @@ fn npy(path: &Path) -> Result<Vec<f64>, Fault> {
         return Err(bad("not little-endian float32").into());
     }
     let (values, _) = bytes.get(start..).unwrap_or_default().as_chunks::<4>();
+    let shape = text.split("'shape': (").nth(1).and_then(|shape| shape.split(',').next());
+    let told = shape.and_then(|shape| shape.trim().parse::<usize>().ok());
+    if told != Some(values.len()) {
+        let told = told.map_or("another shape".into(), |told| format!("{told} told"));
+        return Err(bad(&format!("{} values, {told}: cut off?", values.len())).into());
+    }
     Ok(values.iter().map(|value| f64::from(f32::from_le_bytes(*value))).collect())
 }

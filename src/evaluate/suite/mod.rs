@@ -264,15 +264,12 @@ pub fn run(
         return None;
     }
     let began = monotonic();
-    let mut seen = (0, String::new());
-    let result = data(&own).map_err(Fault::from).and_then(|data| {
-        seen = data;
-        (collection.run)(&Run { folder: &own, host, say })
-    });
-    let (findings, error) = match result {
+    let (files, data_sha256, unread) = data(&own);
+    let (mut findings, error) = match (collection.run)(&Run { folder: &own, host, say }) {
         Ok(findings) => (findings, None),
         Err(error) => (Findings::default(), Some(error.to_string())),
     };
+    findings.failures.extend(unread);
     let mut times = findings.inference;
     times.sort_unstable();
     Some(Report {
@@ -281,8 +278,8 @@ pub fn run(
         notes: findings.notes,
         failures: findings.failures,
         error,
-        files: seen.0,
-        data_sha256: seen.1,
+        files,
+        data_sha256,
         config_sha256: hex(findings.settings),
         models: findings.models,
         inference_p50_us: percentile(&times, 50),
@@ -291,10 +288,27 @@ pub fn run(
     })
 }
 
-/// How many files there are below a folder, and their digest.
-fn data(folder: &Path) -> io::Result<(usize, String)> {
-    let files = files(folder)?;
-    Ok((files.len(), digest_of(folder, &files)?))
+/// How many files lie below a folder, their digest, and which of them cannot be read.
+fn data(folder: &Path) -> (usize, String, Vec<Failure>) {
+    let mut unread = Vec::new();
+    let mut failed = |path: &Path, error: &io::Error| {
+        let part = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+        unread.push(Failure { part, error: error.to_string() });
+    };
+    let found = files(folder).unwrap_or_else(|error| {
+        failed(folder, &error);
+        Vec::new()
+    });
+    let mut digest = Sha256::new();
+    for path in &found {
+        let name = path.strip_prefix(folder).unwrap_or(path);
+        digest.update(name.as_os_str().as_encoded_bytes());
+        digest.update([0]);
+        if let Err(error) = File::open(path).and_then(|file| add(&mut digest, file)) {
+            failed(path, &error);
+        }
+    }
+    (found.len(), hex(digest), unread)
 }
 
 /// All files below a folder, in order of their names.
@@ -310,25 +324,15 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn digest_of(folder: &Path, files: &[PathBuf]) -> io::Result<String> {
-    let mut digest = Sha256::new();
+/// Adds a file's content to a digest.
+fn add(digest: &mut Sha256, mut file: File) -> io::Result<()> {
     let mut part = vec![0; 1 << 16];
-    for path in files {
-        let name = path.strip_prefix(folder).unwrap_or(path);
-        digest.update(name.as_os_str().as_encoded_bytes());
-        digest.update([0]);
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let mut file = File::open(path).map_err(named)?;
-        loop {
-            let count = file.read(&mut part).map_err(named)?;
-            if count == 0 {
-                break;
-            }
-            digest.update(&part[..count]);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(()),
+            count => digest.update(&part[..count]),
         }
     }
-    Ok(hex(digest))
 }
 
 /// The `.csv` files of a folder, those with numbers for names in the order of these.
