@@ -85,6 +85,7 @@ fn stage(runtime: &'static Runtime, bytes: &[u8], names: &[String]) -> ScoreStag
         threshold: None,
         deadline: None,
         fallback: true,
+        recalibrate: None,
     };
     let model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");
     ScoreStage::new(&spec, model, Given::Features(names)).expect("fits")

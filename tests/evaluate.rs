@@ -312,7 +312,8 @@ fn a_folder_of_benchmarks_is_run_by_their_protocols() {
         rows.iter().find(is).unwrap_or_else(|| panic!("{part} {metric}")).clone()
     };
     let f1 = row(0, "all 2", "outlier F1");
-    assert!(f1["value"].as_f64().unwrap() > 0.95, "{f1}");
+    // The alarm goes off half a minute after the fault, and a window is a third of one.
+    assert!(f1["value"].as_f64().unwrap() > 0.9, "{f1}");
     let floors: Vec<f64> = f1["floors"]
         .as_array()
         .unwrap()
@@ -425,4 +426,72 @@ fn bearings_at_any_load_are_judged_by_their_own_speed() {
         .map(|row| row["value"].as_f64().unwrap())
         .collect();
     assert_eq!(all, [1.0; 4], "{rows:?}");
+}
+
+/// What could not be run of a collection: its own error, or those of its parts.
+fn failures(report: &Value) -> Vec<(String, String)> {
+    let part = |failure: &Value| {
+        let text = |key: &str| failure[key].as_str().unwrap().to_owned();
+        (text("part"), text("error"))
+    };
+    report["failures"].as_array().unwrap().iter().map(part).collect()
+}
+
+#[test]
+fn a_part_that_cannot_be_run_costs_no_other_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("skab/valve1/0.csv", &experiment(1));
+    write("skab/valve1/1.csv", &experiment(2).replacen("anomaly", "outlier", 1));
+    let short: Vec<String> = experiment(3).lines().take(300).map(str::to_owned).collect();
+    write("skab/valve2/0.csv", &short.join("\n"));
+    write("nab/combined_windows.json", "{\"x/absent.csv\": []}");
+    write("nab/other.csv", "timestamp,value\n");
+    write("cmapss/train_FD001.txt", "1 1 0 0 100\n");
+    write("ai4i2020/ai4i2020.csv", "UDI,Type\n1,M\n");
+    write(
+        "cwru_bearing/index.csv",
+        "file,fault,diameter_mil,rpm_nominal,rpm_in_file,fs_hz\nballs.npy,ball,7,1797,,12000\n",
+    );
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (12000,), }";
+    let mut recording = b"\x93NUMPY\x01\x00".to_vec();
+    recording.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    recording.extend(header.bytes().chain([0; 4000]));
+    std::fs::write(folder.path().join("cwru_bearing/balls.npy"), recording).unwrap();
+    let output = forebay(folder.path(), "evaluate --suite . --json");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |name: &str| -> Value {
+        let reports = found["collections"].as_array().unwrap();
+        reports.iter().find(|report| report["collection"] == name).unwrap().clone()
+    };
+    let skab = of("skab");
+    let part = |row: &Value| row["part"].as_str().unwrap().to_owned();
+    assert!(part(&skab["rows"][0]).starts_with("all 1 files"), "{skab}");
+    let told = failures(&skab);
+    assert!(
+        told.len() == 2 && told[0].0 == "valve1/1.csv" && told[0].1.contains("anomaly"),
+        "{told:?}"
+    );
+    assert!(told[1].0 == "valve2/0.csv" && told[1].1.contains("299 rows"), "{told:?}");
+    let nab = of("nab");
+    assert!(nab["error"].as_str().unwrap().contains("no recording that"), "{nab}");
+    assert!(nab["rows"].as_array().unwrap().is_empty() && failures(&nab).is_empty(), "{nab}");
+    for (name, part, error) in [
+        ("cwru", "balls.npy", "1000 values, 12000 told"),
+        ("cmapss", "FD001", "there is no test_FD001.txt"),
+        ("ai4i", "ai4i2020", "no column `Air temperature [K]`"),
+    ] {
+        let told = failures(&of(name));
+        assert!(told.len() == 1 && told[0].0 == part && told[0].1.contains(error), "{told:?}");
+    }
+    let table = forebay(folder.path(), "evaluate --suite . --only skab");
+    assert_eq!(table.status.code(), Some(1));
+    let text = String::from_utf8(table.stdout).unwrap();
+    assert!(text.contains("valve1/1.csv could not be run: "), "{text}");
+    assert!(text.contains("outlier F1"), "{text}");
 }

@@ -93,7 +93,7 @@ fn found(folder: &Path, arguments: &str) -> Value {
 fn recordings() -> ([Rows; 2], [[u64; 3]; 3]) {
     let rows = [Rows::new(1, 200), Rows::new(2, 160)];
     let mut expected = [[0; 3]; 3];
-    for rows in rows.iter() {
+    for rows in &rows {
         rows.count(&mut expected);
     }
     (rows, expected)

@@ -321,6 +321,10 @@ pub struct TrainArgs {
     /// that went together mean little.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub shrink: f64,
+    /// Follow each asset's slow drift: the middle of normal running moves with this time constant towards what its windows
+    /// come to, but not while a window is half as far out as the threshold.
+    #[arg(long, value_name = "TIME")]
+    pub follow: Option<Span>,
     /// Print one JSON object to standard output: what was learned, with the loss of every epoch.
     #[arg(long)]
     pub json: bool,

@@ -11,6 +11,10 @@
 //! `score` is `φ / (1 + φ)`: 0 is the middle of normal, 0.5 its edge, 1 never reached. `contributions` divides a
 //! window's T² and Q among the features, for T² by the complete decomposition `(D^½ z)²` of Alcala and Qin
 //! (Automatica 45, 2009), which is never negative and sums to T². All of it, scaling too, is inside the graph.
+//!
+//! Where it is to follow an asset's drift, the graph has a memory: how far the asset's normal running lies from that of
+//! the recording, in scaled features. Each calm window moves it a little; one whose index is half the threshold's or
+//! more does not, so that a fault is not learned.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +23,7 @@ use serde::Serialize;
 use super::build::{Dim, Graph, Kind};
 use super::judged::edge;
 use super::linear::{Square, eigen};
-use super::metadata::{Meaning, Notes};
+use super::metadata::{Meaning, Notes, json};
 use super::training::{Scaler, TrainError, TrainingSet, quantile, rounded, version_of};
 use crate::time::Span;
 
@@ -47,12 +51,17 @@ pub struct PcaOptions {
     /// How far correlations are taken for chance and shrunk towards none, 0 to 1 (Ledoit and Wolf, Journal of
     /// Multivariate Analysis 88, 2004): with few windows, small differences of features that went together mean little.
     pub shrink: f64,
+    /// Time constant with which the middle of normal running follows what each asset's windows come to while they are
+    /// calm (an exponentially weighted mean). Absent: it stays that of the recording. Needs to know how far windows are
+    /// apart.
+    pub follow: Option<Span>,
 }
 
 impl Default for PcaOptions {
     fn default() -> Self {
         let (explained, holdout, quantile, margin) = (0.9, 0.25, 0.99, 2.0);
-        PcaOptions { explained, holdout, quantile, margin, drift: None, shrink: 0.0 }
+        let (drift, shrink, follow) = (None, 0.0, None);
+        PcaOptions { explained, holdout, quantile, margin, drift, shrink, follow }
     }
 }
 
@@ -83,6 +92,27 @@ pub struct TrainReport {
     pub threshold_by: String,
     /// The model's version.
     pub version: String,
+}
+
+/// Windows whose index is below this share of the threshold's are calm.
+const CALM: f64 = 0.5;
+
+/// How a model follows drift.
+#[derive(Clone, Copy)]
+struct Follow {
+    /// Share of the way that a window moves the middle.
+    gain: f64,
+    /// Index below which it does.
+    calm: f64,
+}
+
+impl Follow {
+    /// With windows so far apart, and the threshold at the index `phi`.
+    fn of(options: &PcaOptions, every: Option<Span>, phi: f64) -> Option<Follow> {
+        let (follow, every) = options.follow.zip(every)?;
+        let gain = (every.0 as f64 / follow.0.max(1) as f64).min(1.0);
+        Some(Follow { gain, calm: phi * CALM })
+    }
 }
 
 /// The space of normal running.
@@ -168,7 +198,8 @@ pub fn train(
             vec![("score", score(index(t2, q))), ("t2", t2), ("q", q)]
         }),
     };
-    let bytes = write(set, &scaler, &space, (t2_limit, q_limit), &notes);
+    let follow = Follow::of(options, set.every, edge.index);
+    let bytes = write(set, &scaler, &space, (t2_limit, q_limit), follow, &notes);
     let report = TrainReport {
         version: version_of(&bytes),
         fitted: fit.len(),
@@ -283,12 +314,18 @@ fn write(
     scaler: &Scaler,
     space: &Subspace,
     (t2_limit, q_limit): (f64, f64),
+    follow: Option<Follow>,
     notes: &Notes,
 ) -> Vec<u8> {
     let width = set.names.len();
     let mut graph = Graph::new("pca");
     graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
-    let scaled = scaler.write(&mut graph, "features");
+    let mut scaled = scaler.write(&mut graph, "features");
+    if follow.is_some() {
+        graph.input("middle", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
+        graph.node("Sub", &[scaled, "middle"], "from_middle");
+        scaled = "from_middle";
+    }
     graph.weights("inside", &[width, width], &space.inside.cells);
     graph.weights("outside", &[width, width], &space.outside.cells);
     graph.weights("ones", &[width], &vec![1.0; width]);
@@ -322,6 +359,28 @@ fn write(
     graph.output("t2", Kind::Float32, &[Dim::Batch]);
     graph.output("q", Kind::Float32, &[Dim::Batch]);
     graph.output("contributions", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
+    if let Some(follow) = follow {
+        write_follow(&mut graph, scaled, width, follow);
+    }
     set.note(&mut graph, notes);
     graph.finish()
+}
+
+/// The memory: where the middle lies after the window.
+fn write_follow(graph: &mut Graph, scaled: &str, width: usize, follow: Follow) {
+    graph.weights("gain", &[], &[follow.gain]);
+    graph.weights("calm", &[], &[follow.calm]);
+    graph.weights("nought", &[], &[0.0]);
+    graph.node("MatMul", &["t_parts", "ones_column"], "t2_column");
+    graph.node("MatMul", &["e_parts", "ones_column"], "q_column");
+    graph.node("Mul", &["t2_column", "t2_factor"], "t2_column_share");
+    graph.node("Mul", &["q_column", "q_factor"], "q_column_share");
+    graph.node("Max", &["t2_column_share", "q_column_share"], "phi_column");
+    graph.node("Less", &["phi_column", "calm"], "is_calm");
+    graph.node("Mul", &[scaled, "gain"], "step");
+    graph.node("Where", &["is_calm", "step", "nought"], "learned");
+    graph.node("Add", &["middle", "learned"], "middle_out");
+    graph.output("middle_out", Kind::Float32, &[Dim::Batch, Dim::Fixed(width)]);
+    let state = BTreeMap::from([("middle", "middle_out")]);
+    graph.note("forebay.state", json(&state));
 }

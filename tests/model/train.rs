@@ -242,3 +242,48 @@ fn logistic_regression_finds_faults_it_has_not_seen() {
         assert!((score - expected).abs() < 1e-4, "{score} {expected}");
     }
 }
+
+#[test]
+fn a_middle_that_follows_learns_drift_and_no_fault() {
+    // One live feature: the index is its squared distance over the worst one in training, whatever its scale.
+    let set = machine(200, 2, 11);
+    let follow = Some(Span::seconds(400));
+    let options = PcaOptions {
+        explained: 1.0,
+        holdout: 0.0,
+        quantile: 1.0,
+        margin: 4.0,
+        follow,
+        ..PcaOptions::default()
+    };
+    let (bytes, report) = pca::train(&set, &options).unwrap();
+    let mut model = open(&bytes);
+    let wanted = [model.score_output(None, "score", None).unwrap()];
+    let values: Vec<f64> = (0..set.len()).map(|window| set.row(window)[0]).collect();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let limit = values.iter().map(|value| (value - mean).powi(2)).fold(0.0, f64::max);
+    let size = limit.sqrt();
+    let (mut memory, mut outputs) = (vec![model.fresh_memory()], Vec::new());
+    let (mut middle, mut worst_of_drift, mut least_of_fault) = (mean, 0.0_f64, 1.0_f64);
+    for window in 0..1200_u32 {
+        // It drifts by six times what training showed, then jumps by four times that, and stays there.
+        let (drift, jump) =
+            (size * 6.0 * f64::from(window.min(900)) / 900.0, f64::from(u8::from(window > 1000)));
+        let value = values[window as usize % values.len()] + drift + 4.0 * size * jump;
+        let index = (value - middle).powi(2) / limit;
+        if index < 0.5 * 4.0 {
+            middle += (value - middle) * 10.0 / 400.0;
+        }
+        let row = [value as f32, 5.0];
+        model.run_with(&row, &[1, 2], &mut memory, &wanted, &mut outputs).unwrap();
+        let score = f64::from(outputs[0].values[0]);
+        assert!((score - index / (1.0 + index)).abs() < 1e-3, "{window}: {score}, index {index}");
+        if window <= 1000 {
+            worst_of_drift = worst_of_drift.max(score);
+        } else {
+            least_of_fault = least_of_fault.min(score);
+        }
+    }
+    assert!(worst_of_drift < report.threshold, "{worst_of_drift} {}", report.threshold);
+    assert!(least_of_fault >= report.threshold, "{least_of_fault} {}", report.threshold);
+}

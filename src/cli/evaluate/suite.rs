@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -18,7 +17,7 @@ use crate::feed::chart::escape;
 use crate::model::Host;
 use crate::usage::Usage;
 
-/// Runs what there is and prints it; exit code 1 if a collection could not be run.
+/// Runs what there is and prints it; exit code 1 if a collection, or a part of one, could not be run.
 pub(super) fn evaluate(
     args: &EvaluateArgs,
     folder: &Path,
@@ -31,7 +30,7 @@ pub(super) fn evaluate(
     }
     let text = if args.json { as_json(&reports, &host)? } else { told(&reports, &host)? };
     print(&text)?;
-    let failed = reports.iter().any(|report| report.error.is_some());
+    let failed = reports.iter().any(|r| r.error.is_some() || !r.failures.is_empty());
     Ok(if failed { Outcome::Problem } else { Outcome::Fine })
 }
 
@@ -54,9 +53,7 @@ fn run(
     let wanted = |c: &&Collection| args.only.is_empty() || args.only.iter().any(|n| n == c.name);
     let mut reports = Vec::new();
     for collection in COLLECTIONS.iter().filter(wanted) {
-        let report = suite::run(collection, folder, host, &say);
-        let report = report.with_context(|| format!("`{}` cannot be read", folder.display()))?;
-        reports.extend(report);
+        reports.extend(suite::run(collection, folder, host, &say));
     }
     bar.finish_and_clear();
     let folders: Vec<&str> = COLLECTIONS.iter().map(|collection| collection.folder).collect();
@@ -83,6 +80,9 @@ fn told(reports: &[Report], host: &Host) -> anyhow::Result<String> {
     let mut text = String::new();
     for report in reports {
         let _ = writeln!(text, "{}", report.collection);
+        for failure in &report.failures {
+            let _ = writeln!(text, "  {} could not be run: {}", failure.part, failure.error);
+        }
         if let Some(error) = &report.error {
             let _ = writeln!(text, "  could not be run: {error}");
             continue;
@@ -151,8 +151,9 @@ fn html(reports: &[Report]) -> String {
         let table = page::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
         let _ = writeln!(body, "<div class=\"text\">{table}</div>");
         let _ = writeln!(body, "<div class=\"plots\">{}</div>", page::figures(&report.figures));
+        let failed = report.failures.iter().map(|f| format!("{}: {}", f.part, f.error));
         let said = report.error.iter().chain(&report.notes).cloned();
-        for note in said.chain([provenance(report)]) {
+        for note in failed.chain(said).chain([provenance(report)]) {
             let _ = writeln!(body, "<p class=\"soft\">{}</p>", escape(&note));
         }
     }

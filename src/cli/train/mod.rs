@@ -96,6 +96,7 @@ fn closed_form(args: &TrainArgs, collected: &Collected) -> anyhow::Result<Made> 
         margin: args.margin,
         drift: args.drift,
         shrink: args.shrink,
+        follow: args.follow,
     };
     let (model, report) = pca::train(&collected.set, &options)?;
     let told = told(&report);

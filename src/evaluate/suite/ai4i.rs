@@ -6,14 +6,13 @@
 //! would calculate, and with the limits of the data's paper as calculated signals beside it, which stand alone as the
 //! floor "rules".
 
-use std::error::Error;
 use std::path::Path;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
 use crate::evaluate::metrics::binary::Confusion;
 use crate::evaluate::metrics::ranking::average_precision;
 use crate::evaluate::report::roc_and_pr;
@@ -26,8 +25,6 @@ use crate::pipeline::plan::route;
 use crate::pipeline::spec::PipelineSpec;
 use crate::schema::Schema;
 use crate::time::Timestamp;
-
-type Failed = Box<dyn Error + Send + Sync>;
 
 const SCHEMA: &str = include_str!("ai4i.toml");
 /// One row a window: rows are pieces, not moments.
@@ -57,6 +54,9 @@ const COLUMNS: [&str; 6] = [
 const THRESHOLD: &str = "0.5; settings chosen with test results in view";
 const NOTE: &str = "Of the 339 failures 52 follow from none of the three rules: tools that wear out at a moment drawn \
 by lot, and failures without a cause. No column tells them, so 0.917 is the end of what can be known here. \
+Of the 27 slow pieces at exactly 8.6 K between process and air, 12 overheated: those where the difference in float64 is \
+8.599999999999966 and not 8.600000000000023. In float32, as a model is given it, both are 8.6: a model that gets all \
+else right comes to 0.896, or to 0.898 where it calls all of them failures. \
 Five settings were tried on these very folds, and the one that reached it was kept: threshold 0.5 instead of one fitted \
 to held-out training rows (0.911 with limits), all columns for every tree, leaves of 5 rows instead of 20, and the \
 simpler of features that divide alike. The limits are the rules themselves: with them the model repeats the rules, and \
@@ -90,28 +90,47 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     findings.config(&format!("{:?} {FOLDS}", options()));
     for file in csv_files(run.folder)? {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (input, faulty) = read(&file, &spec)?;
-        let plan =
-            Plan { spec: &spec, schema: &schema, base: Path::new(""), models: &[], host: run.host };
-        let set = training_set(plan, "ai4i", [input])?;
-        if set.len() != faulty.len() || !faulty.contains(&true) {
-            return Err(format!("{name}: {} rows, {} labels", set.len(), faulty.len()).into());
-        }
-        let rules: Vec<bool> =
-            (0..set.len()).map(|row| set.row(row)[PHYSICAL..].contains(&1.0)).collect();
-        let floor = Confusion::of(&rules, &faulty);
-        for (what, width) in [("calculated signals", PHYSICAL), ("and limits", set.names.len())] {
-            (run.say)(&format!("ai4i: {name}, {what}"));
-            let part = format!("{name}, {what}");
-            let answers = folds(&first(&set, width), &faulty, &part, run, &mut findings)?;
-            rows(&part, &answers, &faulty, &floor, &mut findings);
-        }
+        let found = machine(&file, &name, (&spec, &schema), run, &mut findings);
+        findings.part(name, found);
     }
-    if findings.rows.is_empty() {
-        return Err("no CSV file: expected ai4i2020.csv".into());
+    if !findings.rows.is_empty() {
+        findings.notes.push(NOTE.into());
     }
-    findings.notes.push(NOTE.into());
-    Ok(findings)
+    findings.unless_empty("no CSV file: expected ai4i2020.csv")
+}
+
+/// One file: both models, fold by fold.
+fn machine(
+    file: &Path,
+    name: &str,
+    (spec, schema): (&PipelineSpec, &Schema),
+    run: &Run<'_>,
+    findings: &mut Findings,
+) -> Result<(), Failed> {
+    let (input, faulty) = read(file, spec)?;
+    let plan = Plan { spec, schema, base: Path::new(""), models: &[], host: run.host };
+    let set = training_set(plan, "ai4i", [input])?;
+    if set.len() != faulty.len() {
+        return Err(format!("{} rows with all columns of {}", set.len(), faulty.len()).into());
+    }
+    let failures = faulty.iter().filter(|faulty| **faulty).count();
+    if failures < FOLDS || faulty.len() - failures < FOLDS {
+        return Err(format!(
+            "{failures} failures in {} rows: {FOLDS} folds need one each",
+            faulty.len()
+        )
+        .into());
+    }
+    let rules: Vec<bool> =
+        (0..set.len()).map(|row| set.row(row)[PHYSICAL..].contains(&1.0)).collect();
+    let floor = Confusion::of(&rules, &faulty);
+    for (what, width) in [("calculated signals", PHYSICAL), ("and limits", set.names.len())] {
+        (run.say)(&format!("ai4i: {name}, {what}"));
+        let part = format!("{name}, {what}");
+        let answers = folds(&first(&set, width), &faulty, &part, run, findings)?;
+        rows(&part, &answers, &faulty, &floor, findings);
+    }
+    Ok(())
 }
 
 /// What the models said of all rows.

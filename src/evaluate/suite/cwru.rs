@@ -9,10 +9,9 @@
 //! which is the best that can be had and easier than for the faults. The original normal recording has another rate,
 //! which alone gives it away, so only one at the rate of the others is taken.
 
-use std::error::Error;
 use std::path::Path;
 
-use super::{Findings, ModelUsed, Row, Run, SuiteResult};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult};
 use crate::evaluate::metrics::classes::Classes;
 use crate::evaluate::metrics::ranking::roc_auc;
 use crate::evaluate::report::Figure;
@@ -26,8 +25,6 @@ use crate::pipeline::spec::{BearingSpec, PipelineSpec, StageSpec};
 use crate::schema::Schema;
 use crate::stage::envelope::{HARMONICS, SLIP, Spectrum, envelope};
 use crate::time::{Span, Timestamp};
-
-type Failed = Box<dyn Error + Send + Sync>;
 
 const PIPELINE: &str = include_str!("../../../pipelines/bearing.toml");
 const SCHEMA: &str = include_str!("../../../schemas/bearing.toml");
@@ -100,7 +97,7 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     let plan =
         Plan { spec: &spec, schema: &schema, base: Path::new(""), models: &[], host: run.host };
     let (mut described, mut peaks) = (Vec::new(), Vec::new());
-    for recording in recordings(run.folder)? {
+    for recording in recordings(run.folder, &mut findings)? {
         (run.say)(&format!("cwru: {}", recording.name));
         peaks.extend(peak(&recording, bearing, &mut findings));
         described.extend(describe(&recording, plan)?);
@@ -112,11 +109,9 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
         let row = Row::new(part, "highest peak on the fault's line", share);
         findings.rows.push(row.floor("chance", chance).threshold("none"));
     }
-    by_bearing(&described, run, &mut findings)?;
-    if findings.rows.is_empty() {
-        return Err("no recordings that index.csv knows".into());
-    }
-    Ok(findings)
+    let split = by_bearing(&described, run, &mut findings);
+    findings.part("bearings that were not seen", split);
+    findings.unless_empty("no recordings that index.csv knows")
 }
 
 /// Of a race's fault, whether the envelope's highest peak is on its line; of one with a known peak, how far off.
@@ -319,8 +314,9 @@ fn ask(bytes: &[u8], windows: &[&Window], run: &Run<'_>) -> Result<Vec<Answer>, 
 }
 
 /// The recordings that are both in the index and in the folder, at the rate of the faults.
-fn recordings(folder: &Path) -> Result<Vec<Recording>, Failed> {
-    let mut reader = csv::Reader::from_path(folder.join("index.csv"))?;
+fn recordings(folder: &Path, findings: &mut Findings) -> Result<Vec<Recording>, Failed> {
+    let reader = csv::Reader::from_path(folder.join("index.csv"));
+    let mut reader = reader.map_err(|error| format!("index.csv: {error}"))?;
     let headers = reader.headers()?.clone();
     let place = |name: &str| {
         headers.iter().position(|h| h == name).ok_or(format!("index.csv: no column `{name}`"))
@@ -335,16 +331,19 @@ fn recordings(folder: &Path) -> Result<Vec<Recording>, Failed> {
         let path = folder.join(Path::new(cell(file)).file_name().unwrap_or_default());
         let class = CLASSES.iter().position(|name| *name == cell(fault));
         let (Some(class), true) = (class, path.is_file()) else { continue };
-        if cell(rate).parse::<f64>()? != RATE {
+        if cell(rate).parse::<f64>().ok() != Some(RATE) {
             continue;
         }
-        let turns = cell(rpm).parse::<f64>().or_else(|_| cell(nominal).parse::<f64>())?;
+        let turns = cell(rpm).parse::<f64>().or_else(|_| cell(nominal).parse());
+        let turns = turns.map_err(|_| format!("index.csv: no speed, but `{}`", cell(nominal)));
+        let read = turns.map_err(Failed::from).and_then(|turns| Ok((turns, npy(&path)?)));
+        let Some((turns, samples)) = findings.part(cell(file), read) else { continue };
         recordings.push(Recording {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             class,
             diameter: cell(diameter).parse::<f64>().unwrap_or(0.0) as u32,
             speed: turns / 60.0,
-            samples: npy(&path)?,
+            samples,
         });
     }
     Ok(recordings)
@@ -365,5 +364,11 @@ fn npy(path: &Path) -> Result<Vec<f64>, Failed> {
         return Err(bad("not little-endian float32").into());
     }
     let (values, _) = bytes.get(start..).unwrap_or_default().as_chunks::<4>();
+    let shape = text.split("'shape': (").nth(1).and_then(|shape| shape.split(',').next());
+    let told = shape.and_then(|shape| shape.trim().parse::<usize>().ok());
+    if told != Some(values.len()) {
+        let told = told.map_or("another shape".into(), |told| format!("{told} told"));
+        return Err(bad(&format!("{} values, {told}: cut off?", values.len())).into());
+    }
     Ok(values.iter().map(|value| f64::from(f32::from_le_bytes(*value))).collect())
 }

@@ -25,8 +25,11 @@ use crate::evaluate::stream::percentile;
 use crate::model::Host;
 use crate::time::monotonic;
 
-/// What a collection gives; any error will do.
-pub type SuiteResult = Result<Findings, Box<dyn Error + Send + Sync>>;
+/// Why something could not be run; any error will do.
+pub type Failed = Box<dyn Error + Send + Sync>;
+
+/// What a collection gives.
+pub type SuiteResult = Result<Findings, Failed>;
 
 /// A public benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -173,11 +176,22 @@ impl ModelUsed {
     }
 }
 
+/// A part that could not be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Which: a file, or a group of them.
+    pub part: String,
+    /// Why.
+    pub error: String,
+}
+
 /// What a collection found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Lines of the table.
     pub rows: Vec<Row>,
+    /// Parts that could not be run: the rows are those of all others.
+    pub failures: Vec<Failure>,
     /// The models that gave the answers.
     pub models: Vec<ModelUsed>,
     /// What else has to be known, a sentence each.
@@ -195,6 +209,18 @@ impl Findings {
         self.settings.update(text);
         self.settings.update([0]);
     }
+
+    /// What came of a part; a failure is kept, so that the other parts can go on.
+    pub fn part<T>(&mut self, part: impl Into<String>, result: Result<T, Failed>) -> Option<T> {
+        let failed = |error: Failed| Failure { part: part.into(), error: error.to_string() };
+        result.map_err(|error| self.failures.push(failed(error))).ok()
+    }
+
+    /// These findings, or the error `nothing` where there was nothing to run.
+    pub fn unless_empty(self, nothing: &str) -> SuiteResult {
+        let is_empty = self.rows.is_empty() && self.failures.is_empty();
+        if is_empty { Err(nothing.into()) } else { Ok(self) }
+    }
 }
 
 /// One collection's part of the report.
@@ -206,6 +232,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What else has to be known.
     pub notes: Vec<String>,
+    /// Parts that could not be run; the lines are those of all others.
+    pub failures: Vec<Failure>,
     /// Why there are no lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -236,27 +264,27 @@ pub fn run(
     folder: &Path,
     host: &Host,
     say: &dyn Fn(&str),
-) -> io::Result<Option<Report>> {
+) -> Option<Report> {
     let own = folder.join(collection.folder);
     if !own.is_dir() {
-        return Ok(None);
+        return None;
     }
-    let files = files(&own)?;
-    let data_sha256 = digest_of(&own, &files)?;
     let began = monotonic();
-    let result = (collection.run)(&Run { folder: &own, host, say });
-    let (findings, error) = match result {
+    let (files, data_sha256, unread) = data(&own);
+    let (mut findings, error) = match (collection.run)(&Run { folder: &own, host, say }) {
         Ok(findings) => (findings, None),
         Err(error) => (Findings::default(), Some(error.to_string())),
     };
+    findings.failures.extend(unread);
     let mut times = findings.inference;
     times.sort_unstable();
-    Ok(Some(Report {
+    Some(Report {
         collection: collection.name,
         rows: findings.rows,
         notes: findings.notes,
+        failures: findings.failures,
         error,
-        files: files.len(),
+        files,
         data_sha256,
         config_sha256: hex(findings.settings),
         models: findings.models,
@@ -264,7 +292,30 @@ pub fn run(
         inference_p99_us: percentile(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
         figures: findings.figures,
-    }))
+    })
+}
+
+/// How many files lie below a folder, their digest, and which of them cannot be read.
+fn data(folder: &Path) -> (usize, String, Vec<Failure>) {
+    let mut unread = Vec::new();
+    let mut failed = |path: &Path, error: &io::Error| {
+        let part = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+        unread.push(Failure { part, error: error.to_string() });
+    };
+    let found = files(folder).unwrap_or_else(|error| {
+        failed(folder, &error);
+        Vec::new()
+    });
+    let mut digest = Sha256::new();
+    for path in &found {
+        let name = path.strip_prefix(folder).unwrap_or(path);
+        digest.update(name.as_os_str().as_encoded_bytes());
+        digest.update([0]);
+        if let Err(error) = File::open(path).and_then(|file| add(&mut digest, file)) {
+            failed(path, &error);
+        }
+    }
+    (found.len(), hex(digest), unread)
 }
 
 /// All files below a folder, in order of their names.
@@ -280,23 +331,15 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn digest_of(folder: &Path, files: &[PathBuf]) -> io::Result<String> {
-    let mut digest = Sha256::new();
+/// Adds a file's content to a digest.
+fn add(digest: &mut Sha256, mut file: File) -> io::Result<()> {
     let mut part = vec![0; 1 << 16];
-    for path in files {
-        let name = path.strip_prefix(folder).unwrap_or(path);
-        digest.update(name.as_os_str().as_encoded_bytes());
-        digest.update([0]);
-        let mut file = File::open(path)?;
-        loop {
-            let count = file.read(&mut part)?;
-            if count == 0 {
-                break;
-            }
-            digest.update(&part[..count]);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(()),
+            count => digest.update(&part[..count]),
         }
     }
-    Ok(hex(digest))
 }
 
 /// The `.csv` files of a folder, those with numbers for names in the order of these.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
 use crate::evaluate::detection::Judged;
 use crate::evaluate::labels::{self, Fault};
 use crate::evaluate::metrics::changepoint::changes;
@@ -51,15 +51,16 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     for file in recordings(run.folder)? {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let own = windows.iter().find(|(key, _)| key.rsplit('/').next() == Some(&name));
-        let Some((_, times)) = own else { continue };
+        let Some((_, times)) = own else {
+            findings.notes.push(format!("{name}: not in combined_windows.json, left out."));
+            continue;
+        };
         (run.say)(&format!("nab: {name}"));
-        let scores = file_scores(&file, times, run, &mut findings)?;
+        let found = file_scores(&file, times, run, &mut findings);
+        let Some(scores) = findings.part(&name, found) else { continue };
         findings.rows.extend(rows(&name, &scores));
         total.iter_mut().zip(&scores).for_each(|(all, one)| all.add(one));
         files += 1;
-    }
-    if files == 0 {
-        return Err("no recording that combined_windows.json names".into());
     }
     for (profile, score) in PROFILES.iter().zip(&total) {
         if let Some(value) = score.normalised() {
@@ -68,7 +69,7 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
             findings.rows.push(row.threshold(ORIGIN));
         }
     }
-    Ok(findings)
+    findings.unless_empty("no recording that combined_windows.json names")
 }
 
 const ORIGIN: &str = "fixed rule";
@@ -91,7 +92,7 @@ fn file_scores(
     windows: &[(String, String)],
     run: &Run<'_>,
     findings: &mut Findings,
-) -> Result<Scores, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Scores, Failed> {
     let column =
         labels::column(file, &crate::pipeline::spec::RecordingSpec::default(), None, "value")?;
     let times = column.into_values().next().unwrap_or_default().times;
@@ -169,7 +170,7 @@ fn usual_step(times: &[Timestamp]) -> Span {
 fn places(
     times: &[Timestamp],
     windows: &[(String, String)],
-) -> Result<Vec<(usize, usize)>, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Vec<(usize, usize)>, Failed> {
     let mut found = Vec::with_capacity(windows.len());
     for (from, to) in windows {
         let (from, to) = (labels::time(from)?, labels::time(to)?);

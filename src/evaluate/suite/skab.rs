@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
 use crate::evaluate::detection::Judged;
 use crate::evaluate::floors;
 use crate::evaluate::labels::{self, Fault};
@@ -33,7 +33,8 @@ const TRAINING: usize = 400;
 const WIDTH: Span = Span::seconds(60);
 const STEP: Span = Span::seconds(1);
 
-/// The testbed warms up while it is recorded, and 400 rows are few: hence drift, shrinking, and all rows to fit.
+/// The testbed warms up while it is recorded, and 400 rows are few: hence drift, following, shrinking, and all rows to
+/// fit.
 const OPTIONS: PcaOptions = PcaOptions {
     explained: 1.0,
     holdout: 0.0,
@@ -41,6 +42,7 @@ const OPTIONS: PcaOptions = PcaOptions {
     margin: 5.0,
     drift: Some(Span::seconds(100)),
     shrink: 0.3,
+    follow: Some(Span::seconds(300)),
 };
 
 const NOTE: &str = "Each file's threshold comes from its own 400 training rows. Window, drift, margin and delays are one \
@@ -73,27 +75,28 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
         let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut own = Vec::new();
         for file in csv_files(&group)? {
-            (run.say)(&format!("skab: {name}/{}", file.file_name().unwrap_or_default().display()));
-            own.push(experiment(&file, &spec, &schema, run, &mut findings)?);
+            let part = format!("{name}/{}", file.file_name().unwrap_or_default().display());
+            (run.say)(&format!("skab: {part}"));
+            let found = experiment(&file, &spec, &schema, run, &mut findings);
+            own.extend(findings.part(part, found));
         }
         if !own.is_empty() {
             apart.push(rows(&format!("{name} ({} files)", own.len()), &own, None));
             all.append(&mut own);
         }
     }
-    if all.is_empty() {
-        return Err("no experiments: expected folders such as valve1 with CSV files".into());
-    }
     if apart.len() > 1 {
         findings.rows.extend(apart.into_iter().flatten());
     }
-    findings.rows.extend(rows(&format!("all {} files", all.len()), &all, Some(())));
-    let scores: Vec<f64> = all.iter().flat_map(|e| e.scores.iter().copied()).collect();
-    let faulty: Vec<bool> = all.iter().flat_map(|e| e.faulty.iter().copied()).collect();
-    let curves = roc_and_pr("all files", &scores, &faulty, None);
-    findings.figures.splice(0..0, curves);
-    findings.notes.push(NOTE.to_owned());
-    Ok(findings)
+    if !all.is_empty() {
+        findings.rows.extend(rows(&format!("all {} files", all.len()), &all, Some(())));
+        let scores: Vec<f64> = all.iter().flat_map(|e| e.scores.iter().copied()).collect();
+        let faulty: Vec<bool> = all.iter().flat_map(|e| e.faulty.iter().copied()).collect();
+        let curves = roc_and_pr("all files", &scores, &faulty, None);
+        findings.figures.splice(0..0, curves);
+        findings.notes.push(NOTE.to_owned());
+    }
+    findings.unless_empty("no experiments: expected folders such as valve1 with CSV files")
 }
 
 fn experiment(
@@ -102,7 +105,7 @@ fn experiment(
     schema: &Schema,
     run: &Run<'_>,
     findings: &mut Findings,
-) -> Result<Experiment, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Experiment, Failed> {
     let batches = batches(file, spec, schema)?;
     let folder = tempfile::tempdir()?;
     let base = Path::new("");
@@ -124,6 +127,17 @@ fn experiment(
         Ok(labels::column(file, &recording, None, name)?.into_values().next().unwrap_or_default())
     };
     let (faulty, turns) = (read("anomaly")?, read("changepoint")?);
+    let rows = faulty.times.len();
+    if rows <= TRAINING {
+        return Err(format!("{rows} rows: the first {TRAINING} train, and none is left").into());
+    }
+    if turns.values.len() != rows {
+        return Err(format!(
+            "{rows} rows with `anomaly`, {} with `changepoint`",
+            turns.values.len()
+        )
+        .into());
+    }
     let times: Vec<Timestamp> = faulty.times.iter().copied().skip(TRAINING).collect();
     let test = |values: &[f64]| values.iter().skip(TRAINING).map(|v| *v > 0.5).collect::<Vec<_>>();
     let known = at_rows(&verdicts, &times, STEP);
