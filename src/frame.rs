@@ -178,10 +178,17 @@ pub struct Speaker {
 pub struct Baseline {
     /// Windows that it was taken from.
     pub windows: usize,
+    /// Assets that they are of. Of several together it is wider than of any one.
+    #[serde(default = "one")]
+    pub assets: usize,
     /// Of each input column.
     pub inputs: Vec<[f32; 11]>,
     /// Of the score.
     pub score: [f32; 11],
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The answer for every window of a [`Windows`].

@@ -119,9 +119,11 @@ fn ask(more: &Value) -> Value {
     body
 }
 
-/// What is sent, by topic and body; what cannot be done, by the `id` that it had or the topic of its answer: status and
-/// a part of the error.
-fn orders() -> (Vec<(String, Vec<u8>)>, [(&'static str, u16, &'static str); 7]) {
+/// What cannot be done, by the `id` that it had or the topic of its answer: status and a part of the error.
+type Refused = [(&'static str, u16, &'static str); 7];
+
+/// What is sent, by topic and body, and what of it is refused.
+fn orders() -> (Vec<(String, Vec<u8>)>, Refused) {
     let judge = |id: &str, more: Value| {
         let mut body = ask(&more);
         body["id"] = id.into();

@@ -3,7 +3,7 @@
 //! `cli train` and the demo fill a [`TrainingSet`] from a pipeline's windows; `pca` and `logistic` learn from it.
 //! The clock is never asked: the same windows give the same model, to the byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::build::Graph;
 use super::golden::Golden;
@@ -222,8 +222,11 @@ impl TrainingSet {
     pub(super) fn baseline(&self, used: &[usize], scores: &[f64]) -> Baseline {
         let last = self.width() - self.names.len();
         let column = |c: usize| tenths(used.iter().map(|&index| self.row(index)[last + c]));
+        let assets: BTreeSet<u32> =
+            used.iter().filter_map(|&at| self.assets.get(at)).copied().collect();
         Baseline {
             windows: used.len(),
+            assets: assets.len().max(1),
             inputs: (0..self.names.len()).map(column).collect(),
             score: tenths(scores.iter().copied()),
         }

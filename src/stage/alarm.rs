@@ -63,6 +63,8 @@ struct Watched {
     threshold: Option<Threshold>,
     /// Version of the model whose scores the threshold was learned from.
     learned_of: Option<String>,
+    /// The threshold of the model that spoke before, which may return.
+    learned_before: Option<(Option<String>, Threshold)>,
 }
 
 /// What a record says beyond the rule, the asset and the state.
@@ -92,6 +94,7 @@ impl Watched {
             moment: None,
             threshold: None,
             learned_of: None,
+            learned_before: None,
         }
     }
 

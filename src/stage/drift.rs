@@ -13,6 +13,9 @@
 //!   and the score has not: another product or load. Not a reason to retrain by itself.
 //! - *missing*: features could not be computed, oftener than is allowed. Beside the others.
 //!
+//! A baseline of several assets is wider than each of them, so there an asset must also be off what was usual for it in the
+//! first such time.
+//!
 //! Memory is ten counts a feature, ten for the score and the buckets of ADWIN; nothing of it grows with time but these by
 //! its logarithm. Another model's baseline starts it anew. A model without a baseline is not followed.
 
@@ -47,7 +50,8 @@ pub struct Drift {
     spec: DriftSpec,
     /// Windows that share samples count as one.
     overlap: u32,
-    assets: Vec<Option<Followed>>,
+    /// By asset: what is known with the model that speaks for it, and with the one that did before, which may return.
+    assets: Vec<Option<(Followed, Option<Followed>)>>,
 }
 
 /// What is known of an asset.
@@ -72,6 +76,8 @@ struct Followed {
     /// What each feature was before.
     past: Vec<Past>,
     score_since: Option<Timestamp>,
+    /// What was usual for it in the first time that was compared: its inputs, and its score.
+    usual: Option<(Vec<Tenths>, Tenths)>,
     standing: Standing,
 }
 
@@ -123,6 +129,7 @@ impl Followed {
             cut: None,
             past: vec![Past::default(); features],
             score_since: None,
+            usual: None,
             standing: Standing::default(),
         }
     }
@@ -161,13 +168,27 @@ impl Followed {
         overlap: u32,
     ) -> Found {
         let (baseline, start) = (seen.baseline, self.start);
-        let far = |tenths: &Tenths, edges: &[f32; 11]| {
-            tenths.distance(edges, baseline.windows, f64::from(overlap))
-        };
+        let overlap = f64::from(overlap);
+        // What several assets do together is wider than what each does: one of them is always off it.
+        let is_one = baseline.assets <= 1;
+        let usual = self.usual.clone();
+        let is_unusual =
+            |tenths: &Tenths, of: &dyn Fn(&(Vec<Tenths>, Tenths)) -> Option<Tenths>| {
+                let before = usual.as_ref().and_then(of);
+                is_one
+                    || before.is_some_and(|before| {
+                        let distance = tenths.distance_from(&before, overlap);
+                        distance.is_sure && distance.psi >= spec.psi
+                    })
+            };
+        let far =
+            |tenths: &Tenths, edges: &[f32; 11]| tenths.distance(edges, baseline.windows, overlap);
         let mut parts = Vec::new();
         for (at, edges) in baseline.inputs.iter().enumerate().take(self.inputs.len()) {
             let distance = far(&self.inputs[at], edges);
-            let has_moved = distance.is_sure && distance.psi >= spec.psi;
+            let has_moved = distance.is_sure
+                && distance.psi >= spec.psi
+                && is_unusual(&self.inputs[at], &|usual| usual.0.get(at).copied());
             let past = &mut self.past[at];
             if has_moved && past.since.is_none() {
                 // One time between may have held both what was and what is.
@@ -184,7 +205,10 @@ impl Followed {
         let distance = far(&self.score, &baseline.score);
         let is_far = (self.adwin.mean() - 0.5).abs() >= RANK_MOVED;
         let by_adwin = is_far && (self.cut.is_some() || self.score_since.is_some());
-        let is_score_moved = by_adwin || (distance.is_sure && distance.psi >= spec.psi);
+        let by_psi = distance.is_sure
+            && distance.psi >= spec.psi
+            && is_unusual(&self.score, &|usual| Some(usual.1));
+        let is_score_moved = by_adwin || by_psi;
         self.score_since = is_score_moved.then(|| self.score_since.or(self.cut).unwrap_or(start));
         let drift = self.kind(&parts, names, is_score_moved);
         let since = match drift {
@@ -205,6 +229,9 @@ impl Followed {
         let mut missing: Vec<Contribution> = lacks.filter(|c| c.value > spec.missing).collect();
         missing.truncate(PARTS);
         let is_abnormal = self.above * 2 > self.windows;
+        if !is_one && self.usual.is_none() {
+            self.usual = Some((self.inputs.clone(), self.score));
+        }
         self.begin(seen.end);
         Found { drift, since, parts, moved, is_score_moved, missing, is_abnormal }
     }
@@ -292,9 +319,14 @@ impl Drift {
         let features = if known { windows.names.len() } else { 0 };
         let followed = of_asset(&mut self.assets, windows.asset[index], || None);
         let fresh = || Followed::new(&speaker.version, features, seen.start);
-        let followed = followed.get_or_insert_with(fresh);
-        if followed.version != speaker.version || followed.inputs.len() != features {
-            *followed = fresh();
+        let is_of = |one: &Followed| one.version == speaker.version && one.inputs.len() == features;
+        let (followed, before) = followed.get_or_insert_with(|| (fresh(), None));
+        if !is_of(followed) {
+            let next = before.take().filter(is_of).unwrap_or_else(fresh);
+            let last = std::mem::replace(followed, next);
+            // What was told of the asset stands until something else is found.
+            followed.standing = last.standing;
+            *before = Some(last);
         }
         followed.count(&seen, &self.spec, self.overlap);
         let is_over = seen.end.since(followed.start) >= self.spec.over;
@@ -441,7 +473,7 @@ impl Stage for Drift {
     fn drifting(&self, counts: &mut BTreeMap<&'static str, u64>) {
         let mut count =
             |kind: DriftKind, n: usize| *counts.entry(kind.name()).or_default() += n as u64;
-        let standing = || self.assets.iter().flatten().map(|followed| followed.standing);
+        let standing = || self.assets.iter().flatten().map(|(followed, _)| followed.standing);
         for kind in [DriftKind::Input, DriftKind::Score, DriftKind::Regime] {
             count(kind, standing().filter(|s| s.drift == Some(kind)).count());
         }

@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::common::{Reading, engine, input, run};
-use crate::laws::{model, noise, pipeline};
+use crate::laws::{model, model_of, noise, pipeline};
 
 /// A multiple of five minutes.
 const START: i64 = 1_700_000_100_000_000;
@@ -16,10 +16,18 @@ const START: i64 = 1_700_000_100_000_000;
 /// how many assets have drifted at the end, by kind.
 fn told(
     seconds: i64,
+    shape: impl FnMut(i64, f64, [f64; 2]) -> [f64; 2],
+) -> (Vec<NoticeRecord>, BTreeMap<&'static str, u64>) {
+    told_by(&model(), seconds, shape)
+}
+
+/// The same by this model.
+fn told_by(
+    model: &std::path::Path,
+    seconds: i64,
     mut shape: impl FnMut(i64, f64, [f64; 2]) -> [f64; 2],
 ) -> (Vec<NoticeRecord>, BTreeMap<&'static str, u64>) {
-    let model = model();
-    let spec = pipeline(&model);
+    let spec = pipeline(model);
     let mut random = ChaCha8Rng::seed_from_u64(21);
     let mut ticks = Vec::new();
     for n in 0..seconds {
@@ -54,6 +62,20 @@ fn normal_running_tells_nothing() {
     assert!(told.is_empty(), "{told:?}");
     assert_eq!(drifting.values().sum::<u64>(), 0, "{drifting:?}");
     assert_eq!(drifting.len(), 4);
+}
+
+#[test]
+fn one_of_several_machines_is_held_against_itself() {
+    let model = model_of(&[-2.0, 2.0]);
+    let (calm, _) =
+        told_by(&model, 3 * 3600, |_, both, own| [both + own[0] - 2.0, both + own[1] - 2.0]);
+    assert!(calm.is_empty(), "it is only one of two that differ: {calm:?}");
+    let (told, _) = told_by(&model, 3600, |n, both, own| {
+        let away = if n > 1800 { 1.5 } else { 0.0 };
+        [both + own[0] - 2.0 - away, both + own[1] - 2.0]
+    });
+    assert!(told.iter().any(|notice| notice.drift == Some(DriftKind::Input)), "{told:?}");
+    assert!(minutes(&told[0]) >= 25, "{told:?}");
 }
 
 #[test]

@@ -19,14 +19,20 @@ const START: i64 = 1_700_000_000_000_000;
 
 /// A model of the two signals' means when they are normal noise around 0.
 pub(crate) fn model() -> tempfile::TempPath {
+    model_of(&[0.0])
+}
+
+/// The same of several machines, each around a mean of its own.
+pub(crate) fn model_of(means: &[f64]) -> tempfile::TempPath {
     let names = ["a.mean", "b.mean"].map(String::from).to_vec();
     let mut set = TrainingSet { name: "odd".into(), names, ..TrainingSet::default() };
     set.units = vec![String::new(); 2];
     let mut random = ChaCha8Rng::seed_from_u64(11);
     for n in 0..4000 {
-        let both = noise(&mut random);
+        let asset = n as usize % means.len();
+        let both = means[asset] + noise(&mut random);
         set.rows.extend([both + noise(&mut random) / 2.0, both + noise(&mut random) / 2.0]);
-        set.assets.push(0);
+        set.assets.push(asset as u32);
         set.starts.push(Timestamp(n * 1_000_000));
         set.ends.push(Timestamp((n + 1) * 1_000_000));
     }

@@ -82,7 +82,7 @@ fn a_threshold_learns_from_verdicts() {
     );
     let spec = spec(&text);
     // After normal running, one window goes up to 7: the threshold has come down below that.
-    let with_verdict = |verdict: Option<Verdict>| {
+    let with_verdicts = |verdict: Option<Verdict>, times: usize| {
         let mut engine = engine(&spec);
         let mut random = ChaCha8Rng::seed_from_u64(8);
         for n in 0..1200 {
@@ -90,7 +90,8 @@ fn a_threshold_learns_from_verdicts() {
             let reading = Reading { asset: 0, signal: 0, ts: START + n * 1_000_000, value };
             let mut all = input(&spec, &[reading]);
             if let Some(verdict) = verdict.filter(|_| n == 1010) {
-                all.push(Input::of_commands(vec![command("m0", judge(verdict, None))]));
+                let commands = vec![command("m0", judge(verdict, None)); times];
+                all.push(Input::of_commands(commands));
             }
             engine.step(all, Timestamp(START + n * 1_000_000));
             assert!(engine.take_answers().into_iter().all(|answer| answer.is_ok()));
@@ -109,7 +110,10 @@ fn a_threshold_learns_from_verdicts() {
         };
         step.records.iter().find_map(limit).unwrap()
     };
+    let with_verdict = |verdict| with_verdicts(verdict, 1);
     let [none, right, wrong] = [None, Some(Verdict::True), Some(Verdict::False)].map(with_verdict);
     assert!(right < none && none < wrong, "{right} {none} {wrong}");
     assert_eq!(with_verdict(Some(Verdict::Unsure)), none);
+    let often = with_verdicts(Some(Verdict::False), 9);
+    assert_eq!(often, wrong, "an alarm teaches once, however often it is judged");
 }

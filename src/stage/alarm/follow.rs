@@ -12,29 +12,29 @@ use crate::time::Timestamp;
 
 impl Alarm {
     /// The threshold that follows the asset, where one does; it starts anew when the model, or where it starts from,
-    /// has changed.
+    /// has changed, and goes on where the model before returns.
     pub(super) fn threshold_of(&mut self, asset: usize, speaker: Option<&Speaker>) -> Option<f64> {
         self.terms?;
         let start = self.spec.raise.or(speaker.and_then(|s| s.threshold))?;
         let sign = if self.spec.below { -1.0 } else { 1.0 };
         let watched = of_asset(&mut self.assets, asset as u32, || None);
         let watched = watched.get_or_insert_with(|| Watched::new(start, (start, start)));
-        let version = speaker.map(|s| s.version.as_str());
-        let threshold = match &mut watched.threshold {
-            Some(known)
-                if known.start().to_bits() == (sign * start).to_bits()
-                    && watched.learned_of.as_deref() == version =>
-            {
-                known
-            }
-            other => {
-                watched.learned_of = version.map(str::to_owned);
+        let version = speaker.map(|s| s.version.clone());
+        let is_ours =
+            |threshold: &Threshold| threshold.start().to_bits() == (sign * start).to_bits();
+        if watched.learned_of != version || !watched.threshold.as_ref().is_some_and(is_ours) {
+            let before = watched.learned_before.take();
+            let back = before.filter(|(of, threshold)| *of == version && is_ours(threshold));
+            let fresh = || {
                 let baseline = speaker.and_then(|s| s.baseline.as_ref());
-                let normal = baseline.map(|b| sign * f64::from(b.score[5]));
-                other.insert(Threshold::new(sign * start, normal))
-            }
-        };
-        Some(sign * threshold.now())
+                Threshold::new(sign * start, baseline.map(|b| sign * f64::from(b.score[5])))
+            };
+            let last =
+                watched.threshold.replace(back.map_or_else(fresh, |(_, threshold)| threshold));
+            let of = std::mem::replace(&mut watched.learned_of, version);
+            watched.learned_before = last.map(|last| (of, last));
+        }
+        Some(sign * watched.threshold.as_ref()?.now())
     }
 
     /// Where values of the asset are normal, as far as its threshold knows.

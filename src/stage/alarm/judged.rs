@@ -17,6 +17,8 @@ use crate::time::{Span, Timestamp};
 
 /// Most numbers of a window that are kept with an alarm: rows times signals.
 pub const SAMPLES_MAX: usize = 2048;
+/// How long after an alarm its rows are kept: they are most of what an alarm remembers, and in every checkpoint.
+const ROWS_FOR: Span = Span::seconds(24 * 3600);
 
 /// An asset's last alarm, and what there was when it was worst.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub(super) struct Moment {
     model_version: Option<String>,
     features: BTreeMap<String, Option<f64>>,
     signals: Vec<(String, Vec<RawReading>)>,
+    /// Whether it was judged already: a threshold learns from an alarm once.
+    is_judged: bool,
 }
 
 impl Moment {
@@ -70,6 +74,7 @@ impl Moment {
             model_version: speaker.map(|s| s.version.clone()),
             features: features.map(|(name, value)| (name.clone(), known(*value))).collect(),
             signals,
+            is_judged: false,
         }
     }
 
@@ -91,12 +96,18 @@ impl Alarm {
         let Some(Some(watched)) = self.assets.get_mut(asset) else { return };
         let was_on = std::mem::replace(&mut watched.was_on, watched.condition.is_on());
         if !watched.was_on {
+            if let Some(moment) = &mut watched.moment
+                && windows.end[index].since(moment.end) > ROWS_FOR
+            {
+                moment.signals = Vec::new();
+            }
             return;
         }
         let of = |limit| Moment::of(windows, index, (value, limit), speaker, &self.channels);
         match &mut watched.moment {
             Some(moment) if was_on && moment.is_exceeded(value, self.spec.below) => {
-                *moment = Moment { raised: moment.raised, ..of(moment.limit) };
+                let (raised, is_judged) = (moment.raised, moment.is_judged);
+                *moment = Moment { raised, is_judged, ..of(moment.limit) };
             }
             Some(moment) if was_on => moment.end = windows.end[index],
             moment => *moment = Some(of(limit)),
@@ -120,7 +131,7 @@ impl Alarm {
         Err(Refusal::NothingToJudge { alarm: command.alarm.clone(), last })
     }
 
-    /// Makes the record of a verdict; one that calls the alarm false teaches the threshold, if it learns.
+    /// Makes the record of a verdict; the first that calls the alarm false teaches the threshold, if it learns.
     pub(super) fn keep_verdict(
         &mut self,
         order: Order<'_>,
@@ -130,7 +141,9 @@ impl Alarm {
         let Order { command, number, asset: index } = order;
         let Action::Judge { verdict, fault, note, .. } = &command.action else { return };
         let Some(Some(watched)) = self.assets.get_mut(index as usize) else { return };
-        let Some(moment) = watched.moment.clone() else { return };
+        let Some(kept) = &mut watched.moment else { return };
+        let moment = kept.clone();
+        kept.is_judged |= *verdict != Verdict::Unsure;
         let (asset, name, tick) = (&around.assets[index as usize], &self.spec.name, around.tick);
         let (node, pipeline) = (around.node, around.pipeline);
         let said = format!("{}.{number}", tick.seq);
@@ -158,7 +171,7 @@ impl Alarm {
         };
         effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Verdict(record) });
         let false_peak = (*verdict == Verdict::False).then_some(moment.peak);
-        if *verdict != Verdict::Unsure {
+        if *verdict != Verdict::Unsure && !moment.is_judged {
             self.learn_verdict(index as usize, false_peak, &said, around, effects);
         }
     }

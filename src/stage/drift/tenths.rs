@@ -69,32 +69,53 @@ impl Tenths {
 
     /// How far the counted values are from a baseline of `windows` values with these edges. `overlap` windows share
     /// samples and count as one.
-    ///
+    pub fn distance(&self, edges: &[f32; 11], windows: usize, overlap: f64) -> Distance {
+        // A tenth without width holds nothing: what is due to it lies on its edge, in the next one that has some.
+        let is_closed = |tenth: usize| tenth + 1 < 10 && edges[tenth] == edges[tenth + 1];
+        let mut expected = [0.0; 10];
+        let mut due = 0.0;
+        for (tenth, share) in expected.iter_mut().enumerate() {
+            due += 0.1;
+            if !is_closed(tenth) {
+                *share = std::mem::take(&mut due);
+            }
+        }
+        self.far(expected, windows as f64, is_closed, overlap)
+    }
+
+    /// How far they are from others that were counted by the same tenths.
+    pub fn distance_from(&self, others: &Tenths, overlap: f64) -> Distance {
+        self.far(others.shares(), f64::from(others.total()), |_| false, overlap)
+    }
+
+    fn shares(&self) -> [f64; 10] {
+        let total = f64::from(self.total().max(1));
+        self.0.map(|count| f64::from(count) / total)
+    }
+
     /// PSI of unchanged data is `chi-square / n` (Yurdakul, "Statistical Properties of Population Stability Index",
     /// 2018): less than its 99.9 % quantile is chance; so is a D below Kolmogorov's 95 % quantile.
-    pub fn distance(&self, edges: &[f32; 11], windows: usize, overlap: f64) -> Distance {
+    fn far(
+        &self,
+        expected: [f64; 10],
+        windows: f64,
+        is_closed: impl Fn(usize) -> bool,
+        overlap: f64,
+    ) -> Distance {
         let total = f64::from(self.total());
-        if total == 0.0 || windows == 0 {
+        if total == 0.0 || windows == 0.0 {
             return Distance::default();
         }
         let (mut psi, mut ks, mut sum_a, mut sum_e) = (0.0, 0.0_f64, 0.0, 0.0);
-        let mut expected = 0.0;
-        for (tenth, count) in self.0.iter().enumerate() {
-            expected += 0.1;
-            // A tenth without width holds nothing: what is due to it lies on its edge, in the next one that has some.
-            let closed = tenth + 1 < 10 && edges[tenth] == edges[tenth + 1];
-            let (a, e) = (f64::from(*count) / total, if closed { 0.0 } else { expected });
-            if !closed {
-                expected = 0.0;
-            }
+        for (tenth, (a, e)) in self.shares().into_iter().zip(expected).enumerate() {
             (sum_a, sum_e) = (sum_a + a, sum_e + e);
-            if !closed {
+            if !is_closed(tenth) {
                 ks = ks.max((sum_a - sum_e).abs());
             }
             let (a, e) = (a.max(LEAST), e.max(LEAST));
             psi += (a - e) * (a / e).ln();
         }
-        let chance = overlap / total + overlap / windows as f64;
+        let chance = overlap / total + overlap / windows;
         let is_sure =
             psi > CHI_SQUARE * chance && ks >= DISTANCE_MIN.max(KOLMOGOROV * chance.sqrt());
         Distance { psi, ks, is_sure }
