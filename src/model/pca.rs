@@ -180,13 +180,10 @@ pub fn train(
     let used = [fit.as_slice(), &tail].concat();
     let scores: Vec<f64> = phis(&used).into_iter().map(score).collect();
     let (as_written, as_scaled) = (space.rounded(), scaler.rounded());
-    let threshold_by = format!(
-        "{} times the index of the worst of {} {} windows{}",
-        options.margin.max(1.0),
-        normal.len(),
-        if whole { "fitted" } else { "held-out" },
-        edge.by
-    );
+    let (margin, kind) = (options.margin.max(1.0), if whole { "fitted" } else { "held-out" });
+    let (count, by) = (normal.len(), edge.by);
+    let threshold_by =
+        format!("{margin} times the index of the worst of {count} {kind} windows{by}");
     let notes = Notes {
         kind: "pca",
         outputs: meanings(),

@@ -169,26 +169,13 @@ impl Followed {
     ) -> Found {
         let (baseline, start) = (seen.baseline, self.start);
         let overlap = f64::from(overlap);
-        // What several assets do together is wider than what each does: one of them is always off it.
-        let is_one = baseline.assets <= 1;
-        let usual = self.usual.clone();
-        let is_unusual =
-            |tenths: &Tenths, of: &dyn Fn(&(Vec<Tenths>, Tenths)) -> Option<Tenths>| {
-                let before = usual.as_ref().and_then(of);
-                is_one
-                    || before.is_some_and(|before| {
-                        let distance = tenths.distance_from(&before, overlap);
-                        distance.is_sure && distance.psi >= spec.psi
-                    })
-            };
-        let far =
-            |tenths: &Tenths, edges: &[f32; 11]| tenths.distance(edges, baseline.windows, overlap);
+        let usual = self.usual.as_ref();
+        let far = |tenths, edges, usual| distance(tenths, (baseline, edges), usual, overlap);
         let mut parts = Vec::new();
         for (at, edges) in baseline.inputs.iter().enumerate().take(self.inputs.len()) {
-            let distance = far(&self.inputs[at], edges);
-            let has_moved = distance.is_sure
-                && distance.psi >= spec.psi
-                && is_unusual(&self.inputs[at], &|usual| usual.0.get(at).copied());
+            let usual = usual.and_then(|usual| usual.0.get(at));
+            let distance = far(&self.inputs[at], edges, usual);
+            let has_moved = distance.is_sure && distance.psi >= spec.psi;
             let past = &mut self.past[at];
             if has_moved && past.since.is_none() {
                 // One time between may have held both what was and what is.
@@ -202,13 +189,10 @@ impl Followed {
                 parts.push(Contribution { name: names[at].clone(), value: distance.psi });
             }
         }
-        let distance = far(&self.score, &baseline.score);
+        let distance = far(&self.score, &baseline.score, usual.map(|usual| &usual.1));
         let is_far = (self.adwin.mean() - 0.5).abs() >= RANK_MOVED;
         let by_adwin = is_far && (self.cut.is_some() || self.score_since.is_some());
-        let by_psi = distance.is_sure
-            && distance.psi >= spec.psi
-            && is_unusual(&self.score, &|usual| Some(usual.1));
-        let is_score_moved = by_adwin || by_psi;
+        let is_score_moved = by_adwin || (distance.is_sure && distance.psi >= spec.psi);
         self.score_since = is_score_moved.then(|| self.score_since.or(self.cut).unwrap_or(start));
         let drift = self.kind(&parts, names, is_score_moved);
         let since = match drift {
@@ -221,19 +205,23 @@ impl Followed {
         }
         parts.sort_by(|a, b| b.value.total_cmp(&a.value));
         parts.truncate(PARTS);
+        let missing = self.lacking(names, spec);
+        let is_abnormal = self.above * 2 > self.windows;
+        if baseline.assets > 1 && self.usual.is_none() {
+            self.usual = Some((self.inputs.clone(), self.score));
+        }
+        self.begin(seen.end);
+        Found { drift, since, parts, moved, is_score_moved, missing, is_abnormal }
+    }
+
+    /// Features that could not be computed oftener than is allowed, with how often.
+    fn lacking(&self, names: &[String], spec: &DriftSpec) -> Vec<Contribution> {
         let windows = f64::from(self.windows);
         let lacks = self.missing.iter().zip(names).map(|(count, name)| Contribution {
             name: name.clone(),
             value: f64::from(*count) / windows,
         });
-        let mut missing: Vec<Contribution> = lacks.filter(|c| c.value > spec.missing).collect();
-        missing.truncate(PARTS);
-        let is_abnormal = self.above * 2 > self.windows;
-        if !is_one && self.usual.is_none() {
-            self.usual = Some((self.inputs.clone(), self.score));
-        }
-        self.begin(seen.end);
-        Found { drift, since, parts, moved, is_score_moved, missing, is_abnormal }
+        lacks.filter(|lack| lack.value > spec.missing).take(PARTS).collect()
     }
 
     /// What kind of drift it is that these features have moved, and whether the score has.
@@ -272,6 +260,22 @@ impl Followed {
         self.missing.fill(0);
         self.score = Tenths::default();
     }
+}
+
+/// How far what was counted is from the baseline. What several assets do together is wider than what each of them does, and
+/// one of them always off it: there it is no further than from what is usual for it, once that is known.
+fn distance(
+    counted: &Tenths,
+    (baseline, edges): (&Baseline, &[f32; 11]),
+    usual: Option<&Tenths>,
+    overlap: f64,
+) -> Distance {
+    let far = counted.distance(edges, baseline.windows, overlap);
+    if baseline.assets <= 1 {
+        return far;
+    }
+    let own = usual.map(|usual| counted.distance_from(usual, overlap)).unwrap_or_default();
+    if own.psi < far.psi { own } else { far }
 }
 
 /// A window, as far as it matters here.

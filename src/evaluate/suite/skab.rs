@@ -132,11 +132,8 @@ fn experiment(
         return Err(format!("{rows} rows: the first {TRAINING} train, and none is left").into());
     }
     if turns.values.len() != rows {
-        return Err(format!(
-            "{rows} rows with `anomaly`, {} with `changepoint`",
-            turns.values.len()
-        )
-        .into());
+        let turns = turns.values.len();
+        return Err(format!("{rows} rows with `anomaly`, {turns} with `changepoint`").into());
     }
     let times: Vec<Timestamp> = faulty.times.iter().copied().skip(TRAINING).collect();
     let test = |values: &[f64]| values.iter().skip(TRAINING).map(|v| *v > 0.5).collect::<Vec<_>>();
@@ -156,14 +153,13 @@ fn experiment(
             .collect();
         findings.inference = time_inferences(run.host, &path, &rows, &[1, set.names.len()])?;
     }
-    findings
-        .models
-        .push(ModelUsed::of(file.strip_prefix(run.folder)?.display().to_string(), &model));
+    let name = file.strip_prefix(run.folder)?.display().to_string();
+    findings.models.push(ModelUsed::of(name.clone(), &model));
     let scores: Vec<f64> = known.iter().map(score).collect();
     let faulty_rows = test(&faulty.values);
     let fault = |interval: Interval| Fault { interval, name: String::new() };
     let judged = Judged {
-        asset: file.strip_prefix(run.folder)?.display().to_string(),
+        asset: name,
         scores: scores.clone(),
         faults: intervals(&times, &faulty_rows).into_iter().map(fault).collect(),
         times,

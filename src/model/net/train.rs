@@ -11,7 +11,7 @@ use super::learn::{Checkpoint, Epoch, Lesson, learn, place};
 use super::options::Options;
 use super::samples::{Samples, Targets};
 use super::{MEMBERS_MAX, NetError, Network, Shape, Task, Trained, export};
-use crate::evaluate::metrics::regression::best_constant_rmse;
+use crate::evaluate::metrics::regression::{best_constant_rmse, rmse};
 use crate::model::golden::Golden;
 use crate::model::judged::edge as edge_between;
 use crate::model::metadata::{Meaning, Notes, json};
@@ -243,18 +243,12 @@ fn edge(
         Task::RemainingLife { cap, .. } => {
             let Targets::Values(values) = targets else { return Err(NetError::TooShort) };
             let found = only(&of(trained, set, judged)?, "remaining_life");
-            let squares = found
-                .iter()
-                .zip(judged)
-                .map(|(found, row)| (found - values[*row].min(*cap)).powi(2));
-            let root = (squares.sum::<f64>() / judged.len().max(1) as f64).sqrt();
             let truth: Vec<f64> = judged.iter().map(|row| values[*row].min(*cap)).collect();
+            let root = rmse(&found, &truth).unwrap_or_default();
+            let constant = best_constant_rmse(&truth).unwrap_or(root);
             let measures = BTreeMap::from([
                 ("root_mean_squared_error", root),
-                (
-                    "best_constant_root_mean_squared_error",
-                    best_constant_rmse(&truth).unwrap_or(root),
-                ),
+                ("best_constant_root_mean_squared_error", constant),
             ]);
             Ok(Edge { threshold: f64::NAN, by: "none: a remaining life".into(), measures })
         }
