@@ -145,8 +145,8 @@ pub fn boost(
     options: &BoostOptions,
 ) -> Ensemble {
     let fitted: Vec<f32> = fit.iter().flat_map(|&index| cases.row(index)).copied().collect();
-    // Finer than a quarter of a leaf tells nothing apart that a leaf could hold, and histograms cost what they have bins.
-    let enough = (4 * fit.len() / options.leaf_rows.max(1)).max(16);
+    // Histograms cost what they have bins, and of few rows more bins than leaves gain nothing.
+    let enough = (fit.len() / options.leaf_rows.max(1)).max(16);
     let data = Binned::of(&fitted, cases.width, options.bins.min(enough));
     let base = base(cases, objective, fit);
     let outputs = objective.outputs();
