@@ -145,9 +145,7 @@ pub fn boost(
     options: &BoostOptions,
 ) -> Ensemble {
     let fitted: Vec<f32> = fit.iter().flat_map(|&index| cases.row(index)).copied().collect();
-    // Histograms cost what they have bins, and of few rows more bins than leaves gain nothing.
-    let enough = (fit.len() / options.leaf_rows.max(1)).max(16);
-    let data = Binned::of(&fitted, cases.width, options.bins.min(enough));
+    let data = Binned::of(&fitted, cases.width, options.bins);
     let base = base(cases, objective, fit);
     let outputs = objective.outputs();
     let watched = if held.is_empty() { fit } else { held };
