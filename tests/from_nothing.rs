@@ -93,7 +93,6 @@ async fn the_page_holds_word_for_word() {
     })
     .await;
     let scored = node.json("/api/v1/scores/latest").to_string();
-    println!("{}\n{scored}", anomaly(&node));
     assert!(scored.contains("small") || scored.contains("network"), "{scored}");
     node.stop().await.fine();
 }

@@ -25,7 +25,7 @@ pub struct Offer {
     pub path: PathBuf,
     /// Who offers it.
     pub by: Option<String>,
-    /// Whether nobody asked for it just now: a file that was changed, a message that the broker kept. What was withdrawn
+    /// Whether nobody asked for it just now: a message that the broker may have kept. What was withdrawn or replaced
     /// before does not come back that way.
     pub by_itself: bool,
 }

@@ -6,7 +6,7 @@
 //! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
 //! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`weigh`] (what they take), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs), [`threshold`] (where a score begins to mean a fault) and the trainers: [`training`]
 //! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]), [`net`] (networks), and [`running`], which learns while it runs; [`compress`] makes models smaller.
-//! It opens model files, keeps them on the shelf, and touches no other; the clock it reads for how long a batch takes, and for nothing that is computed.
+//! It opens model files, keeps them on the shelf, and touches no other; [`weigh`] starts this program anew; the clock it reads for how long a batch takes, and for nothing that is computed.
 
 pub mod boost;
 pub mod build;
