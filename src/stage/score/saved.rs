@@ -15,6 +15,7 @@ use crate::stage::{StageError, load_state, save_state};
 struct Saved {
     digest: String,
     memories: Vec<Vec<f32>>,
+    places: Vec<Option<Followed>>,
     own: String,
     previous: Option<String>,
     withdrawn: Vec<String>,
@@ -33,9 +34,6 @@ impl Saved {
     }
 }
 
-/// What is saved behind it since inputs can be followed: of the model in use, and of the one on trial.
-type Places = (Vec<Option<Followed>>, Vec<Option<Followed>>);
-
 /// What was saved before models could be swapped.
 #[derive(Default, Deserialize)]
 struct Before {
@@ -47,6 +45,7 @@ struct Before {
 struct SavedRollout {
     digest: String,
     memories: Vec<Vec<f32>>,
+    places: Vec<Option<Followed>>,
     health: Health,
     state: RolloutState,
 }
@@ -54,15 +53,20 @@ struct SavedRollout {
 impl ScoreStage {
     /// What it remembers, as bytes.
     pub(super) fn saved(&self) -> Result<Vec<u8>, StageError> {
+        let places = |scorer: &Scorer| -> Vec<Option<Followed>> {
+            scorer.recalibration.as_ref().map_or_else(Vec::new, |r| r.assets().to_vec())
+        };
         let rollout = self.rollout.as_ref().map(|rollout| SavedRollout {
             digest: rollout.candidate.digest().to_owned(),
             memories: rollout.candidate.memories.clone(),
+            places: places(&rollout.candidate),
             health: rollout.candidate.health.clone(),
             state: rollout.state.clone(),
         });
         let saved = Saved {
             digest: self.current.digest().to_owned(),
             memories: self.current.memories.clone(),
+            places: places(&self.current),
             own: self.own.clone(),
             previous: self.previous.clone(),
             withdrawn: self.withdrawn.clone(),
@@ -71,12 +75,7 @@ impl ScoreStage {
             fallback: self.fallback.clone(),
             rollout,
         };
-        let places = |scorer: &Scorer| -> Vec<Option<Followed>> {
-            scorer.recalibration.as_ref().map_or_else(Vec::new, |r| r.assets().to_vec())
-        };
-        let on_trial = self.rollout.as_ref().map(|rollout| places(&rollout.candidate));
-        let places: Places = (places(&self.current), on_trial.unwrap_or_default());
-        save_state("score", &(saved, places))
+        save_state("score", &saved)
     }
 
     /// Goes on with those bytes, also where an older version wrote them.
@@ -85,12 +84,8 @@ impl ScoreStage {
             self.forget();
             return Ok(());
         }
-        if let Ok((saved, places)) = load_state::<(Saved, Places)>("score", state) {
-            self.take_up(saved, places);
-            return Ok(());
-        }
         match load_state::<Saved>("score", state) {
-            Ok(saved) => self.take_up(saved, Places::default()),
+            Ok(saved) => self.take_up(saved),
             Err(error) => match load_state::<Before>("score", state) {
                 Ok(Before { digest, memories }) => self.current.remember(&digest, memories),
                 Err(_) => return Err(error),
@@ -117,7 +112,7 @@ impl ScoreStage {
     /// Goes on with what was saved, whatever lies in the pipeline's model file by now: what comes out of the journal again
     /// must come from the models that it came from before. A file that was changed since, and holds none of the models
     /// that this score has had, is the wish of whoever changed it, for `node` to offer.
-    fn take_up(&mut self, saved: Saved, places: Places) {
+    fn take_up(&mut self, saved: Saved) {
         self.has_new_file = !saved.has_had(&self.own);
         if self.fallback.is_some() {
             self.fallback = saved.fallback.or(self.fallback.take());
@@ -137,16 +132,16 @@ impl ScoreStage {
             }
         }
         self.current.remember(&saved.digest, saved.memories);
-        self.current.recall(&saved.digest, places.0);
+        self.current.recall(&saved.digest, saved.places);
         self.current.health = saved.health;
         self.previous = saved.previous;
         self.withdrawn = saved.withdrawn;
         self.retired = saved.retired;
-        if let Some(SavedRollout { digest, memories, health, state }) = saved.rollout {
+        if let Some(SavedRollout { digest, memories, places, health, state }) = saved.rollout {
             match self.loader.shelved(&digest) {
                 Ok(mut candidate) => {
                     candidate.remember(&digest, memories);
-                    candidate.recall(&digest, places.1);
+                    candidate.recall(&digest, places);
                     candidate.health = health;
                     self.rollout = Some(Rollout { candidate, state });
                 }
