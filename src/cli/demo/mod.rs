@@ -32,7 +32,7 @@ use crate::node::{Node, Report};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::time::{Span, Timestamp, now};
 
-/// How long a stopping demo waits for the node to have taken everything from the broker.
+/// How long the demo waits for the node and the broker: at the start, and until the node has taken everything at the end.
 const CATCH_UP: Duration = Duration::from_secs(20);
 
 /// Runs the demo, or makes its models.
@@ -81,6 +81,7 @@ async fn run(
     };
     stop_on_signal(stop_plant.clone(), stopping)?;
     let node = Node::start(config, vec![pipeline], stop_node.clone()).await?;
+    subscribed(&node).await?;
 
     let pace = Pace::of_demo(args.duration, now());
     let pumps = usize::from(args.pumps);
@@ -168,6 +169,17 @@ fn node_ended(
         while core.changed().await.is_ok() {}
         stop_plant.cancel();
     }))
+}
+
+/// Waits until the broker has the node's subscriptions: it keeps nothing for whom it does not know.
+async fn subscribed(node: &Node) -> anyhow::Result<()> {
+    let mut status = node.status.clone();
+    let up = status.wait_for(|status| status.ingest.up);
+    match tokio::time::timeout(CATCH_UP, up).await {
+        Err(_) => anyhow::bail!("the broker does not answer the node"),
+        // A node that ended says why when it is joined.
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Waits until the node has taken everything that the broker took.
