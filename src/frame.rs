@@ -187,6 +187,14 @@ pub struct Baseline {
     pub score: [f32; 11],
 }
 
+impl Baseline {
+    /// Whether its tenths are numbers that do not fall.
+    pub fn is_in_order(&self) -> bool {
+        let mut all = self.inputs.iter().chain([&self.score]);
+        all.all(|tenths| tenths.iter().all(|v| v.is_finite()) && tenths.is_sorted())
+    }
+}
+
 fn one() -> usize {
     1
 }

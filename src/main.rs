@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use forebay::cli::args::{Cli, LogFormat};
 use forebay::cli::{Screen, colours};
 use forebay::diagnose::{Problems, render};
@@ -15,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     forebay::model::weigh::with_this_program();
-    let cli = Cli::parse();
+    let cli = Cli::of_this_program();
     let screen = Screen::default();
     let outcome = log(&cli, &screen).and_then(|()| forebay::cli::obey(cli, &screen));
     match outcome {

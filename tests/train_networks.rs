@@ -77,6 +77,9 @@ fn a_classifier_learns_from_a_column_and_goes_on_where_it_was_stopped() {
     let tuned = report(&train(folder.path(), "tuned.onnx", &tuned));
     let loss = |report: &Value| report["epochs"][0]["loss"].as_f64().unwrap();
     assert!(loss(&tuned) < loss(&whole), "{} {}", loss(&tuned), loss(&whole));
+    let frozen =
+        train(folder.path(), "tuned.onnx", &format!("{options} --from whole.onnx --freeze 64"));
+    assert!(String::from_utf8_lossy(&frozen.stderr).contains("nothing is left to learn"));
 }
 
 #[test]
@@ -103,6 +106,15 @@ fn what_a_kind_lacks_is_told() {
         assert!(told.contains("have the same label"), "{kind}: {told}");
     }
     assert!(said("--kind gru-autoencoder --from machine.csv").contains("cannot be trained on"));
+    for (option, kind) in
+        [("--from no.onnx", "pca"), ("--members 3", "trees"), ("--rounds 9", "pca")]
+    {
+        let name = option.split(' ').next().unwrap();
+        let told = said(&format!("--kind {kind} {option}"));
+        assert!(told.contains(&format!("`{name}` does nothing for `--kind {kind}`")), "{told}");
+    }
+    assert!(said("--holdout nan").contains("a share from 0 to 1"));
+    assert!(said("--margin 0.5").contains("1 or more"));
     let features = PIPELINE.replace(", input = \"sequence\"", "");
     std::fs::write(folder.path().join("pipeline.toml"), features).unwrap();
     assert!(said("--kind forecaster").contains("input = \"sequence\""));
@@ -190,4 +202,52 @@ fn channels_first_is_refused_before_anything_is_learned() {
     let output = train(folder.path(), "model.onnx", "--kind conv-autoencoder --epochs 1");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("set it to \"sequence\""), "{error}");
+}
+
+#[test]
+fn what_is_labelled_as_faulty_is_not_learned_as_normal() {
+    let folder = site();
+    let plain = report(&train(folder.path(), "plain.onnx", ""));
+    let labelled = report(&train(folder.path(), "labelled.onnx", "--label fault"));
+    let fitted = |report: &Value| report["fitted"].as_u64().unwrap();
+    assert!(fitted(&labelled) * 5 < fitted(&plain) * 4, "{labelled} {plain}");
+}
+
+/// Lives of several machines, whose `a` is what is left of them.
+#[test]
+fn trees_learn_the_end_of_a_life_too() {
+    let folder = site();
+    let features = PIPELINE.replace(", input = \"sequence\"", "");
+    std::fs::write(folder.path().join("pipeline.toml"), features).unwrap();
+    let mut rows = String::from("time,asset,a,b\n");
+    for (asset, life) in [("one", 300), ("two", 420), ("three", 360), ("four", 400)] {
+        for second in 0..life {
+            let (minute, rest, left) = (second / 60, second % 60, life - second);
+            writeln!(rows, "2026-01-01T00:{minute:02}:{rest:02}Z,{asset},{left},40").unwrap();
+        }
+    }
+    std::fs::write(folder.path().join("lives.csv"), rows).unwrap();
+    let life = report(&train(
+        folder.path(),
+        "life.onnx",
+        "--kind trees --life-unit 1s --cap 1000 --data lives.csv --rounds 300 --tree-rate 0.1",
+    ));
+    assert!(life["held_out"].as_u64().unwrap() > 0, "{life}");
+    let found = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        .current_dir(folder.path())
+        .args([
+            "evaluate",
+            "--pipeline",
+            "pipeline.toml",
+            "--schemas",
+            "schemas",
+            "--data",
+            "lives.csv",
+        ])
+        .args(["--onnxruntime", "tract", "--model", "life.onnx", "--runs-to-failure", "--json"])
+        .args(["--life-unit", "1s", "--quiet"])
+        .output()
+        .unwrap();
+    let found = report(&found);
+    assert!(found["life"]["raw"]["rmse"].as_f64().unwrap() < 20.0, "{}", found["life"]);
 }

@@ -32,6 +32,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use args::{Cli, Command};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
 
 pub use schema::json_schemas;
 pub use screen::Screen;
@@ -76,6 +78,20 @@ pub fn obey(cli: Cli, screen: &Screen) -> anyhow::Result<Outcome> {
     }
 }
 
+impl Cli {
+    /// What this program was called with. Ends it where that cannot be meant.
+    pub fn of_this_program() -> Cli {
+        let matches = Cli::command().get_matches();
+        let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let (Command::Train(args), Some((_, train))) = (&mut cli.command, matches.subcommand()) {
+            let is_given =
+                |id: &&clap::Id| train.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+            args.given = train.ids().filter(is_given).map(ToString::to_string).collect();
+        }
+        cli
+    }
+}
+
 /// Prints to standard output. A reader that has gone away (`| head`) is no problem.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -85,10 +101,13 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A file that is either the old one or the whole new one.
+/// A file that is either the old one or the whole new one. A device or a pipe stays what it is, and is written to.
 fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = || format!("`{}` cannot be written", path.display());
+    if !results::is_plain(path) {
+        return std::fs::write(path, bytes).with_context(failed);
+    }
     std::fs::create_dir_all(folder).with_context(failed)?;
     let readable = std::fs::Permissions::from_mode(0o644);
     let mut file =

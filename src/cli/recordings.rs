@@ -101,6 +101,7 @@ impl Recordings<'_> {
         if let Some(failure) = engine.take_failures().first() {
             anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
         }
+        warn_of_late(&engine);
         Ok((engine, rows))
     }
 
@@ -161,6 +162,18 @@ impl Recordings<'_> {
 }
 
 /// The largest batch that divides `rows`, so that whole batches end exactly there.
+/// Says how many readings came later than others of their asset and were left out.
+pub(super) fn warn_of_late(engine: &Engine) {
+    let late: u64 = engine.pipelines().iter().map(|pipeline| pipeline.account().late).sum();
+    if late > 0 {
+        tracing::warn!(
+            late,
+            "readings are older than what was read of their asset before, and were left out: give recordings of one asset in the \
+             order of their time; where a file holds several machines, name the column that tells them apart (`--asset-column`)"
+        );
+    }
+}
+
 fn part_of(rows: usize) -> usize {
     (1..=BATCH_ROWS.min(rows.max(1))).rev().find(|size| rows.is_multiple_of(*size)).unwrap_or(1)
 }

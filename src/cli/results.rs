@@ -198,7 +198,8 @@ fn by_name(target: &str) -> Option<ResultsFormat> {
 }
 
 /// Whether a file can be put in this place: not on standard output, nor over a device or a pipe.
-fn is_plain(path: &Path) -> bool {
+/// Whether a file can be put there under its name: nothing stands there, or a file.
+pub(super) fn is_plain(path: &Path) -> bool {
     path != Path::new("-") && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
 }
 

@@ -69,6 +69,10 @@ pub struct Judged {
     pub faults: Vec<Fault>,
     /// Rows that came before the first verdict.
     pub unjudged: u64,
+    /// Whether low scores are the abnormal ones.
+    pub is_below: bool,
+    /// Nobody looked before: what had begun by then has no delay.
+    pub looked_from: Option<Timestamp>,
 }
 
 impl Judged {
@@ -84,11 +88,18 @@ impl Judged {
         self.classes.push((truth, verdict.class));
     }
 
+    /// The scores, turned so that high ones are abnormal.
+    pub fn ranked(&self) -> impl Iterator<Item = f64> + '_ {
+        let sign = if self.is_below { -1.0 } else { 1.0 };
+        self.scores.iter().map(move |score| sign * score)
+    }
+
     fn events(&self, faults: &[&Fault]) -> Events {
         let faults: Vec<Interval> = faults.iter().map(|fault| fault.interval).collect();
         let watched = self.times.first().zip(self.times.last());
         let watched = watched.map_or(Span::ZERO, |(first, last)| last.since(*first));
-        Events::of(&faults, &intervals(&self.times, &self.alarmed), watched)
+        let looked_from = self.looked_from.unwrap_or(Timestamp::MIN);
+        Events::of(&faults, &intervals(&self.times, &self.alarmed), watched, looked_from)
     }
 
     /// The NAB score of its alarms, by profile: a detection is the moment at which an alarm is raised.
@@ -112,7 +123,7 @@ impl Judged {
 pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec<Judged> {
     let nothing = Vec::new();
     let of = |asset: &String| verdicts.by_asset.get(asset).unwrap_or(&nothing);
-    match truth {
+    let mut all: Vec<Judged> = match truth {
         Truth::Rows(Labels { columns, names }) => {
             let judge = |(asset, column): (&String, &Column)| {
                 judge_rows(asset, (column, names), of(asset), step, skip)
@@ -120,8 +131,8 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
             columns.iter().map(judge).collect()
         }
         Truth::Times { faults, names } => {
-            let all = verdicts.by_asset.iter();
-            all.map(|(asset, verdicts)| {
+            let each = verdicts.by_asset.iter();
+            each.map(|(asset, verdicts)| {
                 // What happened while nobody looked cannot have been found.
                 let seen = verdicts.iter().skip(skip).map(|verdict| verdict.end);
                 let seen = seen.clone().min().zip(seen.max());
@@ -129,7 +140,9 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
                 let faults = faults.get(asset).into_iter().flatten();
                 let faults = faults.filter(|fault| seen.is_some_and(|s| s.meets(&fault.interval)));
                 let faults = faults.cloned().collect();
-                let mut judged = Judged { asset: asset.clone(), faults, ..Judged::default() };
+                let looked_from = seen.filter(|_| skip > 0).map(|seen| seen.from);
+                let mut judged =
+                    Judged { asset: asset.clone(), faults, looked_from, ..Judged::default() };
                 for verdict in verdicts.iter().skip(skip) {
                     let at = verdict.end.minus(Span(1));
                     let fault = judged.faults.iter().find(|fault| fault.interval.holds(at));
@@ -141,7 +154,10 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
             })
             .collect()
         }
-    }
+    };
+    let is_below = verdicts.alarm.as_ref().is_some_and(|alarm| alarm.below);
+    all.iter_mut().for_each(|one| one.is_below = is_below);
+    all
 }
 
 fn judge_rows(
@@ -310,7 +326,7 @@ impl Detection {
             judged.iter().flat_map(|one| of(one).iter().copied()).collect()
         };
         let (alarmed, faulty) = (flat(|one| &one.alarmed), flat(|one| &one.faulty));
-        let scores: Vec<f64> = judged.iter().flat_map(|one| one.scores.iter().copied()).collect();
+        let scores: Vec<f64> = judged.iter().flat_map(Judged::ranked).collect();
         let confusion = Confusion::of(&alarmed, &faulty);
         let (mut events, mut scored) =
             (Events::default(), vec![NabScore::default(); PROFILES.len()]);
@@ -323,10 +339,15 @@ impl Detection {
             score: score.normalised(),
             raw: score.raw,
         });
-        let calibration = is_chance.then(|| Calibration {
-            brier: brier(&scores, &faulty),
-            expected_error: expected_error(&scores, &faulty, BINS),
-            bins: reliability(&scores, &faulty, BINS),
+        let calibration = is_chance.then(|| {
+            let known = judged.iter().flat_map(|one| one.scores.iter().zip(&one.faulty));
+            let (chances, faulty): (Vec<f64>, Vec<bool>) =
+                known.filter(|(chance, _)| chance.is_finite()).unzip();
+            Calibration {
+                brier: brier(&chances, &faulty),
+                expected_error: expected_error(&chances, &faulty, BINS),
+                bins: reliability(&chances, &faulty, BINS),
+            }
         });
         Detection {
             rows: confusion.total(),
@@ -372,13 +393,72 @@ fn of_faults(judged: &[Judged]) -> Vec<Group> {
         for one in judged {
             let own: Vec<&Fault> = one.faults.iter().filter(|fault| fault.name == **name).collect();
             events.add(&one.events(&own));
-            for (at, alarmed) in one.times.iter().zip(&one.alarmed) {
-                if own.iter().any(|fault| fault.interval.holds(*at)) {
-                    confusion.count(*alarmed, true);
-                }
+            // Each row counts once, in however many of them it lies.
+            let mut inside = vec![false; one.times.len()];
+            for Interval { from, to } in own.iter().map(|fault| fault.interval) {
+                let first = one.times.partition_point(|at| *at < from);
+                let end = one.times.partition_point(|at| *at <= to).max(first);
+                inside[first..end].fill(true);
+            }
+            for (alarmed, _) in one.alarmed.iter().zip(&inside).filter(|(_, inside)| **inside) {
+                confusion.count(*alarmed, true);
             }
         }
         Group::of(name, confusion, events)
     };
     names.iter().map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(scores: &[f64], faulty: &[bool]) -> Judged {
+        Judged {
+            asset: "one".into(),
+            times: (0..).map(|at| Timestamp(at * 1_000_000)).take(scores.len()).collect(),
+            scores: scores.to_vec(),
+            alarmed: faulty.to_vec(),
+            faulty: faulty.to_vec(),
+            ..Judged::default()
+        }
+    }
+
+    #[test]
+    fn a_score_that_is_missing_spoils_no_calibration() {
+        let with = judged(&[0.9, f64::NAN, 0.2], &[true, true, false]);
+        let without = judged(&[0.9, 0.2], &[true, false]);
+        let of = |one| Detection::of(&[one], true).calibration.unwrap();
+        assert_eq!(of(with).brier, of(without).brier);
+    }
+
+    #[test]
+    fn where_low_scores_are_abnormal_they_rank_highest() {
+        let mut one = judged(&[1.0, 5.0, 9.0], &[true, false, false]);
+        assert_eq!(Detection::of(std::slice::from_ref(&one), false).roc_auc, Some(0.0));
+        one.is_below = true;
+        assert_eq!(Detection::of(&[one], false).roc_auc, Some(1.0));
+    }
+
+    #[test]
+    fn of_a_fault_that_had_begun_before_anybody_looked_no_delay_is_told() {
+        let seconds = |n: i64| Timestamp(n * 1_000_000);
+        let fault = |from, to, name: &str| Fault {
+            interval: Interval { from: seconds(from), to: seconds(to) },
+            name: name.into(),
+        };
+        let mut one = judged(&[1.0; 10], &[true; 10]);
+        one.faults = vec![fault(-100, 3, "worn"), fault(2, 6, "worn"), fault(5, 7, "hot")];
+        one.looked_from = Some(seconds(0));
+        let found = Detection::of(&[one], false);
+        assert_eq!((found.events.faults, found.events.found), (3, 3));
+        assert_eq!(found.events.delays_s, [0.0, 0.0]);
+        // Each row once, though two faults of a kind meet in it.
+        let rows: Vec<(String, u64)> = found
+            .faults
+            .iter()
+            .map(|group| (group.name.clone(), group.rates.confusion.total()))
+            .collect();
+        assert_eq!(rows, [("hot".to_owned(), 3), ("worn".to_owned(), 7)]);
+    }
 }

@@ -89,7 +89,7 @@ fn confusion(rates: &Rates) -> String {
 }
 
 fn curves(found: &Detection, judged: &[Judged], threshold: Option<f64>) -> String {
-    let scores: Vec<f64> = judged.iter().flat_map(|one| one.scores.iter().copied()).collect();
+    let scores: Vec<f64> = judged.iter().flat_map(Judged::ranked).collect();
     let labels: Vec<bool> = judged.iter().flat_map(|one| one.faulty.iter().copied()).collect();
     let both = roc_and_pr("", &scores, &labels, threshold);
     if both.is_empty() {

@@ -157,6 +157,7 @@ impl Model {
             None => ["score", output]
                 .iter()
                 .find_map(|name| self.signature.output(name))
+                .or_else(|| class.and_then(|_| self.chances()))
                 .unwrap_or_default(),
         };
         let Some(port) = self.signature.outputs.get(index) else {
@@ -178,8 +179,7 @@ impl Model {
         names: &[String],
     ) -> Option<(Wanted, Vec<String>)> {
         let ports = &self.signature.outputs;
-        let named = ports.iter().position(|port| self.labels(port).len() > 1);
-        let output = named.or(class.map(|_| score.output))?;
+        let output = self.chances().or(class.map(|_| score.output))?;
         let port = ports.get(output)?;
         let labels = match (self.labels(port), port.dims.get(1..)) {
             ([], Some([Some(width)])) if *width > 1 => (0..*width).map(|n| n.to_string()).collect(),
@@ -187,6 +187,11 @@ impl Model {
             (labels, _) => labels.to_vec(),
         };
         Some((Wanted { output, part: Part::Class(labels.clone()) }, labels))
+    }
+
+    /// The output that has a chance for each class.
+    fn chances(&self) -> Option<usize> {
+        self.signature.outputs.iter().position(|port| self.labels(port).len() > 1)
     }
 
     /// The classes of an output, as the model calls them.

@@ -137,7 +137,9 @@ impl Metadata {
             data_start: notes.parsed("data_start", |v| v.parse().ok()),
             data_end: notes.parsed("data_end", |v| v.parse().ok()),
             data_digest: notes.text("data_digest"),
-            baseline: notes.json("baseline"),
+            baseline: notes.parsed("baseline", |value| {
+                serde_json::from_str(value).ok().filter(Baseline::is_in_order)
+            }),
             golden: notes.json("golden"),
             parent: notes.text("parent"),
             compressed: notes.text("compressed"),

@@ -84,7 +84,12 @@ fn write(graph: &mut Graph, options: &RunningOptions) {
     // The first window is its own mean.
     graph.node("Less", &["count", "half"], "is_first");
     graph.node("Where", &["is_first", "features", "mean"], "mean_before");
-    graph.node("Sub", &["features", "mean_before"], "distance");
+    graph.node("Sub", &["features", "mean_before"], "away_from");
+    // Its square must stay a number, or one wild value would make the asset deaf for ever.
+    graph.weights("furthest", &[], &[1e15]);
+    graph.weights("least", &[], &[-1e15]);
+    graph.node("Min", &["away_from", "furthest"], "not_above");
+    graph.node("Max", &["not_above", "least"], "distance");
     graph.node("Sqrt", &["variance"], "deviation");
     graph.node("Mul", &["deviation", "clip"], "bound");
     graph.node("Sub", &["nought", "bound"], "lower");

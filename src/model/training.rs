@@ -182,6 +182,16 @@ impl TrainingSet {
         (fit, tail)
     }
 
+    /// Divides `usable`, windows of machines that run to their end, by machines: the end of each machine's windows would be
+    /// the end of all lives. The last `share` of the machines is held out, of a single one nothing.
+    pub(super) fn split_lives(&self, usable: &[usize], share: f64) -> (Vec<usize>, Vec<usize>) {
+        let machines: BTreeSet<u32> = usable.iter().map(|&index| self.assets[index]).collect();
+        let held = (machines.len() as f64 * share).round() as usize;
+        let held = held.max(1).min(machines.len().saturating_sub(1));
+        let held: BTreeSet<u32> = machines.into_iter().rev().take(held).collect();
+        usable.iter().copied().partition(|&index| !held.contains(&self.assets[index]))
+    }
+
     /// Writes what every model notes: of itself, and of the data it was trained on.
     pub(super) fn note(&self, graph: &mut Graph, notes: &Notes) {
         notes.write(graph);
@@ -410,6 +420,19 @@ mod tests {
             let last = fit.iter().map(|&i| set.ends[i]).max().unwrap();
             assert!(tail.iter().all(|&i| set.starts[i] >= last));
         }
+    }
+
+    #[test]
+    fn of_lives_whole_machines_are_held_out() {
+        let mut set = set(80);
+        let usable = set.usable(10).unwrap();
+        let (fit, held) = set.split_lives(&usable, 0.25);
+        assert_eq!((fit.len(), held.len()), (40, 40));
+        assert!(
+            held.iter().all(|&at| set.assets[at] == 1) && fit.iter().all(|&at| set.assets[at] == 0)
+        );
+        set.assets.fill(0);
+        assert_eq!(set.split_lives(&usable, 0.25), (usable.clone(), Vec::new()), "of one nothing");
     }
 
     #[test]

@@ -182,8 +182,10 @@ fn divide(
     if share == 0.0 {
         return (usable.to_vec(), Vec::new());
     }
-    if options.split == Split::Last {
-        return set.split(usable, share);
+    match (options.split, objective) {
+        (Split::Last, Objective::Number) => return set.split_lives(usable, share),
+        (Split::Last, _) => return set.split(usable, share),
+        _ => {}
     }
     let mut classes: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for &index in usable {

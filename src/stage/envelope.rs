@@ -95,6 +95,10 @@ impl Bearing {
         if turns.is_nan() || turns < TURNS {
             return [None; 4];
         }
+        // A sensor that stands still has a spectrum, of rounding.
+        if is_flat(samples) {
+            return [None; 4];
+        }
         let band = self.band.unwrap_or([rate / 6.0, rate / 2.0]);
         let spectrum = Spectrum::of(&envelope(samples, rate, band), rate);
         self.orders.map(|order| prominence(&spectrum, order * speed, speed))
@@ -121,6 +125,14 @@ pub fn prominence(spectrum: &Spectrum, frequency: f64, shaft: f64) -> Option<f64
         }
     }
     (!heights.is_empty()).then(|| heights.iter().sum::<f64>() / heights.len() as f64)
+}
+
+/// Whether the samples are the same number but for its last digits.
+pub(super) fn is_flat(samples: &[f64]) -> bool {
+    let (low, high) = samples
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    high - low <= 1e-12 * low.abs().max(high.abs())
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {

@@ -10,7 +10,7 @@ use polars::prelude::{
     NewChunkedArray, PlSmallStr, QuantileMethod,
 };
 
-use super::envelope::{Bearing, band_rms};
+use super::envelope::{Bearing, band_rms, is_flat};
 
 /// A feature of one signal over one window. `x` are the known samples, `n` their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,7 @@ pub fn describe(samples: &[f64], scene: Scene<'_>, features: &[Feature], out: &m
         samples
     };
     let is_whole = values.len() == samples.len();
+    let is_flat = is_flat(values);
     let mut lines = None;
     let mut line = |at: usize| {
         let (bearing, speed) = scene.bearing.filter(|_| is_whole)?;
@@ -147,12 +148,14 @@ pub fn describe(samples: &[f64], scene: Scene<'_>, features: &[Feature], out: &m
     for feature in features {
         let value = match feature {
             Feature::Mean => column.mean(),
+            Feature::Std if is_flat => column.std(1).map(|_| 0.0),
             Feature::Std => column.std(1),
             Feature::Min => column.min(),
             Feature::Max => column.max(),
             Feature::Range => column.min_max().map(|(min, max)| max - min),
             Feature::Rms => rms(values),
             Feature::Slope => slope(samples, scene.rate),
+            Feature::Skewness | Feature::Kurtosis if is_flat => None,
             Feature::Skewness => column.clone().into_series().skew(true).ok().flatten(),
             Feature::Kurtosis => column.clone().into_series().kurtosis(false, true).ok().flatten(),
             Feature::Crest => crest(values),
@@ -200,4 +203,24 @@ fn slope(samples: &[f64], rate: f64) -> Option<f64> {
         tt += t * t;
     }
     Some(tv / tt * rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_sensor_that_stands_still_neither_shape_nor_fault_lines_are_told() {
+        let bearing = Bearing { orders: [3.58, 5.42, 2.36, 0.4], band: None };
+        let names = ["std", "skewness", "kurtosis", "bpfo", "bpfi", "bsf", "ftf"];
+        let features = names.map(|name| name.parse().unwrap());
+        // 0.1 is no sum of powers of two, 0.25 is one.
+        for value in [0.1, 0.25, 23.4, -7.3e8, 0.0] {
+            let (samples, mut found) = (vec![value; 24_000], Vec::new());
+            let scene = Scene { rate: 12_000.0, bearing: Some((&bearing, 30.0)) };
+            describe(&samples, scene, &features, &mut found);
+            assert_eq!(found[0], 0.0, "{value}");
+            assert!(found[1..].iter().all(|feature| feature.is_nan()), "{value}: {found:?}");
+        }
+    }
 }

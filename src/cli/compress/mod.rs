@@ -137,7 +137,7 @@ pub struct CompressArgs {
 }
 
 /// A share, as people write it: `1%` or `0.01`.
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let share = match text.strip_suffix('%') {
         Some(percent) => number(percent).map(|percent| percent / 100.0),

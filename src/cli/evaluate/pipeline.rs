@@ -27,7 +27,7 @@ use crate::model::metadata::Meaning;
 use crate::model::{Host, ModelFile};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::OtherModel;
-use crate::pipeline::spec::{ScoreSpec, StageSpec};
+use crate::pipeline::spec::{Fill, ScoreSpec, StageSpec};
 use crate::time::Span;
 use crate::usage::Usage;
 
@@ -135,7 +135,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
     let (p50, p99) = verdicts.inference(&host, &path)?;
     let evaluation = Evaluation {
         pipeline: pipeline.spec.name.clone(),
-        causal: true,
+        causal: is_causal(&pipeline),
         threshold: verdicts.threshold,
         threshold_by: threshold_by(&verdicts, score, &model),
         alarm: verdicts.alarm.as_ref().map(|alarm| alarm.name.clone()),
@@ -155,6 +155,30 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
         output: verdicts.output,
     };
     Ok((evaluation, behind))
+}
+
+/// What people are told where it is not.
+const LOOKS_AHEAD: &str =
+    "not causal: `fill` draws lines to readings that come after a window's end";
+
+/// Whether a verdict counts from a moment at which all that it rests on was there. Between two readings of a signal that is
+/// measured less often than the grid has steps, what is filled in waits for the second.
+fn is_causal(pipeline: &LoadedPipeline) -> bool {
+    let mut stages = pipeline.spec.stages.iter();
+    let ahead = stages.find_map(|stage| match stage {
+        StageSpec::Resample(resample) => {
+            let looks = matches!(resample.fill, Fill::Linear | Fill::Next);
+            Some(resample.every.span()).filter(|_| looks)
+        }
+        _ => None,
+    });
+    ahead.is_none_or(|step| {
+        pipeline
+            .schema
+            .signals
+            .iter()
+            .all(|s| s.from.is_some() || s.every.is_none_or(|e| e <= step))
+    })
 }
 
 fn score_of<'p>(pipeline: &'p LoadedPipeline, output: &str) -> anyhow::Result<&'p ScoreSpec> {
@@ -313,7 +337,11 @@ fn provenance(found: &Evaluation) -> Vec<String> {
         format!(", {} of memory at most", bytesize::ByteSize::b(bytes))
     });
     let mut all = vec![
-        format!("{verdict}; threshold from: {}; causal", found.threshold_by),
+        format!(
+            "{verdict}; threshold from: {}; {}",
+            found.threshold_by,
+            if found.causal { "causal" } else { LOOKS_AHEAD }
+        ),
         format!(
             "model {} ({}), sha256 {}; settings sha256 {}",
             found.model.part,

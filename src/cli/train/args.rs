@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::args::TrainArgs;
 use crate::model::net::{Activation, Device, Optimiser};
 use crate::time::Span;
 
@@ -209,4 +210,44 @@ pub struct NetArgs {
     /// Go on from that file, where training was stopped.
     #[arg(long)]
     pub resume: bool,
+}
+
+/// Options of principal components alone.
+const OF_PCA: [&str; 4] = ["variance", "drift", "shrink", "follow"];
+/// Options of networks that count for trees, too.
+const OF_TREES: [&str; 7] =
+    ["label", "classes", "life_unit", "cap", "class_weights", "patience", "seed"];
+
+/// Whether every option that was written counts for what is trained: one that does nothing would be taken for done.
+pub(super) fn count(args: &TrainArgs) -> anyhow::Result<()> {
+    let of = |command: clap::Command| -> Vec<String> {
+        command.get_arguments().map(|option| option.get_id().to_string()).collect()
+    };
+    let of_nets = of(NetArgs::augment_args(clap::Command::new("")));
+    let of_trees = of(TreeArgs::augment_args(clap::Command::new("")));
+    for option in &args.given {
+        let (is_net, is_tree) = (of_nets.contains(option), of_trees.contains(option));
+        let is_pca = OF_PCA.contains(&option.as_str());
+        let counts = match args.kind {
+            TrainKind::Pca => {
+                !is_tree && (!is_net || ["label", "classes"].contains(&option.as_str()))
+            }
+            TrainKind::Trees => !is_pca && (!is_net || OF_TREES.contains(&option.as_str())),
+            _ => !is_tree && !is_pca,
+        };
+        let kind = args.kind.to_possible_value();
+        anyhow::ensure!(
+            counts,
+            "`--{}` does nothing for `--kind {}`: leave it out, or choose another kind",
+            option.replace('_', "-"),
+            kind.as_ref().map_or("", |kind| kind.get_name())
+        );
+    }
+    Ok(())
+}
+
+/// A factor that makes nothing smaller.
+pub(in crate::cli) fn at_least_one(text: &str) -> Result<f64, String> {
+    let factor = text.parse::<f64>().ok().filter(|factor| *factor >= 1.0 && factor.is_finite());
+    factor.ok_or_else(|| "write a number that is 1 or more".to_owned())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::args::NetArgs;
+use super::args::{NetArgs, TrainKind};
 use crate::cli::args::TrainArgs;
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::Screen;
@@ -13,7 +13,7 @@ use crate::evaluate::labels::{Column, Labels};
 use crate::model::training::TrainingSet;
 use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::spec::{ModelInput, StageSpec};
-use crate::time::{Span, Timestamp};
+use crate::time::{Span, Step, Timestamp};
 
 /// What a model learns from.
 pub(super) struct Collected {
@@ -28,6 +28,16 @@ pub(super) struct Collected {
 }
 
 impl Collected {
+    /// For a kind that learns what is normal: windows with a label are known as faulty, and not learned.
+    pub(super) fn leave_out_faults(&mut self, kind: TrainKind) {
+        if !matches!(kind, TrainKind::Classifier | TrainKind::Trees | TrainKind::Transformer) {
+            let classes = std::mem::take(&mut self.classes).into_iter().enumerate();
+            self.set
+                .judged
+                .extend(classes.filter(|(_, class)| *class > 0).map(|(at, _)| (at, true)));
+        }
+    }
+
     /// How long after each window its asset's last one ends, in `unit`.
     pub(super) fn lives(&self, unit: Span) -> Vec<f64> {
         let mut ends: BTreeMap<u32, Timestamp> = BTreeMap::new();
@@ -58,8 +68,8 @@ fn training_set(pipeline: &LoadedPipeline, out: &Path, samples: bool) -> Trainin
                 };
                 let all = pipeline.schema.signals.iter().map(|s| s.name.clone()).collect();
                 let signals: Vec<String> = window.signals.clone().unwrap_or(all);
-                if let Some(step) = set.step.filter(|_| samples && wants_samples(pipeline)) {
-                    set.steps = (window.length.0 / step.0.max(1)) as usize;
+                if let Some(step) = grid(pipeline).filter(|_| samples && wants_samples(pipeline)) {
+                    set.steps = step.count(window.length) as usize;
                     set.units = signals.iter().map(unit).collect();
                     set.names = signals;
                     continue;
@@ -73,6 +83,14 @@ fn training_set(pipeline: &LoadedPipeline, out: &Path, samples: bool) -> Trainin
         }
     }
     set
+}
+
+/// The step of the pipeline's grid.
+pub(super) fn grid(pipeline: &LoadedPipeline) -> Option<Step> {
+    pipeline.spec.stages.iter().find_map(|stage| match stage {
+        StageSpec::Resample(resample) => Some(resample.every),
+        _ => None,
+    })
 }
 
 /// What the pipeline's first score is given.
@@ -122,10 +140,13 @@ pub(super) fn collect(
     );
     anyhow::ensure!(
         account.windows > account.sparse,
-        "there is nothing to learn from: {rows} rows gave {} windows, {} of them too sparse; \
-         give a longer recording, or look at `length`, `min_coverage` and `max_gap` of {}",
+        "there is nothing to learn from: {rows} rows gave {} windows, {} of them too sparse, and {} of {} readings were older \
+         than what was read before; give a longer recording, in the order of its time, or look at `length`, `min_coverage` and \
+         `max_gap` of {}",
         account.windows,
         account.sparse,
+        account.late,
+        account.received,
         args.pipeline.display()
     );
     let assets: Vec<String> = engine

@@ -34,9 +34,11 @@ struct Made {
 
 /// Trains and writes a model.
 pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome> {
+    args::count(args)?;
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let kind = net::kind_of(args.kind);
     let mut collected = collect::collect(args, &pipeline, kind.is_some(), screen)?;
+    collected.leave_out_faults(args.kind);
     if !args.verdicts.is_empty() {
         verdicts::add(args, &pipeline, &mut collected)?;
     }
@@ -68,9 +70,7 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
         let said = if judged.is_empty() {
             String::new()
         } else {
-            format!(
-                "operators said of {normal} windows that they are normal, and of {faults} that they are faulty\n"
-            )
+            format!("{normal} windows are known as normal, and {faults} as faulty\n")
         };
         print(&format!("{}{said}{answers}\n{}\n", made.told, args.out.display()))?;
     }

@@ -11,7 +11,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::collect::Collected;
+use super::collect::{Collected, grid};
+use super::net::class_names;
 use super::{TrainArgs, TrainKind};
 use crate::command::Verdict;
 use crate::model::training::TrainingSet;
@@ -19,7 +20,7 @@ use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::spec::{StageSpec, WindowSpec};
 use crate::record::VerdictRecord;
 use crate::stage::features::{Feature, Scene, describe};
-use crate::time::Span;
+use crate::time::Step;
 
 /// What any record says of itself.
 #[derive(Deserialize)]
@@ -52,12 +53,13 @@ pub(super) fn add(
     {
         collected.classes = vec![0; collected.set.len()];
     }
-    let windows = Windows::of(pipeline, &collected.set)?;
+    let windows = Windows::of(pipeline)?;
+    let names = class_names(&args.net, collected)?;
     // A time that is both has had a fault.
     for is_fault in [false, true] {
         let says = if is_fault { Verdict::True } else { Verdict::False };
         for verdict in known.iter().filter(|v| v.verdict == says) {
-            let class = if is_fault { class_of(verdict, &args.net.classes)? } else { 0 };
+            let class = if is_fault { class_of(verdict, &names)? } else { 0 };
             mark(collected, &windows, verdict, class);
         }
     }
@@ -108,7 +110,7 @@ fn class_of(verdict: &VerdictRecord, classes: &[String]) -> anyhow::Result<usize
     let fault = verdict.fault.as_deref().unwrap_or_default();
     classes.iter().skip(1).position(|class| class == fault).map(|at| at + 1).with_context(|| {
         format!(
-            "the verdict of {} on `{}` of asset {} names the fault `{fault}`; expected one of `--classes`: {}",
+            "the verdict of {} on `{}` of asset {} names the fault `{fault}`; expected one of the classes: {}",
             verdict.given,
             verdict.name,
             verdict.asset,
@@ -166,11 +168,11 @@ struct Windows<'a> {
     spec: &'a WindowSpec,
     features: Vec<Feature>,
     signals: Vec<String>,
-    step: Span,
+    step: Step,
 }
 
 impl<'a> Windows<'a> {
-    fn of(pipeline: &'a LoadedPipeline, set: &TrainingSet) -> anyhow::Result<Windows<'a>> {
+    fn of(pipeline: &'a LoadedPipeline) -> anyhow::Result<Windows<'a>> {
         let spec = pipeline.spec.stages.iter().find_map(|stage| match stage {
             StageSpec::Window(window) => Some(window),
             _ => None,
@@ -183,7 +185,7 @@ impl<'a> Windows<'a> {
             spec,
             features: features.map_err(anyhow::Error::msg)?,
             signals: spec.signals.clone().unwrap_or(all),
-            step: set.step.context("the pipeline has no `resample`")?,
+            step: grid(pipeline).context("the pipeline has no `resample`")?,
         })
     }
 
@@ -197,14 +199,16 @@ impl<'a> Windows<'a> {
                 .filter(|_| set.steps == 0)
                 .ok_or_else(|| "the record has neither its rows nor all of its features".into());
         }
-        let steps = (self.spec.length.0 / self.step.0.max(1)) as usize;
+        let steps = self.step.count(self.spec.length) as usize;
         let mut columns = Vec::with_capacity(self.signals.len());
         for signal in &self.signals {
             let mut column = vec![f64::NAN; steps];
             for reading in verdict.signals.get(signal).into_iter().flatten() {
-                let after = reading.0.since(verdict.peak_start).0;
-                let at = usize::try_from(after / self.step.0.max(1)).unwrap_or(usize::MAX);
-                match column.get_mut(at).filter(|_| after % self.step.0.max(1) == 0) {
+                // Instants of a fraction lie between two microseconds.
+                let after = reading.0.since(verdict.peak_start).as_seconds() * self.step.rate();
+                let off = (after - after.round()).abs() / self.step.rate();
+                match column.get_mut(after.round() as usize).filter(|_| after >= 0.0 && off < 3e-6)
+                {
                     Some(sample) => *sample = reading.1,
                     None => return Err("the pipeline's windows are other ones now".into()),
                 }
@@ -225,7 +229,7 @@ impl<'a> Windows<'a> {
             numbers.extend((0..steps).flat_map(|step| columns.iter().map(move |c| c[step])));
         } else {
             // Fault lines need the shaft's speed; windows with them are too long for their rows to be kept.
-            let scene = Scene { rate: 1.0 / self.step.as_seconds(), bearing: None };
+            let scene = Scene { rate: self.step.rate(), bearing: None };
             for column in &columns {
                 describe(column, scene, &self.features, &mut numbers);
             }

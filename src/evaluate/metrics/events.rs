@@ -58,18 +58,23 @@ pub struct Events {
 }
 
 impl Events {
-    /// Of one asset, watched for `watched`.
-    pub fn of(faults: &[Interval], alarms: &[Interval], watched: Span) -> Events {
+    /// Of one asset, watched for `watched`. A fault that had begun before `looked_from` has no delay.
+    pub fn of(
+        faults: &[Interval],
+        alarms: &[Interval],
+        watched: Span,
+        looked_from: Timestamp,
+    ) -> Events {
         let first = |fault: &Interval| alarms.iter().find(|alarm| alarm.meets(fault));
         let delay = |fault: &Interval| {
             first(fault).map(|alarm| alarm.from.since(fault.from).as_seconds().max(0.0))
         };
-        let delays_s: Vec<f64> = faults.iter().filter_map(delay).collect();
+        let begun = faults.iter().filter(|fault| fault.from >= looked_from);
         let is_false = |alarm: &&Interval| !faults.iter().any(|fault| fault.meets(alarm));
         Events {
             faults: faults.len() as u64,
-            found: delays_s.len() as u64,
-            delays_s,
+            found: faults.iter().filter_map(first).count() as u64,
+            delays_s: begun.filter_map(delay).collect(),
             alarms: alarms.len() as u64,
             false_alarms: alarms.iter().filter(is_false).count() as u64,
             days: watched.as_seconds() / 86_400.0,
@@ -134,12 +139,13 @@ mod tests {
     fn an_alarm_that_was_on_before_has_no_delay_and_one_in_between_is_false() {
         let faults = [interval(10, 20), interval(40, 50), interval(80, 90)];
         let alarms = [interval(5, 12), interval(30, 35), interval(46, 60)];
-        let mut events = Events::of(&faults, &alarms, Span::seconds(43_200));
+        let mut events = Events::of(&faults, &alarms, Span::seconds(43_200), Timestamp::MIN);
         assert_eq!((events.faults, events.found, events.false_alarms), (3, 2, 1));
         assert_eq!(events.delays_s, [0.0, 6.0]);
         assert_eq!(events.median_delay_s(), Some(3.0));
         assert_eq!(events.alarms_a_day(), Some(6.0));
-        events.add(&Events::of(&[interval(0, 9)], &[interval(9, 9)], Span::seconds(43_200)));
+        let half_a_day = Span::seconds(43_200);
+        events.add(&Events::of(&[interval(0, 9)], &[interval(9, 9)], half_a_day, Timestamp::MIN));
         assert_eq!(events.median_delay_s(), Some(6.0));
         assert_eq!(events.recall(), Some(0.75));
         assert_eq!(events.false_alarms_a_day(), Some(1.0));

@@ -63,7 +63,13 @@ impl Columns {
                 found: listed(names),
             })?,
         };
-        let asset = spec.asset.as_deref().map(|c| find("recording.asset", c)).transpose()?;
+        let asset = match &spec.asset {
+            Some(column) => Some(find("recording.asset", column)?),
+            // Several machines in one file; not so where the file is said to be of one.
+            None if options.asset.is_none() => position(names, "asset"),
+            None => None,
+        };
+        let asset = asset.filter(|_| spec.asset.is_some() || !is_signal(schema, "asset"));
         let layout = match (&spec.signal, &spec.value) {
             (Some(signal), value) => Layout::Long {
                 signal: find("recording.signal", signal)?,
@@ -159,6 +165,10 @@ pub(super) fn time_column(names: &[String]) -> Option<usize> {
     TIME_NAMES
         .iter()
         .find_map(|known| names.iter().position(|name| name.trim().eq_ignore_ascii_case(known)))
+}
+
+fn is_signal(schema: &Schema, name: &str) -> bool {
+    schema.signals.iter().any(|s| s.name == name || s.aliases.iter().any(|alias| alias == name))
 }
 
 fn position(names: &[String], wanted: &str) -> Option<usize> {

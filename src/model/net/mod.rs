@@ -63,6 +63,14 @@ pub enum NetError {
     /// The targets do not fit the task or the windows.
     #[error("{0}")]
     Targets(String),
+    /// There is nothing to learn.
+    #[error(
+        "all {layers} layers of the network are frozen, so nothing is left to learn; freeze fewer (`--freeze`)"
+    )]
+    Frozen {
+        /// How many there are.
+        layers: usize,
+    },
     /// The loss is not a number any more.
     #[error(
         "the loss was no number any more in epoch {epoch}; choose a smaller learning rate than {learning_rate}, or clip gradients more"

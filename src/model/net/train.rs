@@ -2,7 +2,7 @@
 //!
 //! `cli/train`, `compress` and the suite call [`train`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -72,7 +72,7 @@ pub fn train(
     watch: &mut dyn FnMut(&Epoch, &Checkpoint) -> bool,
 ) -> Result<(Vec<u8>, NetReport), NetError> {
     targets.check(&network.task, set.len())?;
-    fits(set, network, from)?;
+    fits(set, network, from, options.freeze)?;
     place(options.device)?;
     let usable = set.usable(MIN_ROWS)?;
     let is_of_normal = matches!(network.task, Task::Reconstruct | Task::Forecast);
@@ -140,8 +140,13 @@ fn digest_of(targets: &Targets) -> String {
     }
 }
 
-/// Whether network and start take what the windows are.
-fn fits(set: &TrainingSet, network: &Network, from: Option<&Trained>) -> Result<(), NetError> {
+/// Whether network and start take what the windows are, and something is left to learn beside the first `frozen` layers.
+fn fits(
+    set: &TrainingSet,
+    network: &Network,
+    from: Option<&Trained>,
+    frozen: usize,
+) -> Result<(), NetError> {
     let found = Shape { steps: set.steps.max(1), width: set.names.len() };
     let told = |shape: Shape| format!("{} steps of {} numbers", shape.steps, shape.width);
     let starts = from.map_or(network.input, |from| from.network.input);
@@ -156,11 +161,13 @@ fn fits(set: &TrainingSet, network: &Network, from: Option<&Trained>) -> Result<
             network.members
         )));
     }
-    network.needs(0).map(drop)
+    match network.needs(frozen)?.iter().all(|(.., is_frozen)| *is_frozen) {
+        true => Err(NetError::Frozen { layers: network.layers.len() }),
+        false => Ok(()),
+    }
 }
 
-/// What is learned from, and what is held out: the end of each asset's windows. Of a machine that runs to its end that
-/// would be the end of all lives, so of those whole assets are held out, the last ones.
+/// What is learned from, and what is held out: the end of each asset's windows; of machines that run to their end, machines.
 fn divide(
     set: &TrainingSet,
     usable: &[usize],
@@ -171,13 +178,10 @@ fn divide(
     if share == 0.0 {
         return (usable.to_vec(), Vec::new());
     }
-    let assets: BTreeSet<u32> = usable.iter().map(|&index| set.assets[index]).collect();
-    if !matches!(task, Task::RemainingLife { .. }) || assets.len() < 2 {
-        return set.split(usable, share);
+    match task {
+        Task::RemainingLife { .. } => set.split_lives(usable, share),
+        _ => set.split(usable, share),
     }
-    let held = ((assets.len() as f64 * share).round() as usize).clamp(1, assets.len() - 1);
-    let held: BTreeSet<u32> = assets.into_iter().rev().take(held).collect();
-    usable.iter().copied().partition(|&index| !held.contains(&set.assets[index]))
 }
 
 /// The answers to some windows.

@@ -53,10 +53,10 @@ impl Moment {
         let width = windows.steps * windows.channels;
         let rows = windows.sequence.get(index * width..(index + 1) * width).unwrap_or_default();
         let fits = windows.channels == channels.len() && rows.len() <= SAMPLES_MAX;
-        let step = Span(end.since(start).0 / windows.steps.max(1) as i64);
+        let (length, steps) = (end.since(start).0, windows.steps.max(1) as i64);
         let column = |(at, name): (usize, &String)| {
             let values = rows.iter().skip(at).step_by(windows.channels);
-            let times = (0..).map(|row| start.plus(Span(step.0 * row)));
+            let times = (0..).map(|row| start.plus(Span(length * row / steps)));
             let readings = times.zip(values).filter(|(_, value)| !value.is_nan());
             (name.clone(), readings.map(|(at, value)| RawReading(at, *value)).collect::<Vec<_>>())
         };

@@ -7,7 +7,7 @@
 //! - *EWMA* (Roberts 1959; NIST/SEMATECH e-Handbook, §6.3.2.4): the exponentially weighted mean of z, λ = 0.2, against
 //!   [`EWMA_LIMIT`] of its own deviation √(λ / (2 − λ));
 //! - *CUSUM* (Page 1954; e-Handbook, §6.3.2.3), both sides, k = 1 and h = [`CUSUM_LIMIT`];
-//! - *stuck*: the very same number for [`STUCK`] windows.
+//! - *stuck*: the very same number for [`STUCK`] windows, of a feature that does not repeat itself in normal running.
 //!
 //! Of a feature that has never moved it says nothing.
 //!
@@ -34,6 +34,8 @@ const EWMA_LIMIT: f32 = 6.0;
 const CUSUM_SLACK: f32 = 1.0;
 const CUSUM_LIMIT: f32 = 15.0;
 const STUCK: u16 = 30;
+/// In place of a count: the feature repeats itself in normal running, as a setpoint does, and is never stuck.
+const REPEATS: u16 = u16::MAX;
 /// Beyond this a value says no more than that it is far away.
 const FAR: f32 = 10.0;
 /// How fast median and deviation follow: a hundredth of what is new a window.
@@ -93,7 +95,10 @@ impl Track {
             return None;
         }
         let z = ((value - self.median) / self.sigma).clamp(-FAR, FAR);
-        self.same = if value == self.last { self.same.saturating_add(1) } else { 0 };
+        if self.same != REPEATS {
+            let again = self.same.saturating_add(1).min(2 * STUCK);
+            self.same = if value == self.last { again } else { 0 };
+        }
         self.last = value;
         self.ewma += LAMBDA * (z - self.ewma);
         self.up = (self.up + z - CUSUM_SLACK).clamp(0.0, 2.0 * CUSUM_LIMIT);
@@ -103,7 +108,7 @@ impl Track {
             z.abs() / SPIKE,
             ewma / EWMA_LIMIT,
             self.up.max(self.down) / CUSUM_LIMIT,
-            f32::from(self.same) / f32::from(STUCK),
+            if self.same == REPEATS { 0.0 } else { f32::from(self.same) / f32::from(STUCK) },
         ];
         if is_normal {
             // Winsorised: one wild value moves nothing far.
@@ -119,6 +124,7 @@ impl Track {
     fn settle(&mut self) {
         let first = std::mem::take(&mut self.first);
         self.last = first.last().copied().unwrap_or_default();
+        self.same = if first.windows(2).any(|two| two[0] == two[1]) { REPEATS } else { 0 };
         let mut sorted: Vec<f64> = first.into_iter().map(f64::from).collect();
         sorted.sort_by(f64::total_cmp);
         let middle = median(&sorted);
@@ -186,6 +192,15 @@ mod tests {
         }
         assert_eq!(fallback.watch(0, &[4.0], true), None, "it is new that this one moves");
         assert_eq!(fallback.watch(3, &[f64::NAN, f64::INFINITY], true), None);
+    }
+
+    #[test]
+    fn a_setpoint_that_was_changed_once_is_not_stuck() {
+        let mut fallback = Fallback::default();
+        let change = |at: usize| if at < 20 { 40.0 } else { 45.0 };
+        let found: Vec<f64> =
+            (0..2000).filter_map(|at| fallback.watch(0, &[change(at)], true)).collect();
+        assert!(found.len() > 1900 && found.iter().all(|found| *found < 1.0), "{found:?}");
     }
 
     #[test]
