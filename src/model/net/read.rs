@@ -16,7 +16,9 @@ pub fn read(bytes: &[u8]) -> Result<Trained, NetError> {
     let fault = |reason: String| NetError::NotOurs(reason);
     let parsed = onnx::parse(Path::new("model"), bytes).map_err(|e| fault(e.to_string()))?;
     let noted = |key: &str| {
-        parsed.metadata.all.get(key).ok_or_else(|| fault(format!("it has no note `{key}`")))
+        parsed.metadata.all.get(key).ok_or_else(|| fault(format!(
+            "it has no note `{key}`: only networks that `forebay train` made can be trained further"
+        )))
     };
     let network: Network = serde_json::from_str(noted("forebay.network")?)
         .map_err(|e| fault(format!("its note `forebay.network`: {e}")))?;
