@@ -98,6 +98,6 @@ fn students_come_near_to_their_teacher_and_keep_to_the_range_of_its_scores() {
         };
         let (low, high) = ends(&answers(&model, &wild()));
         assert!(least <= low && high <= most, "{low} to {high}, not within {least} to {most}");
-        assert!(high - low > 0.5 * (most - least), "{low} to {high}: the wild ones are told apart");
+        assert!(high > most - 0.01 * (most - least), "{high}: the bound was not needed");
     }
 }
