@@ -24,15 +24,15 @@ use crate::pipeline::spec::StageSpec;
 use crate::stage::score::ScoreStage;
 use crate::time::{Span, monotonic};
 
-/// Most windows that are asked about, half of them copies.
-const WINDOWS: usize = 8192;
+/// Most windows of the recordings that are looked at; with a copy of each they are twice as many.
+const WINDOWS: usize = 4096;
 /// Most numbers in them.
 const NUMBERS: usize = 1 << 24;
 /// Windows that are scored between two looks at the clock.
 const TICK: usize = 16;
 /// Windows that are scored however little time there is.
 const LEAST: usize = 64;
-/// Copies of each window, at most.
+/// Copies of each window at most, where there are few.
 const COPIES: usize = 3;
 /// By how much a copy may swing more or less (as a power of e), be shifted, and have noise (of what a channel varies by):
 /// the standard deviation of the strongest.
@@ -56,7 +56,7 @@ impl Evidence {
         // However few there is time for, they are from everywhere.
         order.shuffle(&mut random);
         order.truncate(self.most());
-        let copies = (self.most() / order.len().max(1)).clamp(1, 1 + COPIES) - 1;
+        let copies = (2 * self.most() / order.len().max(1)).clamp(2, 1 + COPIES) - 1;
         let deviations = self.deviations(&windows);
         let bar = self.bar("the original teaches", order.len() * (1 + copies), screen);
         let (began, mut seen) = (monotonic(), 0);
