@@ -176,7 +176,7 @@ fn weights_beside_a_model_stay_beside_it() {
         let file = read(&written(&compressed, kept.path()));
         let beside: Vec<String> = file.beside().into_keys().collect();
         let [name] = beside.as_slice() else { panic!("{beside:?}") };
-        assert!(name.starts_with("small.onnx.") && name.ends_with(".data"), "{name}");
+        assert!(name.starts_with("small.onnx."), "{name}");
         // In a folder it is one model, and it may be compressed again.
         assert_eq!(read(kept.path()).digest, file.digest);
         assert!(
@@ -194,7 +194,7 @@ fn a_models_size_is_what_it_uses_of_the_files_beside_it() {
     for entry in std::fs::read_dir(&from).unwrap().map(|entry| entry.unwrap()) {
         let mut bytes = std::fs::read(entry.path()).unwrap();
         if entry.path().extension().is_none_or(|extension| extension != "onnx") {
-            bytes.extend([0; 100_000]);
+            bytes.extend(vec![0; 100_000]);
         }
         std::fs::write(kept.path().join(entry.file_name()), bytes).unwrap();
     }
