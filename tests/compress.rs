@@ -84,12 +84,50 @@ fn weights_beside_the_original_are_beside_the_result() {
     let more = ["--to", "int8-weights", "--max-loss", "20%"];
     let output = compress(&model("attending_beside"), &out, &more);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut left = left_in(folder.path());
-    left.sort();
-    assert_eq!(left, ["small.onnx", "small.onnx.data"]);
+    let data = |left: &[String]| -> Vec<String> {
+        let is_data = |name: &&String| name.starts_with("small.onnx.");
+        left.iter().filter(is_data).cloned().collect()
+    };
+    let left = left_in(folder.path());
+    assert_eq!((left.len(), data(&left).len()), (2, 1), "{left:?}");
     // A folder with one model is a model.
-    let verified = forebay(&["model", "verify", folder.path().to_str().unwrap()]);
-    assert!(verified.status.success());
+    let verified = || forebay(&["model", "verify", folder.path().to_str().unwrap()]);
+    assert!(verified().status.success());
+    // Another result under that name leaves the first one's weights as they are: a crash between the two files would leave
+    // a model with its own weights, the old one or the new one.
+    let first = data(&left).remove(0);
+    let before = std::fs::read(folder.path().join(&first)).unwrap();
+    let output = compress(&model("attending_beside"), &out, &["--to", "float16"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(data(&left_in(folder.path())).len(), 2);
+    assert_eq!(std::fs::read(folder.path().join(&first)).unwrap(), before);
+    assert!(verified().status.success());
+}
+
+#[test]
+fn a_student_learns_nothing_of_what_judges_it() {
+    let folder = site();
+    let made = |data: &str| {
+        let more = ["model.onnx", "--to", "student", "--units", "4", "--max-loss", "100%"];
+        let output = on_recording(folder.path(), "compress", data, &more);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report = json(&output);
+        let taught = number(&report["fine_tuning"]["taught"]["windows"]);
+        (std::fs::read(folder.path().join("small.onnx")).unwrap(), taught, report)
+    };
+    let (student, taught, report) = made("machine.csv");
+    // Windows of 10 s every 2 s, of which the first half may teach: closer ones and copies are many more.
+    assert!(taught > 4000.0, "{taught}");
+    let rows = std::fs::read_to_string(folder.path().join("machine.csv")).unwrap();
+    let rows: Vec<&str> = rows.lines().collect();
+    // The second half begins with the window that ends at 1210 s: its first row is the 1200th, behind the header.
+    let other: Vec<String> = (rows.iter().enumerate())
+        .map(|(at, row)| if at > 1202 { row.replace(",5.", ",7.") } else { (*row).to_owned() })
+        .collect();
+    std::fs::write(folder.path().join("other.csv"), other.join("\n")).unwrap();
+    let (same, _, other) = made("other.csv");
+    assert_ne!(report["comparison"]["pr_auc"], other["comparison"]["pr_auc"]);
+    assert!(student == same, "the second half of the recording made another student");
 }
 
 #[test]

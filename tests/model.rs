@@ -19,6 +19,8 @@ mod score;
 mod train;
 #[path = "model/retrain.rs"]
 mod retrain;
+#[path = "model/student.rs"]
+mod student;
 #[path = "model/trees.rs"]
 mod trees;
 

@@ -100,9 +100,9 @@ impl ModelFile {
         self.parsed.weights.as_ref().map(|weights| weights.digests.clone()).unwrap_or_default()
     }
 
-    /// Bytes of the model, its weights beside it included.
+    /// Bytes of the model, its weights beside it included, but nothing else that is in their files.
     pub fn size(&self) -> u64 {
-        self.bytes.len() as u64 + self.parsed.weights.as_ref().map_or(0, |weights| weights.bytes)
+        self.bytes.len() as u64 + self.parsed.weights.as_ref().map_or(0, |weights| weights.used)
     }
 
     /// The shape of one row of its input; `None` where it does not say.

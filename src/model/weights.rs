@@ -4,8 +4,8 @@
 //! each is as large as the model says, and that all of them are hashed: they are a part of the model's digest, and of
 //! what is signed.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -26,14 +26,16 @@ pub struct Weights {
     needed: BTreeMap<String, u64>,
     /// By name: SHA-256 in hex, once they have been hashed.
     pub digests: BTreeMap<String, String>,
-    /// Bytes of all of them.
+    /// Bytes of all of these files.
     pub bytes: u64,
+    /// Bytes of them that tensors are in: exporters that write into a file which is there already leave the old ones.
+    pub used: u64,
 }
 
 impl Weights {
     /// Which files the model at `path` needs. `None`: all its weights are inside.
     pub(super) fn of(path: &Path, proto: &pb::ModelProto) -> Result<Option<Weights>, ModelError> {
-        let mut needed = BTreeMap::new();
+        let (mut needed, mut parts) = (BTreeMap::new(), BTreeSet::new());
         let mut graphs: Vec<&pb::GraphProto> = proto.graph.iter().collect();
         while let Some(graph) = graphs.pop() {
             let attributes = graph.node.iter().flat_map(|node| &node.attribute);
@@ -41,8 +43,9 @@ impl Weights {
             let inner = attributes.flat_map(|a| a.t.iter().chain(&a.tensors));
             for tensor in graph.initializer.iter().chain(inner) {
                 if tensor.data_location == Some(DataLocation::External as i32) {
-                    let Place { name, end, .. } =
+                    let Place { name, start, end } =
                         place(tensor).map_err(|reason| fault(path, reason))?;
+                    parts.insert((name.clone(), start, end));
                     let most: &mut u64 = needed.entry(name).or_default();
                     *most = (*most).max(end);
                 }
@@ -52,7 +55,8 @@ impl Weights {
             return Ok(None);
         }
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Some(Weights { folder: folder.to_owned(), needed, ..Weights::default() }))
+        let used = parts.iter().map(|(_, start, end)| end - start).sum();
+        Ok(Some(Weights { folder: folder.to_owned(), needed, used, ..Weights::default() }))
     }
 
     /// Looks at the files: are they there, in this folder, and large enough.

@@ -1,7 +1,7 @@
 //! The windows on which two models are compared: a recording's, through the pipeline's own stages, or made up.
 //!
 //! Both models score them as they would on a node: by the `score` stage. The first half of each asset's windows may choose
-//! (a threshold, ranges); the second half judges. Made-up windows come from the model's baseline, each column by itself,
+//! (a threshold, ranges); the second half judges, and what reaches into it does neither. Made-up windows come from the model's baseline, each column by itself,
 //! or are plain noise where it has none: enough to see whether the arithmetic is near, and told as what it is.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 
+use super::parts::{Part, append, divided, first_of, slice};
 use super::{Answers, CompressArgs, ask, compare, made_up};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
@@ -18,7 +19,7 @@ use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
 use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, Model, ModelFile, Wanted};
-use crate::pipeline::load::load_pipeline;
+use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::names::window_signals;
 use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec, StageSpec};
 use crate::stage::score::ScoreStage;
@@ -43,8 +44,8 @@ pub(super) struct Evidence {
     spec: ScoreSpec,
     /// Of each window, where labels were given: whether something was wrong.
     faulty: Option<Vec<bool>>,
-    /// Of each window: whether it judges.
-    judges: Vec<bool>,
+    /// Of each window: what it is for.
+    parts: Vec<Part>,
     source: String,
     quiet: bool,
 }
@@ -68,19 +69,52 @@ impl Evidence {
         };
         // The models themselves are compared, however long they take: nothing may answer in their place.
         let spec = ScoreSpec { deadline: None, fallback: false, recalibrate: None, ..spec };
-        let judges = second_halves(&windows.asset);
-        Ok(Evidence { windows, channels, spec, faulty, judges, source, quiet: args.quiet })
+        let parts = divided(&windows);
+        Ok(Evidence { windows, channels, spec, faulty, parts, source, quiet: args.quiet })
     }
 
     /// What it is, for people.
     pub(super) fn told(&self) -> String {
-        let judging = self.judges.iter().filter(|judges| **judges).count();
+        let judging = self.parts.iter().filter(|part| **part == Part::Judges).count();
         format!("{judging} of {} windows {}", self.windows.len(), self.source)
     }
 
     /// Windows that may choose.
     pub(super) fn calibrating(&self) -> usize {
-        self.judges.iter().filter(|judges| !**judges).count()
+        self.parts.iter().filter(|part| **part == Part::Chooses).count()
+    }
+
+    fn chooses(&self, at: usize) -> bool {
+        self.parts[at] == Part::Chooses
+    }
+
+    /// The windows that may choose.
+    pub(super) fn choosing(&self) -> Windows {
+        let mut windows = self.part(0, 0);
+        for at in (0..self.len()).filter(|at| self.chooses(*at)) {
+            append(&mut windows, self.part(at, 1));
+        }
+        windows
+    }
+
+    /// Of each asset where its first window begins that judges.
+    pub(super) fn until(&self) -> BTreeMap<u32, Timestamp> {
+        first_of(&self.windows, &self.parts)
+    }
+
+    /// Whether the model is given features, and not samples.
+    pub(super) fn is_row(&self) -> bool {
+        self.spec.input == ModelInput::Features
+    }
+
+    /// What the model is given of `windows`, oldest first, and how many numbers a step has.
+    pub(super) fn numbers<'a>(&self, windows: &'a Windows) -> (&'a [f64], usize) {
+        match self.spec.input {
+            ModelInput::Features => (&windows.features, windows.names.len()),
+            ModelInput::Sequence | ModelInput::ChannelsFirst => {
+                (&windows.sequence, windows.channels)
+            }
+        }
     }
 
     fn given(&self) -> Given<'_> {
@@ -113,24 +147,38 @@ impl Evidence {
     ) -> (TrainingSet, Vec<f64>) {
         let faulty = |at: usize| self.faulty.as_ref().is_some_and(|faulty| faulty[at]);
         let fits = |at, score| below.is_none_or(|limit| score < limit && !faulty(at));
-        let (windows, is_row) = (&self.windows, self.spec.input == ModelInput::Features);
-        let mut set = TrainingSet {
-            names: if is_row { windows.names.clone() } else { self.channels.clone() },
-            steps: if is_row { 0 } else { windows.steps },
-            ..TrainingSet::default()
-        };
-        let mut taught = Vec::new();
-        for (at, score) in scores.iter().enumerate().filter(|(at, _)| !self.judges[*at]) {
-            let part = self.part(at, 1);
-            let values = if is_row { &part.features } else { &part.sequence };
-            if let Some(score) = score.filter(|score| fits(at, *score))
-                && values.iter().all(|value| value.is_finite())
-            {
-                set.push(&part);
+        let (mut set, mut taught) = (self.empty_lesson(), Vec::new());
+        for (at, score) in scores.iter().enumerate().filter(|(at, _)| self.chooses(*at)) {
+            let score = score.filter(|score| fits(at, *score));
+            self.learn_from(&self.part(at, 1), &[score], &mut set, &mut taught);
+        }
+        (set, taught)
+    }
+
+    /// A lesson without windows.
+    pub(super) fn empty_lesson(&self) -> TrainingSet {
+        let windows = &self.windows;
+        let names = if self.is_row() { &windows.names } else { &self.channels };
+        let steps = if self.is_row() { 0 } else { windows.steps };
+        TrainingSet { names: names.clone(), steps, ..TrainingSet::default() }
+    }
+
+    /// Adds those of `windows` to a lesson that have a score and all their numbers.
+    pub(super) fn learn_from(
+        &self,
+        windows: &Windows,
+        scores: &[Option<f64>],
+        set: &mut TrainingSet,
+        taught: &mut Vec<f64>,
+    ) {
+        for (at, score) in scores.iter().enumerate() {
+            let one = slice(windows, at..at + 1);
+            let is_whole = self.numbers(&one).0.iter().all(|value| value.is_finite());
+            if let Some(score) = score.filter(|score| is_whole && score.is_finite()) {
+                set.push(&one);
                 taught.push(score);
             }
         }
-        (set, taught)
     }
 
     /// The model's golden vectors; where it has none, its answers to some of the windows.
@@ -138,7 +186,7 @@ impl Evidence {
         if let Some(golden) = &model.metadata.golden {
             return Some(golden.clone());
         }
-        let whole: Vec<Vec<f32>> = self.inputs(|at| !self.judges[at]);
+        let whole: Vec<Vec<f32>> = self.inputs(|at| self.chooses(at));
         let last = whole.len().checked_sub(1)?;
         let most = (GOLDEN_NUMBERS / whole[0].len().max(1)).clamp(1, GOLDEN);
         let mut places: Vec<usize> = (0..most).map(|k| k * last / (GOLDEN - 1)).collect();
@@ -160,7 +208,7 @@ impl Evidence {
         screen: &Screen,
         mut take: impl FnMut(&str, &[f32]),
     ) -> anyhow::Result<()> {
-        let rows = self.inputs(|at| !self.judges[at]);
+        let rows = self.inputs(|at| self.chooses(at));
         let step = rows.len().div_ceil(CALIBRATING).max(1);
         let bar = self.bar("calibration", rows.len().div_ceil(step), screen);
         super::write(workshop, "watched.onnx", &watched.model)?;
@@ -198,10 +246,7 @@ impl Evidence {
     pub(super) fn inputs(&self, wanted: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
         let windows = &self.windows;
         let channels = windows.channels;
-        let values = match self.spec.input {
-            ModelInput::Features => &windows.features,
-            ModelInput::Sequence | ModelInput::ChannelsFirst => &windows.sequence,
-        };
+        let values = self.numbers(windows).0;
         let width = values.len() / windows.len().max(1);
         let row = |row: &[f64]| -> Vec<f32> {
             let of = |channel| row.iter().skip(channel).step_by(channels.max(1));
@@ -238,23 +283,7 @@ impl Evidence {
 
     /// `count` windows from `first` on, fewer at the end.
     pub(super) fn part(&self, first: usize, count: usize) -> Windows {
-        let all = &self.windows;
-        let range = first..(first + count).min(all.len());
-        let columns = |values: &[f64], width: usize| {
-            values.get(range.start * width..range.end * width).unwrap_or_default().to_vec()
-        };
-        Windows {
-            asset: all.asset[range.clone()].to_vec(),
-            start: all.start[range.clone()].to_vec(),
-            end: all.end[range.clone()].to_vec(),
-            coverage: all.coverage[range.clone()].to_vec(),
-            names: all.names.clone(),
-            features: columns(&all.features, all.names.len()),
-            sequence: columns(&all.sequence, all.steps * all.channels),
-            steps: all.steps,
-            channels: all.channels,
-            scores: Vec::new(),
-        }
+        slice(&self.windows, first..(first + count).min(self.len()))
     }
 
     /// How many windows there are.
@@ -264,17 +293,17 @@ impl Evidence {
 
     /// Of `scores`, those of windows that judge.
     pub(super) fn judged(&self, scores: &[Option<f64>]) -> Vec<Option<f64>> {
-        self.of(scores, true)
+        self.of(scores, Part::Judges)
     }
 
     /// The labels of windows that judge.
     pub(super) fn labels(&self) -> Option<Vec<bool>> {
-        Some(self.of(self.faulty.as_deref()?, true))
+        Some(self.of(self.faulty.as_deref()?, Part::Judges))
     }
 
-    fn of<T: Copy>(&self, column: &[T], judges: bool) -> Vec<T> {
-        let pairs = column.iter().zip(&self.judges);
-        pairs.filter(|(_, j)| **j == judges).map(|(value, _)| *value).collect()
+    fn of<T: Copy>(&self, column: &[T], part: Part) -> Vec<T> {
+        let pairs = column.iter().zip(&self.parts);
+        pairs.filter(|(_, of)| **of == part).map(|(value, _)| *value).collect()
     }
 
     /// Where the compressed model's threshold should be, by the windows that may choose. `None`: where it was, or where
@@ -286,7 +315,7 @@ impl Evidence {
         after: &[Option<f64>],
     ) -> Option<Moved> {
         let from = threshold.filter(|_| self.spec.threshold.is_none())?;
-        let (before, after) = (self.of(before, false), self.of(after, false));
+        let (before, after) = (self.of(before, Part::Chooses), self.of(after, Part::Chooses));
         let to = compare::moved(&before, &after, from)?;
         Some(Moved { from, to })
     }
@@ -322,18 +351,27 @@ pub(super) struct Gathered {
     pub(super) source: String,
 }
 
-/// The windows of recordings.
-fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result<Gathered> {
-    let pipeline = load_pipeline(path, args.schemas.as_deref())?;
-    let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
-    let recordings = Recordings {
+/// The recordings that are given, for this pipeline.
+pub(super) fn recordings<'a>(
+    args: &'a CompressArgs,
+    pipeline: &'a LoadedPipeline,
+    screen: &'a Screen,
+) -> Recordings<'a> {
+    Recordings {
         files: &args.data,
-        pipeline: &pipeline,
+        pipeline,
         args: &args.recording,
         rows_max: args.rows,
         quiet: args.quiet,
         screen,
-    };
+    }
+}
+
+/// The windows of recordings.
+fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result<Gathered> {
+    let pipeline = load_pipeline(path, args.schemas.as_deref())?;
+    let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
+    let recordings = recordings(args, &pipeline, screen);
     let mut windows = Windows::default();
     let (engine, _) = recordings.windows(path, |more| append(&mut windows, more))?;
     anyhow::ensure!(
@@ -400,31 +438,4 @@ fn score_spec(spec: &PipelineSpec, output: Option<&str>) -> anyhow::Result<Score
     found.ok_or_else(|| {
         anyhow::anyhow!("pipeline `{}` has no such score; it has: {names}", spec.name)
     })
-}
-
-fn append(windows: &mut Windows, more: Windows) {
-    windows.names = more.names;
-    windows.steps = more.steps;
-    windows.channels = more.channels;
-    windows.asset.extend(more.asset);
-    windows.start.extend(more.start);
-    windows.end.extend(more.end);
-    windows.coverage.extend(more.coverage);
-    windows.features.extend(more.features);
-    windows.sequence.extend(more.sequence);
-}
-
-/// Of each window, whether it is in the second half of its asset's.
-fn second_halves(assets: &[u32]) -> Vec<bool> {
-    let mut counts = BTreeMap::new();
-    for asset in assets {
-        *counts.entry(*asset).or_insert(0_usize) += 1;
-    }
-    let mut seen = BTreeMap::new();
-    let mut is_second = |asset: &u32| {
-        let before = seen.entry(*asset).or_insert(0_usize);
-        *before += 1;
-        *before * 2 > counts[asset]
-    };
-    assets.iter().map(&mut is_second).collect()
 }

@@ -8,7 +8,9 @@ mod compare;
 mod evidence;
 mod made_up;
 mod measure;
+mod parts;
 mod report;
+mod teach;
 
 use std::path::{Path, PathBuf};
 
@@ -24,8 +26,10 @@ use crate::model::compress::notes::{Notes, loosened};
 use crate::model::compress::prune::Activity;
 use crate::model::compress::{self, Changes, CompressError, Compressed, Method, retrain, student};
 use crate::model::golden::Golden;
+use crate::model::net::Epoch;
 use crate::model::{Host, Model, ModelFile, Trust};
 use crate::stage::score::ScoreStage;
+use crate::time::{Span, monotonic};
 use compare::{Comparison, Scores};
 use evidence::Evidence;
 use measure::Latency;
@@ -81,7 +85,7 @@ pub struct CompressArgs {
     /// How.
     #[arg(long, value_enum, value_name = "METHOD")]
     pub to: To,
-    /// The model to write. Its weights are written beside it (FILE.data) where the original has its own beside it.
+    /// The model to write. Its weights are written beside it (FILE.DIGEST.data) where the original has its own beside it.
     #[arg(long, short, value_name = "FILE")]
     pub out: PathBuf,
     /// The pipeline file whose windows the model scores. Absent: the models are compared on made-up input, drawn from
@@ -116,6 +120,9 @@ pub struct CompressArgs {
     /// Numbers inside a student's layers.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub units: u16,
+    /// How long a student may be taught, half of it for asking the original.
+    #[arg(long, default_value = "10m", value_name = "TIME")]
+    pub time_budget: Span,
     /// How `int8` finds the ranges of what flows through the model.
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Calibrate::MinMax)]
     pub calibrate: Calibrate,
@@ -166,8 +173,8 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     let mut job = Job { args, original, evidence, host, workshop, screen };
     let (mut compressed, golden, tuning) = match args.to {
         To::Student => {
-            let (student, golden) = job.student(&scores_before)?;
-            (student, golden, None)
+            let (student, golden, taught) = job.student(&mut before, &scores_before)?;
+            (student, golden, Some(taught))
         }
         To::Pruned => {
             let (pruned, tuned, tuning) = job.pruned(&scores_before, before.threshold())?;
@@ -186,7 +193,7 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
     let moved = job.evidence.moved_threshold(before.threshold(), &scores_before, &scores_after);
     compressed.note(&job.original, &job.notes(golden, moved.as_ref(), tuning.as_ref()));
     drop(after);
-    write(job.workshop.path(), name, &compressed)?;
+    let names = write(job.workshop.path(), name, &compressed)?;
     let mut after = job.stage(job.host.open(&out)?)?;
 
     let evidence = &mut job.evidence;
@@ -203,7 +210,7 @@ pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<O
         write_whole(path, report.html().as_bytes())?;
     }
     if report.accepted {
-        keep(job.workshop.path(), &args.out, name)?;
+        keep(job.workshop.path(), &args.out, &names)?;
     }
     print(&if args.json { report.json()? } else { report.text() })?;
     anyhow::ensure!(report.accepted, refusal(&report));
@@ -254,16 +261,34 @@ impl Job<'_> {
         Ok(compress::compress(&self.original, method)?)
     }
 
-    /// A student of the original, which gave `scores`.
-    fn student(&self, scores: &[Option<f64>]) -> anyhow::Result<(Compressed, Option<Golden>)> {
-        let (set, taught) = self.evidence.lesson(scores, None);
+    /// A student of the original, which is asked in `stage` and gave `scores`.
+    fn student(
+        &self,
+        stage: &mut ScoreStage,
+        scores: &[Option<f64>],
+    ) -> anyhow::Result<(Compressed, Option<Golden>, FineTuning)> {
+        let (began, time) = (monotonic(), self.args.time_budget.to_std());
+        let (set, scores) = if stage.model().signature.states.is_empty() {
+            self.evidence.taught(self.args, stage, time / 2, self.screen)?
+        } else {
+            // What it remembers goes with the pipeline's own windows, in their order.
+            self.evidence.lesson(scores, None)
+        };
+        anyhow::ensure!(
+            !scores.is_empty(),
+            "the original scores no window of the first half of the recordings that ends before the second begins: \
+             give longer ones"
+        );
         let bar = self.evidence.bar("student learns", student::EPOCHS, self.screen);
-        let units = usize::from(self.args.units);
-        let made = student::student(&self.original, &set, &taught, units, &mut |epoch| {
-            bar.set_position(epoch.epoch as u64);
-        })?;
+        let (units, mut epochs) = (usize::from(self.args.units), 0);
+        let mut watch = |epoch: &Epoch| {
+            epochs = epoch.epoch;
+            bar.set_position(epochs as u64);
+            began.elapsed() < time
+        };
+        let (made, golden) = student::student(&self.original, &set, &scores, units, &mut watch)?;
         bar.finish_and_clear();
-        Ok(made)
+        Ok((made, golden, FineTuning::Taught { windows: set.len(), epochs }))
     }
 
     /// The original, which gave `scores`, with fewer units; trained on from there where it is one of ours.
@@ -316,14 +341,12 @@ impl Job<'_> {
         tuning: Option<&FineTuning>,
     ) -> Notes {
         let (name, windows) = (self.args.to.name(), self.evidence.calibrating());
+        let tuning = tuning.map_or_else(String::new, |tuning| format!(", {}", tuning.told()));
         let detail = match self.args.to {
             To::Int8Weights | To::Int8 if self.args.full_range => ", 8 bits".to_owned(),
             To::Int8Weights | To::Int8 => ", 7 bits: right on every processor".to_owned(),
-            To::Pruned => {
-                let tuning = tuning.map_or_else(String::new, FineTuning::told);
-                format!(", {} of the units stay, {tuning}", self.args.keep)
-            }
-            To::Student => format!(" of {} units, taught on {windows} windows", self.args.units),
+            To::Pruned => format!(", {} of the units stay{tuning}", self.args.keep),
+            To::Student => format!(" of {} units{tuning}", self.args.units),
             To::Float16 => String::new(),
         };
         let threshold = moved.map(|moved| {
@@ -393,26 +416,29 @@ fn workshop(out: &Path) -> anyhow::Result<TempDir> {
         .with_context(|| format!("`{}` cannot be written to", folder.display()))
 }
 
-fn write(folder: &Path, name: &str, compressed: &Compressed) -> anyhow::Result<()> {
+/// Writes the files it is made of, and gives their names: the model's last.
+fn write(folder: &Path, name: &str, compressed: &Compressed) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
     for (name, bytes) in compressed.files(name) {
-        let path = folder.join(name);
+        let path = folder.join(&name);
         std::fs::write(&path, bytes)
             .with_context(|| format!("`{}` cannot be written", path.display()))?;
+        names.push(name);
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Moves what is good into its place: the weights first, the model that needs them last.
-fn keep(workshop: &Path, out: &Path, name: &str) -> anyhow::Result<()> {
+fn keep(workshop: &Path, out: &Path, names: &[String]) -> anyhow::Result<()> {
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = || format!("`{}` cannot be written", out.display());
+    let sync = |path: &Path| std::fs::File::open(path).and_then(|file| file.sync_all());
     std::fs::create_dir_all(folder).with_context(failed)?;
-    for file in [format!("{name}.data"), name.to_owned()] {
-        let made = workshop.join(&file);
-        if made.exists() {
-            std::fs::File::open(&made).and_then(|file| file.sync_all()).with_context(failed)?;
-            std::fs::rename(made, folder.join(file)).with_context(failed)?;
-        }
+    for name in names {
+        let made = workshop.join(name);
+        sync(&made).with_context(failed)?;
+        std::fs::rename(made, folder.join(name)).with_context(failed)?;
+        sync(folder).with_context(failed)?;
     }
     Ok(())
 }

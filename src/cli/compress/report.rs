@@ -24,7 +24,7 @@ pub(super) struct Side {
     pub(super) latency: Vec<Latency>,
 }
 
-/// What became of a pruned model afterwards.
+/// What a pruned model learned afterwards, or a student.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FineTuning {
@@ -33,6 +33,13 @@ pub(super) enum FineTuning {
         /// Windows that it was given.
         windows: usize,
         /// Passes over them, of all networks that it averages.
+        epochs: usize,
+    },
+    /// It is a student, which began with nothing.
+    Taught {
+        /// Windows that the original scored for it.
+        windows: usize,
+        /// Passes over them.
         epochs: usize,
     },
     /// It was not.
@@ -47,6 +54,9 @@ impl FineTuning {
         match self {
             FineTuning::Done { windows, epochs } => {
                 format!("fine-tuned on {windows} windows in {epochs} epochs")
+            }
+            FineTuning::Taught { windows, epochs } => {
+                format!("taught on {windows} windows that the original scored, in {epochs} epochs")
             }
             FineTuning::NotDone { because } => format!("not fine-tuned: {because}"),
         }
@@ -63,7 +73,7 @@ pub(super) struct Report {
     pub(super) was_signed: bool,
     pub(super) evaluated_on: String,
     pub(super) changes: Changes,
-    /// Of a pruned model.
+    /// Of a pruned model, and of a student.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fine_tuning: Option<FineTuning>,
     pub(super) original: Side,

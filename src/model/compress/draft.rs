@@ -14,6 +14,7 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use super::CompressError;
 use crate::model::ModelFile;
 use crate::model::file::MAX_BYTES;
+use crate::model::onnx::digest;
 
 /// A tensor smaller than this stays in the model's file even where weights are beside it.
 const INSIDE: usize = 1024;
@@ -207,15 +208,19 @@ impl Draft {
         if !beside && proto.encoded_len() as u64 <= MAX_BYTES {
             return vec![(name.to_owned(), proto.encode_to_vec())];
         }
-        let location = format!("{name}.data");
-        let mut data = Vec::new();
-        for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
-            if tensor.raw_data.len() < INSIDE {
-                continue;
-            }
+        let (mut data, mut places) = (Vec::new(), Vec::new());
+        let mut tensors: Vec<&mut pb::TensorProto> = (proto.graph.iter_mut())
+            .flat_map(|graph| &mut graph.initializer)
+            .filter(|tensor| tensor.raw_data.len() >= INSIDE)
+            .collect();
+        for tensor in &mut tensors {
             data.resize(data.len().next_multiple_of(PAGE), 0);
-            let (offset, length) = (data.len(), tensor.raw_data.len());
+            places.push((data.len(), tensor.raw_data.len()));
             data.append(&mut tensor.raw_data);
+        }
+        // Other weights have another name: a model of that name which stands there keeps its own until it is replaced.
+        let location = format!("{name}.{:.12}.data", digest(&data));
+        for (tensor, (offset, length)) in tensors.into_iter().zip(places) {
             tensor.data_location = Some(DataLocation::External as i32);
             let entry =
                 |key: &str, value: String| pb::StringStringEntryProto { key: key.into(), value };

@@ -29,7 +29,7 @@ const OWN: [&str; 8] =
 pub fn ours(file: &ModelFile) -> Result<Trained, NetError> {
     let trained = read(&file.bytes)?;
     match trained.network.task {
-        Task::Imitate => Err(NetError::NotOurs("a student; teach a smaller one".into())),
+        Task::Imitate(_) => Err(NetError::NotOurs("a student; teach a smaller one".into())),
         _ => Ok(trained),
     }
 }

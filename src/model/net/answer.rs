@@ -86,7 +86,7 @@ fn answer(trained: &Trained, row: &[f32], raw: &[f32]) -> Answer {
             let cap = *cap as f32;
             Answer::from([("remaining_life", vec![(raw[0] * cap).clamp(0.0, cap)])])
         }
-        Task::Imitate => Answer::from([("score", vec![1.0 / (1.0 + (-raw[0]).exp())])]),
+        Task::Imitate(scale) => Answer::from([("score", vec![scale.score(raw[0])])]),
     }
 }
 

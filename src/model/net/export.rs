@@ -254,16 +254,25 @@ impl Writer {
             Task::RemainingLife { cap, .. } => {
                 let one = self.single(raw);
                 let life = self.times(&one, *cap);
-                let (least, most) = (self.constant(&[], &[0.0]), self.constant(&[], &[*cap]));
-                self.graph.node("Clip", &[&life, &least, &most], "remaining_life");
+                self.clip(&life, (0.0, *cap), "remaining_life");
                 self.graph.output("remaining_life", Kind::Float32, &[Dim::Batch]);
             }
-            Task::Imitate => {
+            Task::Imitate(scale) => {
                 let one = self.single(raw);
-                self.graph.node("Sigmoid", &[&one], "score");
+                let wide = self.times(&one, scale.spread);
+                let score = self.plus(&wide, scale.middle);
+                match scale.range {
+                    None => drop(self.graph.node("Sigmoid", &[&score], "score")),
+                    Some(range) => self.clip(&score, range, "score"),
+                }
                 self.graph.output("score", Kind::Float32, &[Dim::Batch]);
             }
         }
+    }
+
+    fn clip(&mut self, x: &str, (least, most): (f64, f64), output: &str) {
+        let (least, most) = (self.constant(&[], &[least]), self.constant(&[], &[most]));
+        self.graph.node("Clip", &[x, &least, &most], output);
     }
 
     /// The one number of each row, by itself.

@@ -22,7 +22,6 @@ pub(super) fn loss(
             };
             return weighted(cross_entropy(output, target, focal), weights);
         }
-        Task::Imitate => errors(options.loss, activation::sigmoid(output) - target),
         Task::RemainingLife { .. } if options.late != 1.0 => {
             let error = output - target;
             let late = error.clone().greater_elem(0.0).float() * (options.late - 1.0) + 1.0;

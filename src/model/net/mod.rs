@@ -19,6 +19,7 @@ mod optimise;
 pub mod options;
 mod read;
 mod samples;
+mod scale;
 mod train;
 
 pub use answer::{Answer, answers};
@@ -28,6 +29,7 @@ pub use learn::{Checkpoint, Epoch};
 pub use options::{Device, Loss, Optimiser, Options};
 pub use read::read;
 pub use samples::Targets;
+pub use scale::Scale;
 pub use train::{NetReport, train};
 
 use serde::{Deserialize, Serialize};
@@ -139,8 +141,8 @@ pub enum Task {
         /// In this unit.
         unit: String,
     },
-    /// Give a score from 0 to 1 that another model gave.
-    Imitate,
+    /// Give the score that another model gave.
+    Imitate(Scale),
 }
 
 /// A stack of layers, and what it is for.
@@ -173,7 +175,7 @@ impl Network {
             Task::Reconstruct => self.input.size(),
             Task::Forecast => self.input.width,
             Task::Classify { labels } => labels.len(),
-            Task::RemainingLife { .. } | Task::Imitate => 1,
+            Task::RemainingLife { .. } | Task::Imitate(_) => 1,
         }
     }
 

@@ -37,8 +37,9 @@ impl Targets {
                     _ => Ok(()),
                 }
             }
-            (Task::RemainingLife { .. } | Task::Imitate, Targets::Values(values)) => {
-                match values.iter().all(|value| value.is_finite() && *value >= 0.0) {
+            (Task::RemainingLife { .. } | Task::Imitate(_), Targets::Values(values)) => {
+                let least = if matches!(task, Task::Imitate(_)) { f64::MIN } else { 0.0 };
+                match values.iter().all(|value| value.is_finite() && *value >= least) {
                     _ if values.len() != windows => {
                         wrong("there is not one number to learn a window")
                     }
@@ -85,8 +86,8 @@ impl Samples {
             (Task::RemainingLife { cap, .. }, Targets::Values(values)) => {
                 values.iter().map(|value| (value.min(*cap) / cap) as f32).collect()
             }
-            (Task::Imitate, Targets::Values(values)) => {
-                values.iter().map(|value| *value as f32).collect()
+            (Task::Imitate(scale), Targets::Values(values)) => {
+                values.iter().map(|value| scale.place(*value) as f32).collect()
             }
             _ => Vec::new(),
         };

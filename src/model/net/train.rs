@@ -256,7 +256,7 @@ fn edge(
             ]);
             Ok(Edge { threshold: f64::NAN, by: "none: a remaining life".into(), measures })
         }
-        Task::Imitate => Ok(Edge {
+        Task::Imitate(_) => Ok(Edge {
             threshold: 0.5,
             by: "given: the middle of the score".into(),
             measures: BTreeMap::new(),
@@ -320,7 +320,7 @@ fn meanings(task: &Task) -> BTreeMap<String, Meaning> {
         Task::RemainingLife { unit, .. } => {
             named(vec![("remaining_life", Meaning::RemainingLife { unit: unit.clone() })])
         }
-        Task::Imitate => named(vec![("score", Meaning::Score)]),
+        Task::Imitate(_) => named(vec![("score", Meaning::Score)]),
     }
 }
 
@@ -330,7 +330,7 @@ fn kind(task: &Task) -> &'static str {
         Task::Forecast => "forecaster",
         Task::Classify { .. } => "classifier",
         Task::RemainingLife { .. } => "remaining-life",
-        Task::Imitate => "student",
+        Task::Imitate(_) => "student",
     }
 }
 
