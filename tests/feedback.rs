@@ -142,7 +142,7 @@ async fn what_an_operator_said_makes_a_model_that_raises_no_such_alarm_again() {
     for kind in ["", network] {
         let command = format!("{train} --verdicts records.ndjson --out learned.onnx {kind}");
         let learned = fine(&site, command.trim());
-        assert!(learned.contains("of 1 windows that they are normal, and of 1 that"), "{learned}");
+        assert!(learned.contains("1 windows are known as normal, and 1 as faulty"), "{learned}");
         let after = alarms(&site, start, (pipeline, "learned.onnx"));
         assert!(after.len() == 1 && after[0] > FAILS, "{after:?}\n{learned}");
     }

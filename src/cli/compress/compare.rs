@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::evaluate::metrics::binary::Confusion;
 use crate::evaluate::metrics::ranking::{average_precision, operating_points};
 
 /// Of windows without labels and without a threshold, this share with the highest scores counts as abnormal.
@@ -21,6 +22,9 @@ pub(super) enum Against {
     /// The tenth of the windows that the original scores highest: it has no threshold, or none of them is above it.
     OriginalHighest,
 }
+
+/// F1 at the threshold may always fall by this share: a few windows near it decide.
+const VERDICTS_LOST: f64 = 0.1;
 
 /// A compressed model beside its original.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,6 +49,10 @@ pub(super) struct Comparison {
     pub(super) pr_auc: Option<f64>,
     /// How much of it is lost, as a share of the original's; `None` where nothing is abnormal.
     pub(super) loss: Option<f64>,
+    /// F1 of the original at its threshold; `None` where it has none, or finds nothing.
+    pub(super) f1_original: Option<f64>,
+    /// F1 of the compressed model at its own.
+    pub(super) f1: Option<f64>,
     /// What the report draws.
     #[serde(skip)]
     pub(super) drawn: Drawn,
@@ -95,6 +103,10 @@ pub(super) fn compare(
         let points = operating_points(scores, &abnormal).unwrap_or_default();
         points.iter().map(|point| (point.recall, point.precision)).collect()
     };
+    let f1 = |scores: &[f64], threshold: Option<f64>| -> Option<f64> {
+        let alarmed: Vec<bool> = scores.iter().map(|score| Some(*score) >= threshold).collect();
+        threshold.map(|_| Confusion::of(&alarmed, &abnormal).f1())
+    };
     let pr_auc_original = average_precision(&before, &abnormal);
     let pr_auc = average_precision(&after, &abnormal);
     Comparison {
@@ -107,8 +119,24 @@ pub(super) fn compare(
         against,
         pr_auc_original,
         pr_auc,
+        f1_original: f1(&before, original.threshold).filter(|f1| *f1 > 0.0),
+        f1: f1(&after, result.threshold),
         loss: pr_auc_original.zip(pr_auc).map(|(a, b)| (a - b) / a),
         drawn: Drawn { original: curve(&before), result: curve(&after), scores: both },
+    }
+}
+
+impl Comparison {
+    /// Whether no more is lost than may be: `most` of the area under the curve, and of F1 at the thresholds as much or a tenth,
+    /// since a curve says nothing of a threshold that is never reached.
+    pub(super) fn is_near(&self, most: f64) -> bool {
+        self.loss.is_some_and(|loss| loss <= most) && self.has_verdicts(most)
+    }
+
+    /// The second of the two.
+    pub(super) fn has_verdicts(&self, most: f64) -> bool {
+        let least = self.f1_original.map_or(0.0, |f1| f1 * (1.0 - most.max(VERDICTS_LOST)));
+        self.f1_original.is_none() || self.f1.is_some_and(|f1| f1 >= least)
     }
 }
 
@@ -157,4 +185,24 @@ fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
         |of: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(x, y)| of(x - a, y - b)).sum::<f64>();
     let spread = (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt();
     (spread > 0.0).then(|| sum(&|x, y| x * y) / spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_never_reaches_its_threshold_is_not_near_however_it_ranks() {
+        let values: Vec<Option<f64>> = (0..40).map(|at| Some(f64::from(at) / 40.0)).collect();
+        let abnormal: Vec<bool> = (0..40).map(|at| at >= 30).collect();
+        let of = |threshold: f64| {
+            let [original, result] =
+                [0.75, threshold].map(|at| Scores { values: &values, threshold: Some(at) });
+            compare(original, result, Some(&abnormal))
+        };
+        assert!(of(0.75).is_near(0.01) && of(0.77).is_near(0.01), "one window of ten is missed");
+        let deaf = of(2.0);
+        assert_eq!((deaf.loss, deaf.f1_original, deaf.f1), (Some(0.0), Some(1.0), Some(0.0)));
+        assert!(!deaf.is_near(0.01) && deaf.is_near(1.0));
+    }
 }

@@ -374,7 +374,7 @@ impl Job<'_> {
             Side { bytes: file.size(), memory, threshold, latency }
         };
         let smaller = file.size() < self.original.size();
-        let accepted = smaller && comparison.loss.is_some_and(|loss| loss <= args.max_loss);
+        let accepted = smaller && comparison.is_near(args.max_loss);
         Ok(Report {
             model: args.model.clone(),
             out: args.out.clone(),
@@ -395,7 +395,16 @@ impl Job<'_> {
 
 fn refusal(report: &Report) -> String {
     let lost = match report.comparison.loss {
-        Some(loss) if loss <= report.max_loss => "it is not smaller than the original".to_owned(),
+        Some(loss)
+            if loss <= report.max_loss && report.comparison.has_verdicts(report.max_loss) =>
+        {
+            "it is not smaller than the original".to_owned()
+        }
+        Some(loss) if loss <= report.max_loss => format!(
+            "at its threshold its F1 is {:.3}, the original's {:.3}",
+            report.comparison.f1.unwrap_or_default(),
+            report.comparison.f1_original.unwrap_or_default()
+        ),
         Some(loss) => {
             let (loss, most) = (loss * 1e2, report.max_loss * 1e2);
             format!("it loses {loss:.2} % and may lose {most:.2} %; allow more with --max-loss")

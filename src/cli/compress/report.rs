@@ -200,6 +200,8 @@ impl Report {
                 number(b.threshold),
                 String::new(),
             ]);
+            let found = "verdicts against the same".to_owned();
+            rows.push(["F1 at it".into(), number(c.f1_original), number(c.f1), found]);
         }
         let one = |what: &str, value: String| [what.into(), String::new(), value, String::new()];
         rows.push(one(
