@@ -124,6 +124,7 @@ fn run(
         asset_limit: usize::MAX,
         models: &[],
         host: &Host::with_library(args.onnxruntime.as_deref()),
+        refused: None,
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;

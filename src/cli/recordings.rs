@@ -86,6 +86,7 @@ impl Recordings<'_> {
             asset_limit: usize::MAX,
             models: &[],
             host: &Host::default(),
+            refused: None,
             features_only: true,
         };
         let planned = plan(&self.pipeline.spec, &self.pipeline.schema, options)?;

@@ -28,6 +28,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
         asset_limit: usize::MAX,
         models: &models,
         host: &Host::with_library(args.onnxruntime.as_deref()),
+        refused: None,
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;

@@ -248,7 +248,7 @@ impl Core {
         let from_people = self.orders.take().into_iter().chain(self.asked.orders());
         for order in from_people.chain(from_desk) {
             match self.engine.judge(&order.command, at) {
-                Ok(()) => fit.push(order),
+                Ok(()) => fit.extend(self.models.unless_awaited(&self.engine, order)),
                 Err(refusal) => tell_operator(order, Err(refusal)),
             }
         }

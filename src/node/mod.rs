@@ -5,12 +5,14 @@
 //! that a broker or a far side that is away is normal. A store that fails ends the node: start-up is recovery.
 
 mod core;
+mod desk;
 mod models;
 mod recovery;
 mod refusals;
 mod rollout;
 mod status;
 mod uplinks;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::core::Messages;
 use self::core::{Core, Ear, Route};
-use self::models::Desk;
+use self::desk::Desk;
 use self::recovery::Ready;
 use self::refusals::Refusals;
 use self::status::view;
@@ -223,7 +225,6 @@ impl Node {
         let (uplinks, desks) =
             tasks.uplinks(parts.uplinks, store.outboxes, &committed_reader, config);
         tasks.feeds(keeper, parts.feed, &hub);
-        tasks.models(desk);
         let sources = status::Sources {
             node: config.node.clone(),
             runtime: parts.runtime.name(),
@@ -231,6 +232,7 @@ impl Node {
             pipelines: pipelines.iter().map(status::pipeline).collect(),
             commands: operators.is_some(),
             core: core_reader.clone(),
+            refused: desk.refused.subscribe(),
             ingest: (config.mqtt.url.clone(), opened.status),
             door: opened.counts,
             mqtt_feed: parts.feed_counts,
@@ -239,6 +241,7 @@ impl Node {
             hub: hub.clone(),
             metrics: Arc::clone(&metrics),
         };
+        tasks.models(desk);
         let status = tasks.status(sources);
         let doors = Doors { operators, desks, models: door };
         let address = tasks.serve(parts.listener, hub.clone(), metrics, status.clone(), doors);
@@ -303,6 +306,7 @@ fn plan_live(
         asset_limit,
         models: &[],
         host,
+        refused: loaded.refused.as_ref(),
         features_only: false,
     };
     plan(&loaded.spec, &loaded.schema, options)
