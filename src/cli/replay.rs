@@ -1,5 +1,6 @@
 //! `forebay replay`: recordings through the same engine that runs live, at full speed.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
         rows_max: None,
         quiet: args.quiet,
         screen,
+        runs: RefCell::default(),
     };
     let started = monotonic();
     let rows = recordings.each(|input| {

@@ -4,6 +4,7 @@
 //! (a threshold, ranges); the second half judges. Made-up windows come from the model's baseline, each column by itself,
 //! or are plain noise where it has none: enough to see whether the arithmetic is near, and told as what it is.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -333,6 +334,7 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
         rows_max: args.rows,
         quiet: args.quiet,
         screen,
+        runs: RefCell::default(),
     };
     let mut windows = Windows::default();
     let (engine, _) = recordings.windows(path, |more| append(&mut windows, more))?;
