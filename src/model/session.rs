@@ -438,20 +438,16 @@ impl Model {
             drop(stop.map(|options| options.terminate()));
             ran = comes.recv_timeout(GRACE);
         }
-        match ran {
-            Ok(Ran { loaded, memories: kept, outputs, result }) => {
-                self.graph = Graph::Here(loaded);
-                memories.iter_mut().zip(kept).for_each(|(memory, kept)| *memory = kept);
-                for (output, new) in into.iter_mut().zip(outputs) {
-                    output.width = new.width;
-                    output.values.extend(new.values);
-                }
-                result
-            }
-            Err(_) => {
-                self.graph = Graph::Away(comes, began);
-                Err(Failure::Run("it cannot be stopped".into()))
-            }
+        let Ok(Ran { loaded, memories: kept, outputs, result }) = ran else {
+            self.graph = Graph::Away(comes, began);
+            return Err(Failure::Run("it cannot be stopped".into()));
+        };
+        self.graph = Graph::Here(loaded);
+        memories.iter_mut().zip(kept).for_each(|(memory, kept)| *memory = kept);
+        for (output, new) in into.iter_mut().zip(outputs) {
+            output.width = new.width;
+            output.values.extend(new.values);
         }
+        result
     }
 }

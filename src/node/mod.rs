@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::core::Messages;
-use self::core::{Core, Ear, Route};
+use self::core::{Core, Ear, Route, message_max, routes};
 use self::desk::Desk;
 use self::recovery::Ready;
 use self::refusals::Refusals;
@@ -32,7 +32,7 @@ use self::status::view;
 pub use self::status::{CoreView, counts};
 use crate::command::quarantine::Desks;
 use crate::config::Config;
-use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
+use crate::decode::DecodeError;
 use crate::engine::Engine;
 use crate::feed::command::broker::{self, BrokerDoor};
 use crate::feed::command::open as open_operators;
@@ -45,7 +45,7 @@ use crate::metrics::{LaneCounts, Metrics};
 use crate::model::runtime::RuntimeError;
 use crate::model::{Host, Runtime};
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::{PlanError, PlanOptions, plan, route};
+use crate::pipeline::plan::{PlanError, PlanOptions, plan};
 use crate::record::Lane;
 use crate::stage::StageError;
 use crate::store::{Committed, Meter, Outbox, StoreError, StoreOptions};
@@ -232,7 +232,7 @@ impl Node {
             pipelines: pipelines.iter().map(status::pipeline).collect(),
             commands: operators.is_some(),
             core: core_reader.clone(),
-            refused: desk.refused.subscribe(),
+            refused: tasks.models(desk),
             ingest: (config.mqtt.url.clone(), opened.status),
             door: opened.counts,
             mqtt_feed: parts.feed_counts,
@@ -241,7 +241,6 @@ impl Node {
             hub: hub.clone(),
             metrics: Arc::clone(&metrics),
         };
-        tasks.models(desk);
         let status = tasks.status(sources);
         let doors = Doors { operators, desks, models: door };
         let address = tasks.serve(parts.listener, hub.clone(), metrics, status.clone(), doors);
@@ -312,26 +311,6 @@ fn plan_live(
     plan(&loaded.spec, &loaded.schema, options)
 }
 
-/// One decoder a route, however many pipelines take it.
-fn routes(pipelines: &[LoadedPipeline], config: &Config) -> Result<Vec<Route>, NodeError> {
-    let mut routes: Vec<Route> = Vec::new();
-    for LoadedPipeline { spec, schema, .. } in pipelines {
-        let name = route(spec);
-        if routes.iter().any(|r| r.decoder.route() == name) {
-            continue;
-        }
-        let options = DecodeOptions { message_max: message_max(config) };
-        let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
-            .map_err(|e| NodeError::Decode { pipeline: spec.name.clone(), source: Box::new(e) })?;
-        routes.push(Route { decoder, rows: Rows::new(name) });
-    }
-    Ok(routes)
-}
-
-fn message_max(config: &Config) -> usize {
-    usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX)
-}
-
 async fn listen(address: &str) -> Result<TcpListener, NodeError> {
     let failed = |source| NodeError::Listen { address: address.to_owned(), source };
     TcpListener::bind(address).await.map_err(failed)
@@ -400,12 +379,14 @@ impl Tasks {
         }
     }
 
-    fn models(&mut self, desk: Desk) {
-        let stop = self.stop.clone();
+    /// Gives what tells of files that the desk refuses.
+    fn models(&mut self, desk: Desk) -> watch::Receiver<BTreeMap<String, String>> {
+        let (stop, refused) = (self.stop.clone(), desk.refused.subscribe());
         self.spawn("models", async move {
             desk.run(stop).await;
             Ok(())
         });
+        refused
     }
 
     fn status(&mut self, sources: status::Sources) -> watch::Receiver<NodeStatus> {
