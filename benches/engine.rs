@@ -50,6 +50,7 @@ fn pipeline(spec: &PipelineSpec) -> Pipeline {
         asset_limit: 1000,
         models: &[],
         host: &forebay::model::Host::default(),
+        refused: None,
         features_only: false,
     };
     plan(spec, &schema(), options).expect("the pipeline fits")

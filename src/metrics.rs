@@ -106,6 +106,7 @@ pub struct Metrics {
     /// Readings of one tick.
     pub tick_readings: Histogram,
     ingest_up: Gauge,
+    models_refused: Gauge,
     /// The uplink's, by target.
     pub targets: Targets,
     store_written: Family<Labels, Counter>,
@@ -169,6 +170,7 @@ impl Metrics {
             publish_seconds: seconds(),
             tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
             ingest_up: Gauge::default(),
+            models_refused: Gauge::default(),
             targets: Targets::default(),
             store_written: Family::default(),
             journal_bytes: Gauge::default(),
@@ -238,6 +240,11 @@ impl Metrics {
             "ingest_up",
             "Whether the session with the site's broker is up",
             self.ingest_up.clone(),
+        );
+        r.register(
+            "model_files_refused",
+            "Files of pipelines' models that cannot be used",
+            self.models_refused.clone(),
         );
         self.targets.register(r);
         r.register_with_unit(
@@ -346,6 +353,11 @@ impl Metrics {
     /// Sets how many records were not published on the site's broker.
     pub fn set_mqtt_feed_skipped(&self, n: u64) {
         self.mqtt_feed_skipped.inner().store(n, Relaxed);
+    }
+
+    /// Sets how many files of pipelines' models cannot be used.
+    pub fn set_models_refused(&self, files: usize) {
+        self.models_refused.set(files as i64);
     }
 
     /// Sets whether the session with the site's broker is up.

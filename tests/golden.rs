@@ -37,6 +37,7 @@ fn run(case: &Path) -> String {
         asset_limit: 100,
         models: &[],
         host: &forebay::model::Host::default(),
+        refused: None,
         features_only: false,
     };
     let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();

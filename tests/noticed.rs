@@ -36,6 +36,7 @@ fn pipeline() -> (LoadedPipeline, Engine, Decoder) {
         asset_limit: 100,
         models: &[],
         host: &forebay::model::Host::default(),
+        refused: None,
         features_only: false,
     };
     let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();

@@ -251,3 +251,56 @@ fn trees_learn_the_end_of_a_life_too() {
     let found = report(&found);
     assert!(found["life"]["raw"]["rmse"].as_f64().unwrap() < 20.0, "{}", found["life"]);
 }
+
+/// Rows of a machine whose `a` says how many seconds are left.
+fn run_down(rows: &mut String, from: u32, lefts: impl Iterator<Item = u32>, failed: u8) {
+    for (second, left) in (from..).zip(lefts) {
+        let (minute, rest, wobble) = (second / 60, second % 60, second * 7919 % 101);
+        writeln!(rows, "2026-01-01T00:{minute:02}:{rest:02}Z,{left},{wobble},{failed}").unwrap();
+    }
+}
+
+#[test]
+fn several_runs_to_failure_of_one_machine_are_several_lives() {
+    let folder = site();
+    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    file("pipeline.toml", &PIPELINE.replace(", input = \"sequence\"", ""));
+    let head = "time,a,b,failed\n".to_owned();
+    let (mut first, mut second, mut whole) = (head.clone(), head.clone(), head);
+    for rows in [&mut first, &mut whole] {
+        run_down(rows, 0, (0..300).rev(), 0);
+    }
+    // It is mended, runs again, fails again, and is still running at the end.
+    run_down(&mut whole, 300, std::iter::repeat_n(0, 100), 1);
+    for rows in [&mut second, &mut whole] {
+        run_down(rows, 400, (0..500).rev(), 0);
+    }
+    run_down(&mut whole, 900, std::iter::once(0), 1);
+    run_down(&mut whole, 901, (700..900).rev(), 0);
+    file("first.csv", &first);
+    file("second.csv", &second);
+    file("whole.csv", &whole);
+    let apart = ["first.csv", "second.csv"].as_slice();
+    let marked = ["whole.csv", "--failures", "failed"].as_slice();
+    for (out, data) in [("apart.onnx", apart), ("marked.onnx", marked)] {
+        let options =
+            "--kind trees --rounds 80 --holdout 0 --life-unit 1s --cap 9999 --asset m --data";
+        report(&train(folder.path(), out, &format!("{options} {}", data.join(" "))));
+        for truth in [apart, marked] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+            command.current_dir(folder.path());
+            command.args(["evaluate", "--quiet", "--json", "--pipeline", "pipeline.toml"]);
+            command.args(["--schemas", "schemas", "--onnxruntime", "tract"]);
+            command.args(["--model", &format!("fault={out}"), "--runs-to-failure"]);
+            command.args(["--life-unit", "1s", "--asset", "m", "--data"]).args(truth);
+            let found = report(&command.output().unwrap());
+            let raw = &found["life"]["raw"];
+            // Some windows hold the end of one run and the start of the next, and nobody can say anything of them.
+            assert!(raw["mae"].as_f64().unwrap() < 8.0, "{out} {truth:?}: {raw}");
+            let runs = found["life"]["assets"].as_array().map(Vec::len);
+            assert_eq!(runs, Some(2), "{}", found["life"]["assets"]);
+        }
+    }
+    let none = train(folder.path(), "none.onnx", "--kind trees --data first.csv --failures failed");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("column `failed` marks no failure"));
+}

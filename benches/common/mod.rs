@@ -30,6 +30,7 @@ pub(crate) fn pipeline(loaded: &LoadedPipeline) -> Pipeline {
         asset_limit: 1000,
         models: &[],
         host: &forebay::model::Host::default(),
+        refused: None,
         features_only: false,
     };
     plan(&loaded.spec, &loaded.schema, options).expect("the pipeline fits")

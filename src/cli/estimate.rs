@@ -6,6 +6,7 @@
 //! and the engine's memory into checkpoints: what a node writes, and nobody sees, but the flash. It promises the product's own numbers for this recording, scaled to a day; it does not
 //! know how the next day differs from the recorded one.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -124,6 +125,7 @@ fn run(
         asset_limit: usize::MAX,
         models: &[],
         host: &Host::with_library(args.onnxruntime.as_deref()),
+        refused: None,
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
@@ -135,6 +137,7 @@ fn run(
         rows_max: None,
         quiet: args.quiet,
         screen,
+        runs: RefCell::default(),
     };
     recordings.each(|input| {
         let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);

@@ -1,5 +1,6 @@
 //! Recordings on the command line: what `replay`, `train` and `compress` share. Opens files, shows progress, hands on batches.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::args::RecordingArgs;
 use super::screen::{Screen, look};
 use crate::engine::Engine;
 use crate::evaluate::labels::{Column, Labels, column, labels};
+use crate::evaluate::life::{Runs, runs_between};
 use crate::frame::{Input, Windows};
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::model::Host;
@@ -32,6 +34,8 @@ pub(super) struct Recordings<'a> {
     pub(super) quiet: bool,
     /// Where progress is shown.
     pub(super) screen: &'a Screen,
+    /// From when to when each asset has rows in each of them, as far as they have been read.
+    pub(super) runs: RefCell<Runs>,
 }
 
 impl Recordings<'_> {
@@ -52,17 +56,23 @@ impl Recordings<'_> {
                 batch_rows: self.rows_max.map_or(BATCH_ROWS, part_of),
             };
             let mut recording = Recording::open(path, &options)?;
+            let mut seen: BTreeMap<String, (Timestamp, Timestamp)> = BTreeMap::new();
             let (before, base) = (rows, bar.position());
             bar.set_prefix(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
             while self.rows_max.is_none_or(|max| recording.progress().rows < max as u64)
                 && let Some(batch) = recording.next()
             {
-                take(batch?)?;
+                let batch = batch?;
+                note(&batch, &mut seen);
+                take(batch)?;
                 let progress = recording.progress();
                 rows = before + progress.rows;
                 bar.set_position(base + progress.bytes);
                 let seconds = bar.elapsed().as_secs_f64().max(1e-3);
                 bar.set_message(format!("{:.0} rows/s", rows as f64 / seconds));
+            }
+            for (asset, run) in seen {
+                self.runs.borrow_mut().entry(asset).or_default().push(run);
             }
             let warnings = recording.warnings();
             for sentence in warnings.sentences() {
@@ -86,6 +96,7 @@ impl Recordings<'_> {
             asset_limit: usize::MAX,
             models: &[],
             host: &Host::default(),
+            refused: None,
             features_only: true,
         };
         let planned = plan(&self.pipeline.spec, &self.pipeline.schema, options)?;
@@ -103,6 +114,30 @@ impl Recordings<'_> {
         }
         warn_of_late(&engine);
         Ok((engine, rows))
+    }
+
+    /// The runs of each asset that ended with a failure: those between the marks in the column `failures`, or, without, one
+    /// a recording, of those that have been read.
+    pub(super) fn runs(&self, failures: Option<&str>) -> anyhow::Result<Runs> {
+        if let Some(column) = failures {
+            let runs = runs_between(&self.column(column)?);
+            anyhow::ensure!(
+                runs.values().any(|own| !own.is_empty()),
+                "column `{column}` marks no failure: it is 0 or empty in every row"
+            );
+            return Ok(runs);
+        }
+        let mut runs = self.runs.borrow().clone();
+        for own in runs.values_mut() {
+            own.sort_unstable();
+            // Recordings of the same time are of one run.
+            own.dedup_by(|next, run| {
+                let is_same = next.0 <= run.1;
+                run.1 = if is_same { run.1.max(next.1) } else { run.1 };
+                is_same
+            });
+        }
+        Ok(runs)
     }
 
     /// One column of all recordings, by asset: labels, which the pipeline never sees.
@@ -158,6 +193,20 @@ impl Recordings<'_> {
         bar.set_style(look("{prefix} {wide_bar} {bytes}/{total_bytes} {msg}, {eta} left"));
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
+    }
+}
+
+/// Remembers from when to when assets have rows.
+fn note(batch: &Input, seen: &mut BTreeMap<String, (Timestamp, Timestamp)>) {
+    let mut spans: Vec<Option<(Timestamp, Timestamp)>> = vec![None; batch.assets.len()];
+    for (&asset, &at) in batch.readings.asset.iter().zip(&batch.readings.ts) {
+        let Some(span) = spans.get_mut(asset as usize) else { continue };
+        *span = Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
+    }
+    for (asset, span) in batch.assets.iter().zip(spans) {
+        let Some((first, last)) = span else { continue };
+        let known = seen.entry(asset.id.clone()).or_insert((first, last));
+        *known = (known.0.min(first), known.1.max(last));
     }
 }
 

@@ -1,5 +1,6 @@
 //! `forebay replay`: recordings through the same engine that runs live, at full speed.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
         asset_limit: usize::MAX,
         models: &models,
         host: &Host::with_library(args.onnxruntime.as_deref()),
+        refused: None,
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
@@ -42,6 +44,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
         rows_max: None,
         quiet: args.quiet,
         screen,
+        runs: RefCell::default(),
     };
     let started = monotonic();
     let rows = recordings.each(|input| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use bytesize::ByteSize;
@@ -86,7 +87,7 @@ fn time(model: &mut Model, args: &VerifyArgs) -> anyhow::Result<(usize, f64)> {
     let states: BTreeMap<String, String> = args.state.iter().cloned().collect();
     if !states.is_empty() {
         let wrong = |mismatch| anyhow::anyhow!("`--state` does not fit the model: {mismatch}");
-        model.signature.remember(&states).map_err(wrong)?;
+        Arc::make_mut(&mut model.signature).remember(&states).map_err(wrong)?;
     }
     let shape: Vec<usize> = args.shape.iter().map(|&size| size as usize).collect();
     let rows = shape.first().copied().unwrap_or(0);

@@ -40,7 +40,7 @@ impl Loader {
             rules::check(&config, root, &mut self.problems);
         }
         self.host = config.host();
-        self.folders(root, &config.pipelines, &config.schemas);
+        self.folders(root, &config);
         Some(config)
     }
 }

@@ -131,6 +131,7 @@ impl Config {
             },
             largest: Some(self.models.largest.as_u64()),
             memory: self.models.memory.map(|memory| memory.as_u64()),
+            longest: Some(crate::model::weigh::LONGEST),
             shelf: Some(Shelf::new(self.store.path.join("models"))),
         }
     }

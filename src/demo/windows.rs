@@ -166,6 +166,7 @@ fn engine(
         asset_limit: usize::MAX,
         models: &[],
         host: &Host::default(),
+        refused: None,
         features_only: true,
     };
     let planned =

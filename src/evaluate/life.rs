@@ -93,11 +93,13 @@ pub struct Life {
     pub assets: Vec<(String, Errors)>,
 }
 
-/// Brings answers and truth together.
+/// Brings answers and truth together; the truth is that of assets, or of their runs.
 pub fn judge(verdicts: &Verdicts, truth: &BTreeMap<String, Column>, step: Span) -> Vec<Lives> {
     let (whole, rate) = (whole_lives(truth), rate(truth));
     let each = truth.iter().map(|(asset, column)| {
-        let own = verdicts.by_asset.get(asset).map(Vec::as_slice).unwrap_or_default();
+        let of_run = || verdicts.by_asset.get(asset.rsplit_once(" (")?.0);
+        let own = verdicts.by_asset.get(asset).or_else(of_run);
+        let own = own.map(Vec::as_slice).unwrap_or_default();
         let mut judged = Lives { asset: asset.clone(), ..Lives::default() };
         let others: Vec<f64> = whole
             .iter()
@@ -151,14 +153,48 @@ fn rate(truth: &BTreeMap<String, Column>) -> Option<f64> {
     rates.get(rates.len() / 2).copied()
 }
 
-/// What was left at each row of machines that ran until they failed at their last row, in units of `unit`.
-pub fn until_end(rows: &BTreeMap<String, Column>, unit: Span) -> BTreeMap<String, Column> {
-    let left = |column: &Column| {
-        let end = column.times.iter().max().copied().unwrap_or(Timestamp::MIN);
-        let values = column.times.iter().map(|at| end.since(*at).0 as f64 / unit.0.max(1) as f64);
-        Column { times: column.times.clone(), values: values.collect() }
+/// The runs of each machine that ended with a failure, one after the other: the first row of each, and the last.
+pub type Runs = BTreeMap<String, Vec<(Timestamp, Timestamp)>>;
+
+/// The runs between the rows at which a machine has failed, or is being mended: those where the column is not 0. How long it
+/// still ran after the last of them is not known.
+pub fn runs_between(failures: &BTreeMap<String, Column>) -> Runs {
+    let of = |column: &Column| {
+        let (mut runs, mut open) = (Vec::new(), None);
+        for (&at, &failed) in column.times.iter().zip(&column.values) {
+            if failed.is_nan() || failed == 0.0 {
+                open = Some(open.map_or((at, at), |(first, _)| (first, at)));
+            } else {
+                runs.extend(open.take());
+            }
+        }
+        runs
     };
-    rows.iter().map(|(asset, column)| (asset.clone(), left(column))).collect()
+    failures.iter().map(|(asset, column)| (asset.clone(), of(column))).collect()
+}
+
+/// What the run of an asset is called that has so many before it.
+pub fn run_name(asset: &str, before: usize) -> String {
+    if before == 0 { asset.to_owned() } else { format!("{asset} ({})", before + 1) }
+}
+
+/// What was left at each row of a run, by the run's name, in units of `unit`.
+pub fn until_end(
+    rows: &BTreeMap<String, Column>,
+    runs: &Runs,
+    unit: Span,
+) -> BTreeMap<String, Column> {
+    let all = runs.iter().flat_map(|(asset, own)| {
+        own.iter().enumerate().filter_map(move |(before, &(first, last))| {
+            let within = |at: &&Timestamp| (first..=last).contains(*at);
+            let times: Vec<Timestamp> =
+                rows.get(asset)?.times.iter().filter(within).copied().collect();
+            let left = |at: &Timestamp| last.since(*at).0 as f64 / unit.0.max(1) as f64;
+            let values = times.iter().map(left).collect();
+            Some((run_name(asset, before), Column { times, values }))
+        })
+    });
+    all.collect()
 }
 
 impl Life {
@@ -196,10 +232,29 @@ mod tests {
     use crate::evaluate::stream::Verdict;
 
     #[test]
+    fn runs_lie_between_failures_and_the_last_one_has_no_end() {
+        let hours = |all: &[i64]| all.iter().map(|h| Timestamp(h * 3_600_000_000)).collect();
+        let times: Vec<Timestamp> = hours(&[0, 1, 2, 3, 4, 5, 6, 7]);
+        let values = vec![0.0, f64::NAN, 1.0, 1.0, 0.0, 0.0, 2.0, 0.0];
+        let column = BTreeMap::from([("m".to_owned(), Column { times: times.clone(), values })]);
+        let runs = runs_between(&column);
+        assert_eq!(runs["m"], [(times[0], times[1]), (times[4], times[5])]);
+        let left = until_end(&column, &runs, Span::seconds(3600));
+        let names: Vec<&String> = left.keys().collect();
+        assert_eq!(names, ["m", "m (2)"]);
+        assert_eq!(
+            (&*left["m"].values, &*left["m (2)"].values),
+            (&[1.0, 0.0][..], &[1.0, 0.0][..])
+        );
+    }
+
+    #[test]
     fn a_machine_that_ran_to_its_end_says_itself_what_was_left() {
         let at = |hour: i64| Timestamp(hour * 3_600_000_000);
         let column = Column { times: (0..4).map(at).collect(), values: vec![0.0; 4] };
-        let truth = until_end(&BTreeMap::from([("m".to_owned(), column)]), Span::seconds(3600));
+        let runs = Runs::from([("m".to_owned(), vec![(at(0), at(3))])]);
+        let rows = BTreeMap::from([("m".to_owned(), column)]);
+        let truth = until_end(&rows, &runs, Span::seconds(3600));
         assert_eq!(truth["m"].values, [3.0, 2.0, 1.0, 0.0]);
         let verdict = |hour: i64, score: f64| Verdict {
             start: at(hour - 1),

@@ -81,6 +81,7 @@ impl Plan<'_> {
             asset_limit: usize::MAX,
             models: self.models,
             host: self.host,
+            refused: None,
             features_only,
         };
         let mut pipeline = plan(self.spec, self.schema, options)?;

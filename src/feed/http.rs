@@ -263,6 +263,7 @@ async fn readyz(State(app): State<App>) -> Response {
             let detail = or(&link.detail, "not connected");
             notes.push(format!("uplink {}: {detail}; records wait in the store", link.target));
         }
+        notes.extend(status.models_refused.iter().cloned());
     }
     if let Some(still) = app.pulse.stuck_for() {
         reasons.push(format!("the engine has not come round for {} s", still.as_secs()));

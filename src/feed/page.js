@@ -49,6 +49,7 @@ function showStatus(status) {
     ["Dropped", whole(status.evicted), status.evicted ? "by limits of the store" : "nothing lost", status.evicted ? "off" : ""],
   ];
   if (!status.store.ok) tiles.push(["Store", "○ failing", status.store.detail, "off"]);
+  if (status.models_refused.length) tiles.push(["Model files", "○ refused", status.models_refused.join("; "), "off"]);
   tiles.push(["Models", status.runtime || "–", "Forebay " + status.version, ""]);
   $("strip").replaceChildren(...tiles.map(([name, value, more, cls]) =>
     el("div", { className: cls }, el("dt", { textContent: name }), el("dd", { textContent: value }, el("small", { textContent: more, title: more })))));

@@ -47,6 +47,8 @@ pub struct NodeStatus {
     /// The scores and their models.
     #[serde(skip)]
     pub models: Vec<serde_json::Value>,
+    /// Files of pipelines' models that cannot be used, and why; what they score with is another model, or none.
+    pub models_refused: Vec<String>,
     /// Whether operators may acknowledge and shelve alarms over HTTP.
     pub commands: bool,
     /// Goes up whenever the engine thread comes round, with readings or without, at least once in 10 s.

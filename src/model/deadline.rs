@@ -1,92 +1,34 @@
-//! A batch that takes too long is broken off.
+//! Work that may take too long is done by a thread of its own, so that whoever waits for it can go on without it.
 //!
-//! `loaded` runs every batch that has a deadline under a [`Watchdog`]: a thread that sleeps until the deadline and then
-//! asks ONNX Runtime to stop, which it does between two operators. tract cannot be stopped: there the batch is finished,
-//! and its answer counts as late all the same. A model that never comes back at all holds up its node; nothing here
-//! can end a single operator.
+//! `session` has every batch that has a deadline run by its model's [`Hand`], `host` a model that is loaded. Nothing can
+//! end a thread that computes: one that never comes back keeps its core and its memory until the process ends, and
+//! nothing else.
 
-use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use ort::session::RunOptions;
+type Job = Box<dyn FnOnce() + Send>;
 
-use crate::time::monotonic;
+/// See the module. Its thread ends with it, once it has nothing to do.
+#[derive(Debug)]
+pub(super) struct Hand(SyncSender<Job>);
 
-/// See the module. Its thread ends with it.
-pub(super) struct Watchdog(Arc<Shared>);
-
-impl fmt::Debug for Watchdog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Watchdog")
-    }
-}
-
-#[derive(Default)]
-struct Shared {
-    watched: Mutex<Watched>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Watched {
-    run: Option<(Instant, Arc<RunOptions>)>,
-    is_over: bool,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn watch(&self) {
-        let mut watched = self.lock();
-        while !watched.is_over {
-            let Some((deadline, options)) = watched.run.clone() else {
-                watched = self.changed.wait(watched).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = deadline.saturating_duration_since(monotonic());
-            if left.is_zero() {
-                watched.run = None;
-                // A run that ended in this very moment is not bothered: its options are its own.
-                drop(options.terminate());
-                continue;
-            }
-            let waited = self.changed.wait_timeout(watched, left);
-            watched = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(guard, _)| guard);
-        }
-    }
-}
-
-impl Watchdog {
+impl Hand {
     /// Starts its thread.
-    pub(super) fn start() -> Result<Watchdog, String> {
-        let shared = Arc::new(Shared::default());
-        let its = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("model watchdog".into());
-        let started = thread.spawn(move || its.watch());
-        started.map(|_| Watchdog(shared)).map_err(|e| e.to_string())
+    pub(super) fn new() -> Result<Hand, String> {
+        let (jobs, given) = sync_channel::<Job>(1);
+        let work = move || given.into_iter().for_each(|job| job());
+        let thread = std::thread::Builder::new().name("model".into());
+        thread.spawn(work).map(|_| Hand(jobs)).map_err(|e| e.to_string())
     }
 
-    /// Does `work` with options that it stops at the deadline.
-    pub(super) fn guard<T>(
+    /// Gives it `work`; what comes of that comes there. A hand that is busy is not to be asked.
+    pub(super) fn give<T: Send + 'static>(
         &self,
-        deadline: Duration,
-        work: impl FnOnce(&RunOptions) -> T,
-    ) -> Result<T, ort::Error> {
-        let options = Arc::new(RunOptions::new()?);
-        self.0.lock().run = Some((monotonic() + deadline, Arc::clone(&options)));
-        self.0.changed.notify_one();
-        let done = work(&options);
-        self.0.lock().run = None;
-        Ok(done)
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.0.lock().is_over = true;
-        self.0.changed.notify_one();
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let (done, comes) = sync_channel(1);
+        // Where nobody waits any more, or the thread is gone, the receiver says so.
+        drop(self.0.try_send(Box::new(move || drop(done.send(work())))));
+        comes
     }
 }

@@ -37,12 +37,7 @@ impl ModelFile {
     /// Reads the file `path`, or the model in the folder `path`, if `trust` allows it.
     pub fn read(path: &Path, trust: &Trust) -> Result<ModelFile, ModelError> {
         let path = &in_folder(path)?;
-        let failed = |source| ModelError::Read { path: path.to_owned(), source };
-        let found = std::fs::metadata(path).map_err(failed)?.len();
-        if found > MAX_BYTES {
-            return Err(ModelError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
-        }
-        let mut file = ModelFile::new(path, std::fs::read(path).map_err(failed)?, trust)?;
+        let mut file = ModelFile::alone(path, trust)?;
         if let Some(weights) = &mut file.parsed.weights {
             weights.look(path)?;
             if weights.bytes > MAX_WEIGHTS {
@@ -54,6 +49,26 @@ impl ModelFile {
             file.check_beside()?;
         }
         Ok(file)
+    }
+
+    /// Reads the file, and nothing beside it.
+    fn alone(path: &Path, trust: &Trust) -> Result<ModelFile, ModelError> {
+        let failed = |source| ModelError::Read { path: path.to_owned(), source };
+        let found = std::fs::metadata(path).map_err(failed)?.len();
+        if found > MAX_BYTES {
+            return Err(ModelError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
+        }
+        ModelFile::new(path, std::fs::read(path).map_err(failed)?, trust)
+    }
+
+    /// All files of the model in `path`: its own, and those beside it, whatever has become of them. Of one that cannot be
+    /// read, `path`.
+    pub fn files(path: &Path, trust: &Trust) -> Vec<PathBuf> {
+        let read = in_folder(path).and_then(|path| ModelFile::alone(&path, trust));
+        let Ok(file) = read else { return vec![path.to_owned()] };
+        let weights = file.parsed.weights.iter();
+        let beside = weights.flat_map(|w| w.names().map(|name| w.folder.join(name)));
+        std::iter::once(file.path.clone()).chain(beside).collect()
     }
 
     /// The file with this content, if `trust` allows it; `path` names it. All its weights must be inside.

@@ -4,7 +4,10 @@
 //! checks them opens models through it. It adds nothing to what [`Runtime`] and [`Model`] promise.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
+use super::deadline::Hand;
 use super::runtime::{RuntimeError, Settings};
 use super::{Model, ModelError, ModelFile, Runtime, Shelf, Trust};
 
@@ -21,6 +24,8 @@ pub struct Host {
     pub largest: Option<u64>,
     /// Most memory that a model may take, in bytes, where it is weighed. `None`: any.
     pub memory: Option<u64>,
+    /// How long a model may take to be loaded and tried. `None`: as long as it does.
+    pub longest: Option<Duration>,
     /// Where it keeps models that came while it ran; `None`: it takes none.
     pub shelf: Option<Shelf>,
 }
@@ -64,6 +69,17 @@ impl Host {
 
     /// Loads and tries a model whose file was read.
     pub fn load(&self, file: ModelFile) -> Result<Model, HostError> {
-        Ok(Model::load(self.runtime()?, &self.settings, file)?)
+        let (runtime, settings, path) = (self.runtime()?, self.settings.clone(), file.path.clone());
+        let load = move || Model::load(runtime, &settings, file);
+        let Some(longest) = self.longest else { return Ok(load()?) };
+        let refused =
+            |reason| ModelError::Refused { path: path.clone(), runtime: runtime.name(), reason };
+        let hand = Hand::new().map_err(refused)?;
+        let mut model = hand.give(load).recv_timeout(longest).map_err(|error| match error {
+            RecvTimeoutError::Timeout => ModelError::Endless { path: path.clone(), longest },
+            RecvTimeoutError::Disconnected => refused("its thread has ended".into()),
+        })??;
+        model.deadline = Some(longest);
+        Ok(model)
     }
 }

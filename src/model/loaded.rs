@@ -8,9 +8,8 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ort::session::{Session, SessionInputValue, SessionOutputs};
+use ort::session::{RunOptions, Session, SessionInputValue, SessionOutputs};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use prost::Message;
 use tract_onnx::prelude::{
@@ -18,7 +17,6 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::model::IntoRunnable;
 
-use super::deadline::Watchdog;
 use super::element::{Element, Number, with_number};
 use super::onnx::{Parsed, Signature, first_line, panic_text};
 use super::runtime::{Provider, Runtime, Settings};
@@ -64,12 +62,12 @@ impl Wanted {
 }
 
 /// What is asked of a graph.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     /// Which outputs.
     pub(super) wanted: &'a [Wanted],
-    /// Within what time.
-    pub(super) deadline: Option<Duration>,
+    /// What can end it before.
+    pub(super) options: Option<&'a RunOptions>,
 }
 
 /// Why a batch has no answer.
@@ -90,8 +88,6 @@ pub(super) enum Loaded {
         session: Session,
         /// The execution provider that it was made with.
         provider: Provider,
-        /// What ends a batch that takes too long, once there was a deadline.
-        watchdog: Option<Watchdog>,
     },
     /// By tract.
     Tract(Arc<TypedRunnableModel>),
@@ -115,12 +111,18 @@ impl Loaded {
             match session {
                 Some(made) => {
                     let (session, provider) = made.map_err(|e| e.to_string())?;
-                    Ok(Loaded::Ort { session, provider, watchdog: None })
+                    Ok(Loaded::Ort { session, provider })
                 }
                 None => load_tract(parsed).map(Loaded::Tract),
             }
         })
         .map_err(|reason| first_line(&reason))
+    }
+
+    /// What can end a batch, between two operators; tract cannot be stopped.
+    pub(super) fn options(&self) -> Option<Arc<RunOptions>> {
+        let is_ort = matches!(self, Loaded::Ort { .. });
+        is_ort.then(|| RunOptions::new().ok().map(Arc::new)).flatten()
     }
 
     /// Runs the graph on `batch` of shape `dims` and appends what is `wanted` to `into`. A graph with several inputs
@@ -131,16 +133,14 @@ impl Loaded {
         dims: &[usize],
         signature: &Signature,
         memories: &mut [Vec<f32>],
-        Ask { wanted, deadline }: Ask<'_>,
+        Ask { wanted, options }: Ask<'_>,
         into: &mut [Output],
     ) -> Result<(), Failure> {
         let feeds = feeds(batch, dims, signature, memories);
         let rows = dims.first().copied().unwrap_or(0);
         let mut sink = Sink { rows, states: &signature.states, memories, wanted, into };
         let ran = catch_unwind(AssertUnwindSafe(|| match self {
-            Loaded::Ort { session, watchdog, .. } => {
-                run_ort(session, watchdog, deadline, &feeds, &mut sink)
-            }
+            Loaded::Ort { session, .. } => run_ort(session, options, &feeds, &mut sink),
             Loaded::Tract(plan) => run_tract(plan, &feeds, &mut sink),
         }));
         ran.unwrap_or_else(|panic| Err(Failure::Run(panic_text(&*panic))))
@@ -201,26 +201,17 @@ struct Sink<'a> {
 
 fn run_ort(
     session: &mut Session,
-    watchdog: &mut Option<Watchdog>,
-    deadline: Option<Duration>,
+    options: Option<&RunOptions>,
     feeds: &[Feed<'_>],
     sink: &mut Sink<'_>,
 ) -> Result<(), Failure> {
     let failed = |error: ort::Error| Failure::Run(first_line(&error.to_string()));
     let inputs = feeds.iter().map(ort_tensor).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let Some(deadline) = deadline else {
-        let outputs = session.run(inputs.as_slice()).map_err(failed)?;
-        return take_ort(&outputs, sink);
+    let outputs = match options {
+        Some(options) => session.run_with_options(inputs.as_slice(), options),
+        None => session.run(inputs.as_slice()),
     };
-    let dog = match watchdog {
-        Some(dog) => dog,
-        None => watchdog.insert(Watchdog::start().map_err(Failure::Run)?),
-    };
-    let ran = dog.guard(deadline, |options| {
-        let outputs = session.run_with_options(inputs.as_slice(), options).map_err(failed)?;
-        take_ort(&outputs, sink)
-    });
-    ran.map_err(failed)?
+    take_ort(&outputs.map_err(failed)?, sink)
 }
 
 fn take_ort(outputs: &SessionOutputs<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {

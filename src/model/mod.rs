@@ -150,6 +150,14 @@ pub enum ModelError {
         /// What it said.
         reason: String,
     },
+    /// It does not come to an end.
+    #[error("model {} was not loaded and tried within {longest:?}", path.display())]
+    Endless {
+        /// The file.
+        path: PathBuf,
+        /// How long it may take.
+        longest: std::time::Duration,
+    },
     /// The model was loaded but does not run on a trial input.
     #[error("model {} does not run on a trial input of shape {shape:?}: {reason}", path.display())]
     Trial {

@@ -6,11 +6,14 @@
 //! It does not know pipelines: whether a model fits one is [`super::fit`]'s question.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::ModelError;
+use super::deadline::Hand;
 use super::element::Element;
 use super::file::ModelFile;
 use super::loaded::{Ask, Failure, Loaded};
@@ -50,7 +53,7 @@ pub struct Model {
     /// Its file.
     pub path: PathBuf,
     /// What goes in and what comes out.
-    pub signature: Signature,
+    pub signature: Arc<Signature>,
     /// What the file says of itself.
     pub metadata: Metadata,
     /// SHA-256 of the file, in hex.
@@ -65,8 +68,55 @@ pub struct Model {
     pub cost: Cost,
     name: String,
     version: String,
+    runs_on: String,
     runtime: &'static Runtime,
+    graph: Graph,
+    /// Who runs batches that have a deadline, once there was one.
+    hand: Option<Hand>,
+}
+
+/// Where a model's graph is.
+#[derive(Debug)]
+enum Graph {
+    /// Here.
+    Here(Loaded),
+    /// With a batch that took too long, since then.
+    Away(Receiver<Ran>, Instant),
+    /// Nowhere, and why.
+    None(String),
+}
+
+/// What comes back from a hand.
+struct Ran {
     loaded: Loaded,
+    memories: Vec<Vec<f32>>,
+    outputs: Vec<Output>,
+    result: Result<(), Failure>,
+}
+
+/// How much longer than its deadline a batch is waited for, once it was asked to stop: what stops comes back by then.
+const GRACE: Duration = Duration::from_millis(250);
+
+impl Graph {
+    /// Takes it, if it is here, or has come back.
+    fn take(&mut self) -> Result<Loaded, Failure> {
+        let reason = match std::mem::replace(self, Graph::None(String::new())) {
+            Graph::Here(loaded) => return Ok(loaded),
+            Graph::None(reason) => reason,
+            Graph::Away(comes, since) => match comes.try_recv() {
+                Ok(ran) => return Ok(ran.loaded),
+                Err(TryRecvError::Disconnected) => "its thread has ended".into(),
+                Err(TryRecvError::Empty) => {
+                    let busy = since.elapsed().as_secs();
+                    *self = Graph::Away(comes, since);
+                    let reason = format!("it is still busy with a batch of {busy} s ago");
+                    return Err(Failure::Run(reason));
+                }
+            },
+        };
+        *self = Graph::None(reason.clone());
+        Err(Failure::Run(reason))
+    }
 }
 
 impl Model {
@@ -103,25 +153,50 @@ impl Model {
         })?;
         drop(bytes);
         let Parsed { signature, metadata, .. } = parsed;
-        let most_rows = BATCH;
+        let runs_on = match &loaded {
+            Loaded::Ort { provider, .. } => format!("{} ({provider})", runtime.name()),
+            Loaded::Tract(_) => runtime.name(),
+        };
         let mut model = Model {
             path,
-            signature,
+            signature: Arc::new(signature),
             metadata,
             digest,
             signed_by,
-            most_rows,
+            most_rows: BATCH,
             deadline: None,
             cost: Cost::default(),
             name,
             version,
+            runs_on,
             runtime,
-            loaded,
+            graph: Graph::Here(loaded),
+            hand: None,
         };
         trials.iter().flatten().try_for_each(|shape| model.try_shape(shape))?;
         model.try_golden()?;
         model.cost = Cost::default();
         Ok(model)
+    }
+
+    /// What stands for the model `path` where that cannot be used, because of `reason`: it has no answer to anything.
+    pub fn absent(runtime: &'static Runtime, path: &Path, reason: String) -> Model {
+        Model {
+            path: path.to_owned(),
+            signature: Arc::default(),
+            metadata: Metadata::default(),
+            digest: String::new(),
+            signed_by: None,
+            most_rows: BATCH,
+            deadline: None,
+            cost: Cost::default(),
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            version: String::new(),
+            runs_on: String::new(),
+            runtime,
+            graph: Graph::None(reason),
+            hand: None,
+        }
     }
 
     /// Runs the golden vectors, where the file has some.
@@ -166,10 +241,7 @@ impl Model {
 
     /// What runs it: the runtime, and which of its execution providers.
     pub fn runs_on(&self) -> String {
-        match &self.loaded {
-            Loaded::Ort { provider, .. } => format!("{} ({provider})", self.runtime.name()),
-            Loaded::Tract(_) => self.runtime.name(),
-        }
+        self.runs_on.clone()
     }
 
     /// Runs it once on zeros: whether it takes this shape at all.
@@ -308,14 +380,20 @@ impl Model {
             *size = rows;
         }
         let began = monotonic();
-        let (signature, deadline) = (&self.signature, self.deadline);
-        let ran =
-            self.loaded.run(chunk, &dims, signature, memories, Ask { wanted, deadline }, into);
+        let ran = match self.deadline {
+            Some(deadline) => self.run_within(deadline, chunk, &dims, memories, wanted, into),
+            None => self.graph.take().and_then(|mut loaded| {
+                let ask = Ask { wanted, options: None };
+                let ran = loaded.run(chunk, &dims, &self.signature, memories, ask, into);
+                self.graph = Graph::Here(loaded);
+                ran
+            }),
+        };
         let took = began.elapsed();
         self.cost.rows += rows as u64;
         self.cost.micros += took.as_micros() as u64;
         self.cost.longest_micros = self.cost.longest_micros.max(took.as_micros() as u64);
-        if let Some(deadline) = deadline.filter(|deadline| took > *deadline) {
+        if let Some(deadline) = self.deadline.filter(|deadline| took > *deadline) {
             return Err(ModelError::Late { model: self.name(), rows, took, deadline });
         }
         ran.map_err(|failure| match failure {
@@ -326,5 +404,50 @@ impl Model {
                 ModelError::Output { model: self.name(), output, reason }
             }
         })
+    }
+
+    /// As [`Loaded::run`], by another thread: where the batch does not end when it is asked to, the graph stays there, and the
+    /// caller goes on.
+    fn run_within(
+        &mut self,
+        deadline: Duration,
+        chunk: &[f32],
+        dims: &[usize],
+        memories: &mut [Vec<f32>],
+        wanted: &[Wanted],
+        into: &mut [Output],
+    ) -> Result<(), Failure> {
+        let hand = match self.hand.take() {
+            Some(hand) => hand,
+            None => Hand::new().map_err(Failure::Run)?,
+        };
+        let hand = self.hand.insert(hand);
+        let mut loaded = self.graph.take()?;
+        let began = monotonic();
+        let stop = loaded.options();
+        let (options, signature) = (stop.clone(), Arc::clone(&self.signature));
+        let (chunk, dims, wanted) = (chunk.to_vec(), dims.to_vec(), wanted.to_vec());
+        let (mut kept, mut outputs) = (memories.to_vec(), vec![Output::default(); wanted.len()]);
+        let comes = hand.give(move || {
+            let ask = Ask { wanted: &wanted, options: options.as_deref() };
+            let result = loaded.run(&chunk, &dims, &signature, &mut kept, ask, &mut outputs);
+            Ran { loaded, memories: kept, outputs, result }
+        });
+        let mut ran = comes.recv_timeout(deadline);
+        if let Err(RecvTimeoutError::Timeout) = ran {
+            drop(stop.map(|options| options.terminate()));
+            ran = comes.recv_timeout(GRACE);
+        }
+        let Ok(Ran { loaded, memories: kept, outputs, result }) = ran else {
+            self.graph = Graph::Away(comes, began);
+            return Err(Failure::Run("it cannot be stopped".into()));
+        };
+        self.graph = Graph::Here(loaded);
+        memories.iter_mut().zip(kept).for_each(|(memory, kept)| *memory = kept);
+        for (output, new) in into.iter_mut().zip(outputs) {
+            output.width = new.width;
+            output.values.extend(new.values);
+        }
+        result
     }
 }

@@ -121,6 +121,17 @@ impl TrainingSet {
         self.ends.extend_from_slice(&windows.end);
     }
 
+    /// Leaves out the windows that `keep` does not want, before operators have judged any.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        let width = self.width().max(1);
+        let rows = self.rows.chunks(width).enumerate().filter(|(index, _)| keep(*index));
+        self.rows = rows.flat_map(|(_, row)| row.iter().copied()).collect();
+        let kept: Vec<usize> = (0..self.len()).filter(|index| keep(*index)).collect();
+        self.assets = kept.iter().map(|&index| self.assets[index]).collect();
+        self.starts = kept.iter().map(|&index| self.starts[index]).collect();
+        self.ends = kept.iter().map(|&index| self.ends[index]).collect();
+    }
+
     /// How many windows.
     pub fn len(&self) -> usize {
         self.ends.len()

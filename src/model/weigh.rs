@@ -23,7 +23,7 @@ use crate::usage::Usage;
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// How long a model may take to load and to answer three batches.
-const LONGEST: Duration = Duration::from_mins(2);
+pub const LONGEST: Duration = Duration::from_mins(2);
 /// How often is looked at what it takes.
 const LOOK: Duration = Duration::from_millis(10);
 /// What the process takes besides the model, at most: beyond that it is ended, below what it measured itself counts.

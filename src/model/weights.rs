@@ -59,6 +59,11 @@ impl Weights {
         Ok(Some(Weights { folder: folder.to_owned(), needed, used, ..Weights::default() }))
     }
 
+    /// The files, as the model names them.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.needed.keys()
+    }
+
     /// Looks at the files: are they there, in this folder, and large enough.
     pub(super) fn look(&mut self, path: &Path) -> Result<(), ModelError> {
         let home = self.folder.canonicalize().map_err(|e| unread(&self.folder, e))?;

@@ -14,7 +14,8 @@ use super::models::Models;
 use super::refusals::Refusals;
 use super::status::{CoreView, view};
 use crate::command::Command;
-use crate::decode::{DecodeError, Decoder, Rows};
+use crate::config::Config;
+use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::{Answer, Engine};
 use crate::feed::HubHandle;
 use crate::feed::command::broker::BrokerDoor;
@@ -23,6 +24,8 @@ use crate::frame::Input;
 use crate::ingest::{Acks, Batch, Delivery, Inbox};
 use crate::link::LinkStatus;
 use crate::metrics::Metrics;
+use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::plan::route;
 use crate::record::{Record, Step};
 use crate::store::{Committed, Ledger, Receipts, Released, StoreError};
 use crate::time::{Span, Timestamp, monotonic, now};
@@ -248,7 +251,7 @@ impl Core {
         let from_people = self.orders.take().into_iter().chain(self.asked.orders());
         for order in from_people.chain(from_desk) {
             match self.engine.judge(&order.command, at) {
-                Ok(()) => fit.push(order),
+                Ok(()) => fit.extend(self.models.unless_awaited(&self.engine, order)),
                 Err(refusal) => tell_operator(order, Err(refusal)),
             }
         }
@@ -340,6 +343,29 @@ impl Core {
         }
         self.status.send_replace(view);
     }
+}
+
+/// One decoder a route, however many pipelines take it.
+pub(super) fn routes(
+    pipelines: &[LoadedPipeline],
+    config: &Config,
+) -> Result<Vec<Route>, NodeError> {
+    let mut routes: Vec<Route> = Vec::new();
+    for LoadedPipeline { spec, schema, .. } in pipelines {
+        let name = route(spec);
+        if routes.iter().any(|r| r.decoder.route() == name) {
+            continue;
+        }
+        let options = DecodeOptions { message_max: message_max(config) };
+        let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
+            .map_err(|e| NodeError::Decode { pipeline: spec.name.clone(), source: Box::new(e) })?;
+        routes.push(Route { decoder, rows: Rows::new(name) });
+    }
+    Ok(routes)
+}
+
+pub(super) fn message_max(config: &Config) -> usize {
+    usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// A full disk costs what can be done without: the journal stands in for a checkpoint, and what was rejected is counted.

@@ -5,12 +5,14 @@
 //! that a broker or a far side that is away is normal. A store that fails ends the node: start-up is recovery.
 
 mod core;
+mod desk;
 mod models;
 mod recovery;
 mod refusals;
 mod rollout;
 mod status;
 mod uplinks;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,15 +24,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::core::Messages;
-use self::core::{Core, Ear, Route};
-use self::models::Desk;
+use self::core::{Core, Ear, Route, message_max, routes};
+use self::desk::Desk;
 use self::recovery::Ready;
 use self::refusals::Refusals;
 use self::status::view;
 pub use self::status::{CoreView, counts};
 use crate::command::quarantine::Desks;
 use crate::config::Config;
-use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
+use crate::decode::DecodeError;
 use crate::engine::Engine;
 use crate::feed::command::broker::{self, BrokerDoor};
 use crate::feed::command::open as open_operators;
@@ -43,7 +45,7 @@ use crate::metrics::{LaneCounts, Metrics};
 use crate::model::runtime::RuntimeError;
 use crate::model::{Host, Runtime};
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::{PlanError, PlanOptions, plan, route};
+use crate::pipeline::plan::{PlanError, PlanOptions, plan};
 use crate::record::Lane;
 use crate::stage::StageError;
 use crate::store::{Committed, Meter, Outbox, StoreError, StoreOptions};
@@ -223,7 +225,6 @@ impl Node {
         let (uplinks, desks) =
             tasks.uplinks(parts.uplinks, store.outboxes, &committed_reader, config);
         tasks.feeds(keeper, parts.feed, &hub);
-        tasks.models(desk);
         let sources = status::Sources {
             node: config.node.clone(),
             runtime: parts.runtime.name(),
@@ -231,6 +232,7 @@ impl Node {
             pipelines: pipelines.iter().map(status::pipeline).collect(),
             commands: operators.is_some(),
             core: core_reader.clone(),
+            refused: tasks.models(desk),
             ingest: (config.mqtt.url.clone(), opened.status),
             door: opened.counts,
             mqtt_feed: parts.feed_counts,
@@ -303,29 +305,10 @@ fn plan_live(
         asset_limit,
         models: &[],
         host,
+        refused: loaded.refused.as_ref(),
         features_only: false,
     };
     plan(&loaded.spec, &loaded.schema, options)
-}
-
-/// One decoder a route, however many pipelines take it.
-fn routes(pipelines: &[LoadedPipeline], config: &Config) -> Result<Vec<Route>, NodeError> {
-    let mut routes: Vec<Route> = Vec::new();
-    for LoadedPipeline { spec, schema, .. } in pipelines {
-        let name = route(spec);
-        if routes.iter().any(|r| r.decoder.route() == name) {
-            continue;
-        }
-        let options = DecodeOptions { message_max: message_max(config) };
-        let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
-            .map_err(|e| NodeError::Decode { pipeline: spec.name.clone(), source: Box::new(e) })?;
-        routes.push(Route { decoder, rows: Rows::new(name) });
-    }
-    Ok(routes)
-}
-
-fn message_max(config: &Config) -> usize {
-    usize::try_from(config.limits.message.as_u64()).unwrap_or(usize::MAX)
 }
 
 async fn listen(address: &str) -> Result<TcpListener, NodeError> {
@@ -396,12 +379,14 @@ impl Tasks {
         }
     }
 
-    fn models(&mut self, desk: Desk) {
-        let stop = self.stop.clone();
+    /// Gives what tells of files that the desk refuses.
+    fn models(&mut self, desk: Desk) -> watch::Receiver<BTreeMap<String, String>> {
+        let (stop, refused) = (self.stop.clone(), desk.refused.subscribe());
         self.spawn("models", async move {
             desk.run(stop).await;
             Ok(())
         });
+        refused
     }
 
     fn status(&mut self, sources: status::Sources) -> watch::Receiver<NodeStatus> {

@@ -110,6 +110,8 @@ pub(super) struct Sources {
     pub(super) pipelines: Vec<PipelineView>,
     pub(super) commands: bool,
     pub(super) core: watch::Receiver<CoreView>,
+    /// By score: why the model's file of its pipeline is refused.
+    pub(super) refused: watch::Receiver<BTreeMap<String, String>>,
     pub(super) ingest: (String, watch::Receiver<LinkStatus>),
     pub(super) door: Arc<IngestCounts>,
     pub(super) mqtt_feed: Arc<FeedCounts>,
@@ -144,6 +146,8 @@ impl Sources {
         let uplink = worst.or(targets.values().next()).map(|target| target.link.clone());
         let ingest = link(&self.ingest.0, &self.ingest.1.borrow());
         self.measure(&stats, &lanes, &ingest, &targets);
+        let refused = self.refused.borrow().clone();
+        self.metrics.set_models_refused(refused.len());
         let mut pipelines = self.pipelines.clone();
         for view in &mut pipelines {
             if let Some((_, counts)) = core.pipelines.iter().find(|p| p.0 == view.name) {
@@ -166,6 +170,7 @@ impl Sources {
             outages,
             pipelines,
             models: core.models.iter().map(model).collect(),
+            models_refused: refused.iter().map(|(of, why)| format!("{of}: {why}")).collect(),
             commands: self.commands,
             beats: core.beats,
         }

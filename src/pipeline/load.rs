@@ -16,6 +16,7 @@ use crate::diagnose::source::io_reason;
 use crate::diagnose::{Document, Place, Problem, Problems, Source, Spot};
 use crate::model::Host;
 use crate::schema::{Schema, Signal};
+use crate::store;
 
 /// A node's configuration, read and checked.
 #[derive(Clone, Debug)]
@@ -39,11 +40,14 @@ pub struct LoadedPipeline {
     pub spec: PipelineSpec,
     /// The asset schema it names.
     pub schema: Schema,
+    /// By score: why its model cannot be used. `None`: that is an error.
+    pub refused: Option<BTreeMap<String, String>>,
 }
 
-/// Reads a node's config and everything it names, models included.
+/// Reads a node's config and everything it names, models included. Those of a node that has run before are no errors: it
+/// goes on with what it had.
 pub fn load_all(config_path: &Path) -> Result<Loaded, Problems> {
-    let mut loader = Loader::default();
+    let mut loader = Loader { is_start: true, ..Loader::default() };
     let config = loader.config(config_path, std::env::vars());
     let (schemas, pipelines, problems) = loader.finish();
     match config {
@@ -71,6 +75,8 @@ pub fn load_pipeline(path: &Path, schemas: Option<&Path>) -> Result<LoadedPipeli
 pub enum Models {
     /// They must be there and fit.
     Check,
+    /// Those that are not there or do not fit are told.
+    Tell,
     /// They are the caller's.
     Skip,
 }
@@ -84,6 +90,8 @@ pub struct Loader {
     pub files: Vec<PathBuf>,
     /// How this machine runs models, as the config says.
     pub(crate) host: Host,
+    /// Whether a node is to start from what is read.
+    is_start: bool,
     assets: BTreeMap<PathBuf, Option<Asset>>,
     pipelines: Vec<LoadedPipeline>,
     names: Vec<(String, PathBuf)>,
@@ -192,9 +200,12 @@ impl Loader {
         let known = asset.as_ref().filter(|a| a.sound).map(|a| &a.schema);
         let mut look = Look { parts: &parts, root, schema: known, problems: &mut self.problems };
         rules::check(&mut look);
-        if models == Models::Check {
+        let mut refused = None;
+        if models != Models::Skip {
             let folder = path.parent().unwrap_or(Path::new(""));
-            rules::model::check(&mut look, folder, &self.host);
+            let goes_on = models == Models::Tell;
+            let found = rules::model::check(&mut look, folder, &self.host, goes_on);
+            refused = goes_on.then_some(found);
         }
         let source = document.source();
         let wrong = |p: &Problem| std::sync::Arc::ptr_eq(&p.place.source, source);
@@ -207,6 +218,7 @@ impl Loader {
                 path: path.to_owned(),
                 spec,
                 schema: asset.schema,
+                refused,
             });
         }
     }
@@ -277,12 +289,15 @@ impl Loader {
     }
 
     /// Reads and checks every schema and pipeline in the folders that a config names.
-    pub(crate) fn folders(&mut self, root: Spot<'_>, pipelines: &Path, schemas: &Path) {
+    pub(crate) fn folders(&mut self, root: Spot<'_>, config: &Config) {
+        let schemas = &config.schemas;
+        let goes_on = self.is_start && store::has_run(&config.store.path);
+        let models = if goes_on { Models::Tell } else { Models::Check };
         for file in self.folder(root.key("schemas"), schemas, "schema") {
             self.asset(&file);
         }
-        for file in self.folder(root.key("pipelines"), pipelines, "pipeline") {
-            self.pipeline(&file, Some(schemas), Models::Check);
+        for file in self.folder(root.key("pipelines"), &config.pipelines, "pipeline") {
+            self.pipeline(&file, Some(schemas), models);
         }
     }
 

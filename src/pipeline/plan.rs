@@ -2,6 +2,7 @@
 //!
 //! `node`, `replay`, `train` and `check` call it. What it cannot build is an error with the place in the file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -34,6 +35,9 @@ pub struct PlanOptions<'a> {
     pub models: &'a [OtherModel],
     /// How this machine runs models.
     pub host: &'a Host,
+    /// By score: why its model is not to be used. A score goes on without a model then, and where its file cannot be used by
+    /// now; `None`: that is an error.
+    pub refused: Option<&'a BTreeMap<String, String>>,
     /// Stop after the window stage and keep its windows (`Engine::take_windows`): what training needs.
     pub features_only: bool,
 }
@@ -246,7 +250,15 @@ impl<'a> Builder<'a> {
         let spec = ScoreSpec { fallback: score.fallback && !has_low, ..score.clone() };
         let features = self.features.clone();
         let loader = Loader::new(spec, features, self.sequence.clone(), self.options.host.clone());
-        match loader.open(&path) {
+        let known = self.options.refused.and_then(|refused| refused.get(&score.output));
+        let opened = match known {
+            Some(reason) => loader.absent(reason),
+            None => loader.open(&path).or_else(|error| match self.options.refused {
+                Some(_) => loader.absent(&error.to_string()),
+                None => Err(error),
+            }),
+        };
+        match opened {
             Ok(model) => Ok(ScoreStage::of(loader, model)),
             Err(ScoreError::Host(source)) => {
                 Err(PlanError::Model { pipeline, source: source.into() })

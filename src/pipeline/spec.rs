@@ -410,8 +410,9 @@ pub struct ScoreSpec {
     /// At or above it a window is abnormal. Absent: what the model says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
-    /// How long the model may take for a batch. One that takes longer is broken off between two operators (on tract: its
-    /// answer is not used), and its windows count as unanswered. Absent: as long as it takes.
+    /// How long the model may take for a batch. One that takes longer is broken off between two operators, or left to a
+    /// thread of its own where it cannot be, and its windows count as unanswered. Absent: 30 s, and no model is weighed
+    /// against that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Span>,
     /// Whether statistics of the features answer where the model cannot: when it fails, is too slow, or is left alone

@@ -185,6 +185,11 @@ fn journal(store: &Path) -> Result<Part, StoreError> {
     Ok(part)
 }
 
+/// Whether a node has run on the store in this folder before, and what it remembered is kept there.
+pub fn has_run(store: &Path) -> bool {
+    files(&store.join("checkpoint"), "checkpoint").is_ok_and(|found| !found.is_empty())
+}
+
 fn checkpoints(store: &Path) -> Result<Part, StoreError> {
     let mut part = Part { name: "checkpoint".to_owned(), ..Part::default() };
     for path in files(&store.join("checkpoint"), "checkpoint")? {

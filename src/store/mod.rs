@@ -47,7 +47,7 @@ mod thin;
 pub use block::Key;
 pub use error::StoreError;
 pub use evict::Retention;
-pub use inspect::{Part, drop_rejected, export, inspect, rejected};
+pub use inspect::{Part, drop_rejected, export, has_run, inspect, rejected};
 pub use kv::{Kv, Pair, SledKv};
 pub use ledger::{Committed, Durability, Ledger, Resumed};
 pub use mem::{MemKv, tear};

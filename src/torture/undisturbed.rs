@@ -82,6 +82,7 @@ fn planned(loaded: &LoadedPipeline, library: Option<&Path>) -> Result<Pipeline, 
         asset_limit: 10_000,
         models: &[],
         host: &Host::with_library(library),
+        refused: None,
         features_only: false,
     };
     plan(&loaded.spec, &loaded.schema, options)

@@ -66,6 +66,7 @@ fn planned(spec: &PipelineSpec, live: bool) -> Pipeline {
         asset_limit: 100,
         models: &[],
         host: &forebay::model::Host::default(),
+        refused: None,
         features_only: false,
     };
     plan(spec, &schema(), options).unwrap()

@@ -63,6 +63,7 @@ impl Shift {
             asset_limit: 10_000,
             models: &[],
             host: &forebay::model::Host::default(),
+            refused: None,
             features_only: false,
         };
         let mut engine = Engine::new(NODE.into(), vec![plan(spec, schema, options).unwrap()]);

@@ -79,6 +79,7 @@ pub(super) fn completing(
         asset_limit: 1,
         models: &[],
         host: &Host::default(),
+        refused: None,
         features_only: false,
     };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;

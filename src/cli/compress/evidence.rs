@@ -4,6 +4,7 @@
 //! (a threshold, ranges); the second half judges, and what reaches into it does neither. Made-up windows come from the model's baseline, each column by itself,
 //! or are plain noise where it has none: enough to see whether the arithmetic is near, and told as what it is.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -364,6 +365,7 @@ pub(super) fn recordings<'a>(
         rows_max: args.rows,
         quiet: args.quiet,
         screen,
+        runs: RefCell::default(),
     }
 }
 

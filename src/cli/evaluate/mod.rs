@@ -38,9 +38,12 @@ pub struct EvaluateArgs {
     /// Instead of faults: the column of the recordings that holds the remaining life, in the model's unit.
     #[arg(long, value_name = "COLUMN", requires = "pipeline")]
     pub life: Option<String>,
-    /// Instead of faults: each machine of the recordings failed at its last row; remaining life is the time until then.
+    /// Instead of faults: each machine failed at its last row of each recording; remaining life is the time until then.
     #[arg(long, requires = "pipeline")]
     pub runs_to_failure: bool,
+    /// With `--runs-to-failure`: they failed where this column is not 0, and not at the end of a recording.
+    #[arg(long, value_name = "COLUMN", requires = "runs_to_failure")]
+    pub failures: Option<String>,
     /// The unit of the remaining life, with `--runs-to-failure`. Absent: the model's, where that is a time, else `1h`.
     #[arg(long, value_name = "TIME")]
     pub life_unit: Option<Span>,

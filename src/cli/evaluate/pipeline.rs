@@ -1,5 +1,6 @@
 //! `forebay evaluate --pipeline`: recordings with labels through a pipeline, told as text, JSON or a page.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
         rows_max: None,
         quiet: args.quiet,
         screen,
+        runs: RefCell::default(),
     };
     let truth = truth(args, &recordings)?;
     let mut times: BTreeMap<String, Column> = BTreeMap::new();
@@ -277,7 +279,8 @@ fn judge_lives(
     } else {
         let unit = args.life_unit.or_else(|| noted?.parse().ok());
         let unit = unit.unwrap_or(Span::seconds(3600));
-        (life::until_end(times, unit), Some(unit.to_string()))
+        let runs = recordings.runs(args.failures.as_deref())?;
+        (life::until_end(times, &runs, unit), Some(unit.to_string()))
     };
     let lives = life::judge(verdicts, &truth, step(pipeline));
     anyhow::ensure!(

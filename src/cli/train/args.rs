@@ -28,7 +28,8 @@ pub enum TrainKind {
     Transformer,
     /// A network that tells classes apart; needs `--label`.
     Classifier,
-    /// A network that says how long a machine still runs; every recording ends with a failure.
+    /// A network that says how long a machine still runs; every recording ends with a failure, or `--failures` says where
+    /// they are.
     RemainingLife,
 }
 
@@ -136,6 +137,10 @@ pub struct NetArgs {
     /// Remaining lives longer than this count as this long.
     #[arg(long, default_value_t = 125.0, value_name = "N")]
     pub cap: f64,
+    /// For remaining lives: the column that is not 0 where a machine has failed or is being mended. A run ends there, and not
+    /// at the end of a recording; what follows the last failure is left out.
+    #[arg(long, value_name = "COLUMN")]
+    pub failures: Option<String>,
     /// What remaining lives are counted in. Absent: the time from one window to the next.
     #[arg(long, value_name = "TIME")]
     pub life_unit: Option<Span>,

@@ -1,5 +1,6 @@
 //! Recordings through the pipeline up to its windows, and what is known of each window.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use crate::cli::args::TrainArgs;
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::Screen;
 use crate::evaluate::labels::{Column, Labels};
+use crate::evaluate::life::{Runs, run_name};
 use crate::model::training::TrainingSet;
 use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::spec::{ModelInput, StageSpec};
@@ -127,6 +129,7 @@ pub(super) fn collect(
         rows_max: args.rows,
         quiet: args.quiet,
         screen,
+        runs: RefCell::default(),
     };
     let (engine, rows) = recordings.windows(&args.pipeline, |windows| set.push(&windows))?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
@@ -154,11 +157,49 @@ pub(super) fn collect(
         .first()
         .map(|pipeline| pipeline.assets().iter().map(|asset| asset.id.clone()).collect())
         .unwrap_or_default();
+    let mut assets = assets;
+    let has_classes = args.net.label.is_some() || !args.verdicts.is_empty();
+    let are_lives = args.kind == TrainKind::Trees && !has_classes;
+    if are_lives || args.kind == TrainKind::RemainingLife {
+        let runs = recordings.runs(args.net.failures.as_deref())?;
+        let is_open = args.net.failures.is_none();
+        by_run(&mut set, &mut assets, &runs, is_open);
+        anyhow::ensure!(!set.is_empty(), "no window lies within a run that ended with a failure");
+    }
     let (classes, words) = match &args.net.label {
         Some(column) => classes((column, &args.net), &recordings, &set, &assets)?,
         None => (Vec::new(), Vec::new()),
     };
     Ok(Collected { set, classes, words, assets })
+}
+
+/// Makes each run of a machine up to a failure a machine of its own, so that what is left of a life ends with its run, and
+/// whole runs are held out. Windows that are in no run, or in two, are left out. `is_open`: nothing follows the last one.
+fn by_run(set: &mut TrainingSet, assets: &mut Vec<String>, runs: &Runs, is_open: bool) {
+    let step = set.step.unwrap_or(Span::ZERO);
+    let mut numbers: BTreeMap<(u32, usize), u32> = BTreeMap::new();
+    let of = |index: usize| -> Option<(u32, usize)> {
+        let asset = set.assets[index];
+        let own = runs.get(assets.get(asset as usize)?)?;
+        let (start, end) = (set.starts[index], set.ends[index]);
+        let is_within = |&(at, &(first, last)): &(usize, &(Timestamp, Timestamp))| {
+            let is_begun = end > first && (at == 0 || start.plus(step) > first);
+            is_begun && (end <= last.plus(step) || (is_open && at + 1 == own.len()))
+        };
+        own.iter().enumerate().find(is_within).map(|(at, _)| (asset, at))
+    };
+    let places: Vec<Option<(u32, usize)>> = (0..set.len()).map(of).collect();
+    let mut names = Vec::new();
+    let known = places.iter().flatten().map(|&(asset, at)| {
+        *numbers.entry((asset, at)).or_insert_with(|| {
+            names.push(run_name(&assets[asset as usize], at));
+            names.len() as u32 - 1
+        })
+    });
+    let known: Vec<u32> = known.collect();
+    set.retain(|index| places[index].is_some());
+    set.assets = known;
+    *assets = names;
 }
 
 /// The class of each window, the largest number that column `name` has within it, and the names of the classes where the

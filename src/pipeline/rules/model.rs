@@ -3,11 +3,12 @@
 //! Apart from the other rules because a pipeline may be read for its model's sake: `train` reads one whose model does
 //! not exist yet, `replay --model` one whose model is not used.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Look;
 use crate::diagnose::nearest::nearest;
-use crate::diagnose::{Problem, Spot};
+use crate::diagnose::{Problem, Severity, Spot};
 use crate::model::weigh::{WeighError, weigh};
 use crate::model::{Given, Host, Mismatch, Model};
 use crate::pipeline::names::{feature_names, is_feature, window_signals};
@@ -18,19 +19,33 @@ use crate::stage::score::{ScoreError, ScoreStage};
 /// Features whose number is the same in every unit.
 const UNITLESS: [&str; 4] = ["skewness", "kurtosis", "crest", "coverage"];
 
-/// Checks the models of a pipeline file in `folder`.
-pub(in crate::pipeline) fn check(look: &mut Look<'_>, folder: &Path, host: &Host) {
+/// Checks the models of a pipeline file in `folder`. Where the pipeline `goes_on` without them, those that cannot be used
+/// are warnings: gives, by score, why.
+pub(in crate::pipeline) fn check(
+    look: &mut Look<'_>,
+    folder: &Path,
+    host: &Host,
+    goes_on: bool,
+) -> BTreeMap<String, String> {
+    let mut refused = BTreeMap::new();
     for index in 0..look.parts.stages.len() {
         let Some(StageSpec::Score(score)) =
             look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
         else {
             continue;
         };
-        let spot = look.stage(index, "score");
+        let (spot, before) = (look.stage(index, "score"), look.problems.all.len());
         if file_is_there(look, spot.key("model"), score, folder) {
             fits(look, spot, score, &folder.join(&score.model), host);
         }
+        let new = look.problems.all.iter_mut().skip(before);
+        for problem in new.filter(|p| goes_on && p.severity == Severity::Error) {
+            problem.severity = Severity::Warning;
+            let found = problem.found.as_deref().unwrap_or_default();
+            refused.insert(score.output.clone(), format!("{}: {found}", problem.message));
+        }
     }
+    refused
 }
 
 /// Whether there is a file to open.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{ScoreError, Scorer};
 use crate::model::weigh::{WeighError, Weight, weigh};
-use crate::model::{Given, Host, Model};
+use crate::model::{Given, Host, HostError, Model};
 use crate::pipeline::spec::ScoreSpec;
 
 /// What opens models for one score of one pipeline, and checks that they fit. Whoever has it may open them on another
@@ -56,15 +56,27 @@ impl Loader {
     }
 
     pub(super) fn fit(&self, model: Model) -> Result<Scorer, ScoreError> {
-        Scorer::new(&self.spec, model, self.given())
+        let mut scorer = Scorer::new(&self.spec, model, self.given())?;
+        scorer.model.deadline = None; // that of its trials is over
+        Ok(scorer)
+    }
+
+    /// What stands where there is no model, because of `reason`.
+    pub fn absent(&self, reason: &str) -> Result<Scorer, ScoreError> {
+        let runtime = self.host.runtime().map_err(HostError::from)?;
+        let model = Model::absent(runtime, Path::new(&self.spec.model), reason.to_owned());
+        Ok(Scorer::asking(&self.spec, model, self.given(), Vec::new()))
     }
 
     fn given(&self) -> Given<'_> {
         Given::of(self.spec.input, &self.features, self.steps, &self.channels)
     }
 
-    /// The model on the shelf that has this digest.
-    pub(super) fn shelved(&self, digest: &str) -> Result<Scorer, String> {
+    /// The model on the shelf that has this digest; of none, none.
+    pub fn shelved(&self, digest: &str) -> Result<Scorer, String> {
+        if digest.is_empty() {
+            return self.absent("there was none before").map_err(|e| e.to_string());
+        }
         let shelf = self.host.shelf.as_ref().ok_or("there is no shelf of models here")?;
         let path = shelf.place(digest).ok_or_else(|| format!("`{digest}` is no digest"))?;
         let scorer = self.open(&path).map_err(|e| e.to_string())?;

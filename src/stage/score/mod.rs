@@ -17,6 +17,8 @@ pub mod rollout;
 mod saved;
 mod scorer;
 
+use std::time::Duration;
+
 use tracing::{error, info};
 
 pub use self::health::Health;
@@ -55,12 +57,15 @@ fn list(mismatches: &[Mismatch]) -> String {
     texts.join("; ")
 }
 
+/// How long a batch may take where the pipeline does not say.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// The stage.
 #[derive(Debug)]
 pub struct ScoreStage {
     loader: Loader,
     current: Scorer,
-    /// The digest of the pipeline's own model, as it was opened.
+    /// The digest of the pipeline's own model, as it was opened; empty where it could not be used.
     own: String,
     rollout: Option<Rollout>,
     /// The digest of the model that was in use before.
@@ -98,7 +103,8 @@ impl ScoreStage {
 
     /// A stage whose first model is `current`, and whose others come from `loader`.
     pub fn of(loader: Loader, current: Scorer) -> ScoreStage {
-        let fits = loader.spec.fallback && current.is_of_anomalies();
+        // Of a model that is not there nobody knows what its score means.
+        let fits = current.is_there() && loader.spec.fallback && current.is_of_anomalies();
         ScoreStage {
             fallback: fits.then(Fallback::default),
             own: current.digest().to_owned(),
@@ -125,7 +131,7 @@ impl ScoreStage {
         &self.current.model
     }
 
-    /// The digest of the pipeline's own model, as it was opened.
+    /// The digest of the pipeline's own model, as it was opened; empty where it could not be used.
     pub fn own(&self) -> &str {
         &self.own
     }
@@ -142,7 +148,7 @@ impl ScoreStage {
 
     /// Whether a batch may take too long from now on: not in a replay, where the journal says which did.
     pub fn enforce_deadline(&mut self) {
-        let deadline = self.loader.spec.deadline.map(Span::to_std);
+        let deadline = Some(self.loader.spec.deadline.map_or(LONGEST, Span::to_std));
         self.current.model.deadline = deadline;
         if let Some(rollout) = &mut self.rollout {
             rollout.candidate.model.deadline = deadline;
@@ -379,6 +385,11 @@ impl Stage for ScoreStage {
 }
 
 impl Scorer {
+    /// Whether there is a model.
+    fn is_there(&self) -> bool {
+        !self.digest().is_empty()
+    }
+
     /// Whether its score says how unlike normal running a window is: what statistics can say, too.
     fn is_of_anomalies(&self) -> bool {
         self.meaning().is_none_or(|meaning| {

@@ -25,7 +25,7 @@ pub struct View {
     pub model: String,
     /// Its version.
     pub version: String,
-    /// Its digest.
+    /// Its digest; empty: there is none.
     pub digest: String,
     /// Until when it is left alone, because it failed; absent: it is asked.
     pub quarantined_until: Option<Timestamp>,
@@ -109,6 +109,14 @@ impl ScoreStage {
     /// Whether there is a model on trial.
     pub fn is_on_trial(&self) -> bool {
         self.rollout.is_some()
+    }
+
+    /// The digest of the model that an order needs and that is still to be opened.
+    pub fn awaits(&self, action: &ModelAction) -> Option<String> {
+        let is_back = matches!(action, ModelAction::Withdraw { .. }) && self.rollout.is_none();
+        let previous = self.previous.as_ref().filter(|_| is_back)?;
+        let is_here = self.supplied.iter().any(|scorer| scorer.digest() == previous);
+        (!is_here).then(|| previous.clone())
     }
 
     /// Hands over a model that was opened for an order of the next tick.
@@ -202,7 +210,7 @@ impl ScoreStage {
             ModelAction::Settle { .. } => {
                 if let Some(rollout) = self.rollout.take() {
                     let old = std::mem::replace(&mut self.current, rollout.candidate);
-                    self.previous = Some(old.digest().to_owned());
+                    self.previous = old.is_there().then(|| old.digest().to_owned());
                     remember(&mut self.retired, old.digest());
                 }
                 ModelPhase::Settled
@@ -233,13 +241,8 @@ impl ScoreStage {
         around: &Around<'_>,
         effects: &mut Effects,
     ) -> Result<ModelPhase, Refusal> {
-        let place = self.supplied.iter().position(|scorer| scorer.digest() == digest);
-        let mut candidate = match place {
-            Some(place) => self.supplied.remove(place),
-            None => self.loader.shelved(digest).map_err(Refusal::Unfit)?,
-        };
+        let candidate = self.supplied(digest)?;
         self.is_newer(&candidate)?;
-        candidate.model.deadline = self.current.model.deadline;
         if self.rollout.is_some() {
             self.withdraw("another model is offered", by.cloned(), around, effects)?;
         }
@@ -250,6 +253,17 @@ impl ScoreStage {
         let state = RolloutState { phase: ModelPhase::Shadow, permille: 0, trial };
         self.rollout = Some(Rollout { candidate, state });
         Ok(ModelPhase::Shadow)
+    }
+
+    /// The model with this digest: one that was handed over, or, in a replay, the one on the shelf.
+    fn supplied(&mut self, digest: &str) -> Result<Scorer, Refusal> {
+        let place = self.supplied.iter().position(|scorer| scorer.digest() == digest);
+        let mut scorer = match place {
+            Some(place) => self.supplied.remove(place),
+            None => self.loader.shelved(digest).map_err(Refusal::Unfit)?,
+        };
+        scorer.model.deadline = self.current.model.deadline;
+        Ok(scorer)
     }
 
     fn advance(&mut self, phase: ModelPhase, permille: u16, around: &Around<'_>) -> ModelPhase {
@@ -271,8 +285,7 @@ impl ScoreStage {
             rollout.candidate
         } else {
             let digest = self.previous.clone().unwrap_or_default();
-            let mut back = self.loader.shelved(&digest).map_err(Refusal::Unfit)?;
-            back.model.deadline = self.current.model.deadline;
+            let back = self.supplied(&digest)?;
             self.previous = None;
             std::mem::replace(&mut self.current, back)
         };
@@ -319,8 +332,11 @@ impl ScoreStage {
     }
 }
 
-/// Adds a digest to those that are remembered, as the latest.
+/// Adds a digest to those that are remembered, as the latest; where there was no model, none.
 fn remember(past: &mut Vec<String>, digest: &str) {
+    if digest.is_empty() {
+        return;
+    }
     past.retain(|other| other != digest);
     past.push(digest.to_owned());
     if past.len() > REMEMBERED {

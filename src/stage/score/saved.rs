@@ -63,6 +63,7 @@ impl ScoreStage {
             health: rollout.candidate.health.clone(),
             state: rollout.state.clone(),
         });
+        let threshold = self.current.speaker.threshold;
         let saved = Saved {
             digest: self.current.digest().to_owned(),
             memories: self.current.memories.clone(),
@@ -75,7 +76,7 @@ impl ScoreStage {
             fallback: self.fallback.clone(),
             rollout,
         };
-        save_state("score", &saved)
+        save_state("score", &(saved, threshold))
     }
 
     /// Goes on with those bytes, also where an older version wrote them.
@@ -84,14 +85,24 @@ impl ScoreStage {
             self.forget();
             return Ok(());
         }
-        match load_state::<Saved>("score", state) {
-            Ok(saved) => self.take_up(saved),
+        let saved = load_state::<(Saved, Option<f64>)>("score", state);
+        // The threshold came later.
+        match saved.or_else(|_| load_state::<Saved>("score", state).map(|saved| (saved, None))) {
+            Ok((saved, threshold)) => self.take_up(saved, threshold),
             Err(error) => match load_state::<Before>("score", state) {
                 Ok(Before { digest, memories }) => self.current.remember(&digest, memories),
                 Err(_) => return Err(error),
             },
         }
         Ok(())
+    }
+
+    /// Where there is no model, statistics go on on the scale of the one there was.
+    fn scale(&mut self, threshold: Option<f64>) {
+        if !self.current.is_there() {
+            let known = &mut self.current.speaker.threshold;
+            *known = known.or(threshold);
+        }
     }
 
     /// Forgets what it has seen, and not which models are in use: how it goes on after a failure.
@@ -111,10 +122,12 @@ impl ScoreStage {
 
     /// Goes on with what was saved, whatever lies in the pipeline's model file by now: what comes out of the journal again
     /// must come from the models that it came from before. A file that was changed since, and holds none of the models
-    /// that this score has had, is the wish of whoever changed it, for `node` to offer.
-    fn take_up(&mut self, saved: Saved) {
-        self.has_new_file = !saved.has_had(&self.own);
-        if self.fallback.is_some() {
+    /// that this score has had, is the wish of whoever changed it, for `node` to offer. Where there was no model, any is new.
+    fn take_up(&mut self, saved: Saved, threshold: Option<f64>) {
+        let is_new = saved.digest.is_empty() || !saved.has_had(&self.own);
+        self.has_new_file = is_new && !self.own.is_empty();
+        // Where the file cannot be used, what was saved says whether statistics may speak.
+        if self.fallback.is_some() || (self.own.is_empty() && self.loader.spec.fallback) {
             self.fallback = saved.fallback.or(self.fallback.take());
         }
         if saved.digest != self.current.digest() {
@@ -127,10 +140,12 @@ impl ScoreStage {
                         model,
                         reason, "the model that was in use is gone; the pipeline's own is"
                     );
+                    self.scale(threshold);
                     return;
                 }
             }
         }
+        self.scale(threshold);
         self.current.remember(&saved.digest, saved.memories);
         self.current.recall(&saved.digest, saved.places);
         self.current.health = saved.health;

@@ -46,8 +46,11 @@ impl Scorer {
         given: Given<'_>,
     ) -> Result<Scorer, ScoreError> {
         model.most_rows = usize::from(spec.batch.max(1));
-        let declared =
-            if spec.state.is_empty() { Ok(()) } else { model.signature.remember(&spec.state) };
+        let declared = if spec.state.is_empty() {
+            Ok(())
+        } else {
+            Arc::make_mut(&mut model.signature).remember(&spec.state)
+        };
         let mut mismatches: Vec<Mismatch> = declared.err().into_iter().collect();
         mismatches.extend(model.check_given(given));
         let score = model
@@ -84,7 +87,7 @@ impl Scorer {
     ) -> Option<(Scorer, Vec<String>)> {
         model.most_rows = usize::from(spec.batch.max(1));
         if !spec.state.is_empty() {
-            model.signature.remember(&spec.state).ok()?;
+            Arc::make_mut(&mut model.signature).remember(&spec.state).ok()?;
         }
         let class = spec.class.as_deref();
         let score = model.score_output(spec.tensor.as_deref(), &spec.output, class).ok()?;
@@ -92,7 +95,12 @@ impl Scorer {
         Some((Scorer::asking(spec, model, given, vec![wanted]), names))
     }
 
-    fn asking(spec: &ScoreSpec, model: Model, given: Given<'_>, wanted: Vec<Wanted>) -> Scorer {
+    pub(super) fn asking(
+        spec: &ScoreSpec,
+        model: Model,
+        given: Given<'_>,
+        wanted: Vec<Wanted>,
+    ) -> Scorer {
         let speaker = Speaker {
             model: model.name(),
             version: model.version(),
@@ -148,7 +156,7 @@ impl Scorer {
         self.model.signature.outputs.get(index).map(|port| port.name.as_str())
     }
 
-    /// SHA-256 of the model, in hex.
+    /// SHA-256 of the model, in hex; empty where there is none.
     pub fn digest(&self) -> &str {
         &self.model.digest
     }

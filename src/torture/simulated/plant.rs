@@ -88,6 +88,7 @@ fn pipeline(spec: &PipelineSpec, schema: &Schema) -> Result<Pipeline, SimulatedE
         asset_limit: 100,
         models: &[],
         host: &Host::default(),
+        refused: None,
         features_only: false,
     };
     plan(spec, schema, options).map_err(|e| SimulatedError::Broken(e.to_string()))

@@ -1,0 +1,335 @@
+//! The desk: takes models in, reads, weighs and tries them, puts them on the shelf, and hands them to the engine thread with
+//! the order.
+//!
+//! A task of `node`, beside the engine thread, so that loading a large model holds up no reading. Offers come over HTTP,
+//! from the broker, and from the pipelines' own files when they change. It promises that what the engine is handed lies
+//! whole and synced on the shelf, under its digest, and that a model which does not fit costs nothing but a refusal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::CoreView;
+use super::models::{Errand, Supply};
+use super::watched::Watched;
+use crate::command::models::{Inquiry, Offer, Taken};
+use crate::command::{Action, Command, ModelAction, Refusal};
+use crate::feed::command::Order;
+use crate::model::weigh::Weight;
+use crate::model::{ModelFile, Shelf};
+use crate::pipeline::load::LoadedPipeline;
+use crate::stage::score::{Loader, ScoreStage, Scorer, View};
+use crate::time::Span;
+
+/// See the module.
+pub(super) struct Desk {
+    pub(super) errands: mpsc::Receiver<Errand>,
+    pub(super) places: Vec<Place>,
+    /// By score: why the model's file of its pipeline is refused.
+    pub(super) refused: watch::Sender<BTreeMap<String, String>>,
+    pub(super) shelf: Shelf,
+    pub(super) spare: usize,
+    pub(super) watch: Span,
+    pub(super) asks: mpsc::Receiver<Inquiry>,
+    pub(super) supplies: mpsc::Sender<Supply>,
+    pub(super) ring: Box<dyn Fn() + Send + Sync>,
+    pub(super) core: watch::Receiver<CoreView>,
+}
+
+/// A score of a pipeline, and the file of its model.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) pipeline: String,
+    pub(super) loader: Loader,
+    pub(super) path: PathBuf,
+    /// The digest of the model that was opened there.
+    pub(super) own: String,
+    /// Whether it was put there while the node was stopped, and nobody has met it yet.
+    pub(super) is_new: bool,
+}
+
+impl Place {
+    /// That of a score of a pipeline.
+    pub(super) fn of(
+        (pipeline, score): (&str, &ScoreStage),
+        pipelines: &[LoadedPipeline],
+    ) -> Option<Place> {
+        let loaded = pipelines.iter().find(|loaded| loaded.spec.name == pipeline)?;
+        let base = loaded.path.parent().unwrap_or(Path::new(""));
+        Some(Place {
+            pipeline: pipeline.to_owned(),
+            path: base.join(score.loader().model()),
+            own: score.own().to_owned(),
+            is_new: score.has_new_file(),
+            loader: score.loader().clone(),
+        })
+    }
+}
+
+impl Desk {
+    /// Runs until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut seen = self.set_up().await;
+        let is_watching = self.watch > Span::ZERO;
+        let mut rounds = tokio::time::interval(self.watch.max(Span::seconds(1)).to_std());
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(Inquiry { offer, answer }) = self.asks.recv() => {
+                    let is_incoming = offer.path.starts_with(self.shelf.incoming());
+                    let path = offer.path.clone();
+                    let taken = self.take(offer).await;
+                    if is_incoming {
+                        drop(tokio::fs::remove_dir_all(path).await);
+                    }
+                    if let Err(Err(refusal)) = answer.send(taken) {
+                        tracing::error!(%refusal, "the model is refused, and whoever sent it is gone");
+                    }
+                }
+                Some(errand) = self.errands.recv() => match errand {
+                    Errand::Pushed { pipeline, score, payload } => {
+                        self.take_pushed(pipeline, score, payload).await;
+                    }
+                    Errand::Open(digest, order) => self.open(digest, order).await,
+                },
+                _ = rounds.tick(), if is_watching => self.look_round(&mut seen).await,
+            }
+        }
+    }
+
+    /// Puts the models in use on the shelf, since their files may be overwritten, and clears it of what nobody needs. Offers
+    /// the files that were changed while the node was stopped, or since it opened them. What the files look like.
+    async fn set_up(&self) -> Vec<Watched> {
+        let places = self.places.clone();
+        let own = self.with_shelf(move |shelf, needed, spare| {
+            let mut own = Vec::new();
+            for Place { loader, path, own: digest, .. } in &places {
+                let seen = Watched::of(path, &loader.host().trust);
+                let read = loader.host().read(path);
+                let file = read.ok().filter(|file| file.digest == *digest);
+                own.push((seen, file.is_some()));
+                drop(file.map(|file| shelf.put(&file).inspect_err(tell_unkept)));
+            }
+            drop(shelf.sweep(&needed, spare).inspect_err(tell_unkept));
+            Ok(own)
+        });
+        let own = own.await.unwrap_or_default();
+        let mut seen = Vec::new();
+        for (place, (watched, is_own)) in self.places.iter().zip(own) {
+            if place.is_new || !is_own {
+                self.offer_file(place).await;
+            }
+            seen.push(watched);
+        }
+        seen
+    }
+
+    /// Does `work` on the shelf where that may take time; a failure is told, and costs nothing else.
+    async fn with_shelf<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shelf, Vec<String>, usize) -> std::io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let (shelf, spare) = (self.shelf.clone(), self.spare);
+        let needed = self.core.borrow().needed.clone();
+        let done = tokio::task::spawn_blocking(move || work(&shelf, needed, spare)).await;
+        done.ok()?.inspect_err(tell_unkept).ok()
+    }
+
+    /// Takes a model in.
+    async fn take(&self, offer: Offer) -> Result<Taken, Refusal> {
+        let place = self.place_of(&offer)?.clone();
+        let (path, shelf) = (offer.path.clone(), self.shelf.clone());
+        let loader = place.loader.clone();
+        let view = self.core.borrow().of_score(&place.pipeline, loader.output());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let file = loader.host().read(&path).map_err(unfit)?;
+            is_news(&file.digest, &view, offer.by_itself)?;
+            on_shelf(&shelf, &file, &loader)
+        });
+        let stopping = |_| Refusal::Unfit("the node is stopping".into());
+        let scorer = prepared.await.map_err(stopping)??;
+        let (pipeline, score) = (place.pipeline, place.loader.output().to_owned());
+        let digest = scorer.digest().to_owned();
+        let command = Command {
+            pipeline: pipeline.clone(),
+            asset: String::new(),
+            alarm: score.clone(),
+            action: Action::Model(ModelAction::Offer { digest: digest.clone() }),
+            by: offer.by,
+        };
+        let (answer, answered) = oneshot::channel();
+        let supply = Supply { scorer, order: Order { command, answer } };
+        let stopping = || Refusal::Unfit("the node is stopping".into());
+        self.supplies.send(supply).await.map_err(|_| stopping())?;
+        (self.ring)();
+        answered.await.map_err(|_| stopping())??;
+        // The tick's status comes a little later: what was just taken must not be swept away.
+        let just = digest.clone();
+        self.with_shelf(move |shelf, mut needed, spare| {
+            needed.push(just);
+            shelf.sweep(&needed, spare)
+        })
+        .await;
+        Ok(Taken { pipeline, score, digest })
+    }
+
+    /// Opens a model that an order names, and brings both to the engine.
+    async fn open(&self, digest: String, order: Order) {
+        let Command { pipeline, alarm, .. } = &order.command;
+        let mut places = self.places.iter();
+        let place = places.find(|p| p.pipeline == *pipeline && p.loader.output() == alarm);
+        let Some(loader) = place.map(|place| place.loader.clone()) else { return };
+        let opened = tokio::task::spawn_blocking(move || loader.shelved(&digest)).await;
+        match opened.unwrap_or_else(|_| Err("the node is stopping".into())) {
+            Ok(scorer) => {
+                drop(self.supplies.send(Supply { scorer, order }).await);
+                (self.ring)();
+            }
+            Err(reason) => drop(order.answer.send(Err(Refusal::Unfit(reason)))),
+        }
+    }
+
+    /// Takes in what came from the broker.
+    async fn take_pushed(&self, pipeline: String, score: String, payload: Bytes) {
+        if payload.is_empty() {
+            return; // how a retained message is removed
+        }
+        let folder = self.shelf.incoming().join("broker");
+        let path = folder.join("model.onnx");
+        let written = async {
+            tokio::fs::create_dir_all(&folder).await?;
+            tokio::fs::write(&path, &payload).await
+        };
+        let by = Some("broker".into());
+        let offer = Offer {
+            pipeline: Some(pipeline.clone()),
+            score: Some(score.clone()),
+            path: folder.clone(),
+            by,
+            by_itself: true,
+        };
+        let refused = match written.await {
+            Err(error) => Some(error.to_string()),
+            Ok(()) => match self.take(offer).await {
+                Ok(_) | Err(Refusal::Already(_)) => None,
+                Err(refusal) => Some(refusal.to_string()),
+            },
+        };
+        drop(tokio::fs::remove_dir_all(&folder).await);
+        if let Some(reason) = refused {
+            tracing::error!(pipeline, score, reason, "the model from the broker is refused");
+        }
+    }
+
+    /// Which score an offer is for.
+    fn place_of(&self, offer: &Offer) -> Result<&Place, Refusal> {
+        let fits = |place: &&Place| {
+            offer.pipeline.as_ref().is_none_or(|name| *name == place.pipeline)
+                && offer.score.as_ref().is_none_or(|name| name == place.loader.output())
+        };
+        let mut found = self.places.iter().filter(fits);
+        match (found.next(), found.next()) {
+            (Some(only), None) => Ok(only),
+            (Some(_), Some(_)) => {
+                Err(Refusal::Unfit("there are several scores: say which pipeline and score".into()))
+            }
+            (None, _) => Err(Refusal::NoScore {
+                pipeline: offer.pipeline.clone().unwrap_or_default(),
+                score: offer.score.clone().unwrap_or_default(),
+            }),
+        }
+    }
+
+    /// Offers the models of pipelines whose files have changed and stand still.
+    async fn look_round(&self, seen: &mut [Watched]) {
+        for (place, watched) in self.places.iter().zip(seen) {
+            if watched.has_changed() {
+                // What lies beside it may be called otherwise now.
+                let (path, trust) = (place.path.clone(), place.loader.host().trust.clone());
+                let anew = tokio::task::spawn_blocking(move || Watched::of(&path, &trust)).await;
+                *watched = anew.unwrap_or_else(|_| watched.clone());
+                self.offer_file(place).await;
+            }
+        }
+    }
+
+    /// Offers a pipeline's own file, and keeps in mind whether it can be used.
+    async fn offer_file(&self, place: &Place) {
+        let file = place.path.display().to_string();
+        tracing::info!(file, "the model's file has changed");
+        let offer = Offer {
+            pipeline: Some(place.pipeline.clone()),
+            score: Some(place.loader.output().to_owned()),
+            path: place.path.clone(),
+            by: Some("file".into()),
+            by_itself: false,
+        };
+        let score = format!("{}/{}", place.pipeline, place.loader.output());
+        match self.take(offer).await {
+            Ok(_) | Err(Refusal::Already(_)) => {
+                self.refused.send_modify(|refused| drop(refused.remove(&score)));
+            }
+            Err(reason) => {
+                tracing::error!(file, %reason, "the new model is refused");
+                let reason = reason.to_string();
+                self.refused.send_modify(|refused| drop(refused.insert(score, reason)));
+            }
+        }
+    }
+}
+
+fn tell_unkept(error: &std::io::Error) {
+    tracing::warn!(%error, "models cannot be kept in the store's folder");
+}
+
+/// Refuses what a score has already; and, of what a broker gives again and again, what it has had.
+fn is_news(digest: &String, view: &View, by_itself: bool) -> Result<(), Refusal> {
+    let on_trial = view.candidate.as_ref().map(|candidate| &candidate.digest);
+    match digest {
+        digest if *digest == view.digest => Err(Refusal::Already("in use")),
+        digest if Some(digest) == on_trial => Err(Refusal::Already("on trial")),
+        digest if by_itself && view.withdrawn.contains(digest) => {
+            Err(Refusal::Already("withdrawn"))
+        }
+        digest if by_itself && view.retired.contains(digest) => Err(Refusal::Already("replaced")),
+        _ => Ok(()),
+    }
+}
+
+fn unfit(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Unfit(error.to_string())
+}
+
+/// Puts a model on the shelf, weighs it and opens it from there. One that does not fit does not stay; one that was there
+/// and is damaged is put there anew.
+fn on_shelf(shelf: &Shelf, file: &ModelFile, loader: &Loader) -> Result<Scorer, Refusal> {
+    let place = shelf.place(&file.digest).unwrap_or_default();
+    let was_here = place.is_dir();
+    let remove = || drop(std::fs::remove_dir_all(&place));
+    let open = || {
+        let scorer = loader.open(&place).map_err(unfit)?;
+        let is_whole = scorer.digest() == file.digest;
+        is_whole.then_some(scorer).ok_or_else(|| unfit("its copy in the store's folder is damaged"))
+    };
+    shelf.put(file).map_err(unfit)?;
+    if was_here && let Ok(scorer) = open() {
+        return Ok(scorer);
+    }
+    if was_here {
+        remove();
+        shelf.put(file).map_err(unfit)?;
+    }
+    weigh(file, &place, loader).and_then(|()| open()).inspect_err(|_| remove())
+}
+
+fn weigh(file: &ModelFile, place: &Path, loader: &Loader) -> Result<(), Refusal> {
+    if let Some(Weight { memory, rows, batch_ms }) = loader.weigh(place).map_err(unfit)? {
+        let memory = bytesize::ByteSize::b(memory).to_string();
+        tracing::info!(model = file.name(), memory, rows, batch_ms, "the model was weighed");
+    }
+    Ok(())
+}
