@@ -121,6 +121,19 @@ impl TrainingSet {
         self.ends.extend_from_slice(&windows.end);
     }
 
+    /// Some of its windows, in this order, without what operators said of them.
+    #[must_use]
+    pub fn picked(&self, windows: &[usize]) -> TrainingSet {
+        TrainingSet {
+            rows: windows.iter().flat_map(|&at| self.row(at)).copied().collect(),
+            assets: windows.iter().map(|&at| self.assets[at]).collect(),
+            starts: windows.iter().map(|&at| self.starts[at]).collect(),
+            ends: windows.iter().map(|&at| self.ends[at]).collect(),
+            judged: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+
     /// How many windows.
     pub fn len(&self) -> usize {
         self.ends.len()

@@ -105,8 +105,8 @@ impl From<DeviceArg> for Device {
     }
 }
 
-/// Options of boosted trees; `--holdout`, `--label`, `--classes`, `--life-unit`, `--cap`, `--class-weights`, `--patience`
-/// and `--seed` count too.
+/// Options of boosted trees; `--holdout`, `--label`, `--classes`, `--life-unit`, `--cap`, `--late`,
+/// `--class-weights`, `--patience` and `--seed` count too.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Trees")]
 pub struct TreeArgs {
