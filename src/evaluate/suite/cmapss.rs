@@ -251,7 +251,7 @@ fn answers(
     let regimes = regimes(train);
     let schema = schema(&regimes, &in_common(train, &regimes));
     let plan = run.plan(spec, &schema);
-    let inputs = train.iter().map(|(engine, cycles)| input(spec, *engine, cycles));
+    let inputs = train.iter().map(|(engine, cycles)| input(spec, *engine, cycles, SHORTEST));
     let (set, lives) = thinned(&training_set(plan, &format!("cmapss-{part}"), inputs)?);
     let folder = tempfile::tempdir()?;
     let (mut models, mut found) = (Vec::new(), vec![0.0; test.len()]);
@@ -270,7 +270,9 @@ fn answers(
         (run.say)(&format!("cmapss: {part}: {} test engines, {output}", test.len()));
         let mut stream = Stream::new(Plan { models: &models, ..plan }, Some(output))?;
         for (engine, cycles) in test {
-            stream.take(input(spec, *engine, cycles))?;
+            // No stage remembers more than a window.
+            let last = &cycles[cycles.len().saturating_sub(STEPS)..];
+            stream.take(input(spec, *engine, last, STEPS))?;
         }
         let verdicts = stream.finish()?.by_asset;
         for (engine, found) in test.keys().zip(&mut found) {
@@ -322,10 +324,11 @@ fn name(engine: u32) -> String {
     format!("engine-{engine}")
 }
 
-/// An engine's cycles as the readings of one input, its first one repeated before them.
-fn input(spec: &PipelineSpec, engine: u32, cycles: &[Vec<f64>]) -> Input {
+/// An engine's cycles as the readings of one input, the first one repeated before them so that the first window ends with
+/// cycle `ends`, or with the last where there are fewer.
+fn input(spec: &PipelineSpec, engine: u32, cycles: &[Vec<f64>], ends: usize) -> Input {
     let mut readings = Readings::default();
-    let filled = STEPS - cycles.len().min(SHORTEST);
+    let filled = STEPS - cycles.len().min(ends);
     let first = cycles.first().into_iter().cycle().take(filled);
     for (cycle, values) in first.chain(cycles).enumerate() {
         let at = Timestamp(START.0 + cycle as i64 * CYCLE.0);
