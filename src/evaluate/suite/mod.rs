@@ -77,7 +77,9 @@ fn written(
     settings: &str,
 ) -> Result<(PipelineSpec, Schema, Findings), Failed> {
     let mut findings = Findings::default();
-    [pipeline, schema, settings].iter().for_each(|text| findings.config(text));
+    for text in [pipeline, schema, settings] {
+        findings.config(text);
+    }
     Ok((toml::from_str(pipeline)?, toml::from_str(schema)?, findings))
 }
 
