@@ -20,6 +20,8 @@ use crate::time::{Span, Timestamp, monotonic};
 
 /// Most inferences that are timed.
 const TIMED: usize = 1000;
+/// So long, where they are slow.
+const TIMED_FOR: Duration = Duration::from_secs(3);
 /// Most windows that are kept to time them with.
 const SAMPLES: usize = 100;
 
@@ -376,8 +378,12 @@ pub fn time_inferences(
     let Ok(wanted) = model.score_output(None, "score", None) else { return Ok(Vec::new()) };
     let (wanted, mut outputs) = (vec![wanted], Vec::new());
     let mut times = Vec::with_capacity(TIMED);
+    let start = monotonic();
     for row in rows.iter().cycle().take(if rows.is_empty() { 0 } else { TIMED }) {
         let began = monotonic();
+        if began.duration_since(start) > TIMED_FOR {
+            break;
+        }
         model.run(row, shape, &wanted, &mut outputs)?;
         times.push(began.elapsed());
     }

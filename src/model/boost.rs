@@ -1,9 +1,10 @@
 //! Gradient boosting: many small trees, each fitted to what those before it leave over.
 //!
 //! `trees` trains with it and writes the result. Friedman, "Greedy function approximation" (Annals of Statistics 29,
-//! 2001), with second derivatives (Chen and Guestrin 2016). Squared error for numbers, log loss for two classes,
-//! softmax for more. Rows have weights; rows and features can be sampled; it stops early by the loss on rows that are
-//! not learned from. The same rows and the same seed give the same trees; one thread.
+//! 2001), with second derivatives (Chen and Guestrin 2016). Squared error for numbers, where what is too large may weigh
+//! more (expectiles; Newey and Powell, Econometrica 55, 1987), log loss for two classes, softmax for more. Rows have
+//! weights; rows and features can be sampled; it stops early by the loss on rows that are not learned from. The same rows
+//! and the same seed give the same trees; one thread.
 
 use rand::SeedableRng;
 use rand::seq::index;
@@ -32,6 +33,8 @@ pub struct BoostOptions {
     pub bins: usize,
     /// Stop after so many rounds without a lower loss on the rows held out.
     pub patience: usize,
+    /// Of a number: how much more an answer counts that is too large than one that is too small.
+    pub late: f64,
     /// Of the samples.
     pub seed: u64,
 }
@@ -48,6 +51,7 @@ impl Default for BoostOptions {
             columns: 0.8,
             bins: 1024,
             patience: 50,
+            late: 1.0,
             seed: 0,
         }
     }
@@ -148,13 +152,17 @@ pub fn boost(
     let data = Binned::of(&fitted, cases.width, options.bins);
     let base = base(cases, objective, fit);
     let outputs = objective.outputs();
-    let watched = if held.is_empty() { fit } else { held };
     let start: Vec<f64> = base.iter().map(|base| f64::from(*base)).collect();
     let mut sums: Vec<f64> = start.repeat(fit.len());
-    let mut seen: Vec<f64> = start.repeat(watched.len());
+    let mut seen: Vec<f64> = start.repeat(held.len());
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
     let mut ensemble = Ensemble { objective, base, trees: Vec::new(), losses: Vec::new() };
-    let (mut best, mut best_rounds) = (loss(cases, objective, watched, &seen), 0);
+    let late = options.late;
+    let watched = |sums: &[f64], seen: &[f64]| {
+        let (rows, sums) = if held.is_empty() { (fit, sums) } else { (held, seen) };
+        loss(cases, (objective, late), rows, sums)
+    };
+    let (mut best, mut best_rounds) = (watched(&sums, &seen), 0);
     let limits = Limits {
         depth: options.depth.clamp(1, 16),
         leaf_rows: options.leaf_rows,
@@ -163,7 +171,7 @@ pub fn boost(
     };
     for round in 1..=options.rounds.min(10_000) {
         let sampled = sample(&mut random, fit.len(), options.subsample);
-        let slopes = slopes(cases, objective, fit, &sums);
+        let slopes = slopes(cases, (objective, late), fit, &sums);
         for output in 0..outputs {
             let features = sample(&mut random, cases.width, options.columns);
             let mut features: Vec<usize> = features.into_iter().map(|f| f as usize).collect();
@@ -175,12 +183,12 @@ pub fn boost(
             for (at, &index) in fit.iter().enumerate() {
                 sums[at * outputs + output] += f64::from(tree.value(cases.row(index)));
             }
-            for (at, &index) in watched.iter().enumerate() {
+            for (at, &index) in held.iter().enumerate() {
                 seen[at * outputs + output] += f64::from(tree.value(cases.row(index)));
             }
             ensemble.trees.push((output, tree));
         }
-        let now = loss(cases, objective, watched, &seen);
+        let now = watched(&sums, &seen);
         ensemble.losses.push(now);
         if now < best {
             (best, best_rounds) = (now, round);
@@ -226,7 +234,12 @@ fn base(cases: &Cases<'_>, objective: Objective, fit: &[usize]) -> Vec<f32> {
 }
 
 /// First and second derivatives of the loss, output after output, row after row.
-fn slopes(cases: &Cases<'_>, objective: Objective, fit: &[usize], sums: &[f64]) -> Vec<(f64, f64)> {
+fn slopes(
+    cases: &Cases<'_>,
+    (objective, late): (Objective, f64),
+    fit: &[usize],
+    sums: &[f64],
+) -> Vec<(f64, f64)> {
     let outputs = objective.outputs();
     let mut slopes = vec![(0.0, 0.0); fit.len() * outputs];
     // As many curvatures as there are classes share one degree of freedom too many (Friedman 2001, section 4.6).
@@ -236,7 +249,10 @@ fn slopes(cases: &Cases<'_>, objective: Objective, fit: &[usize], sums: &[f64]) 
         let answers = answer(objective, &sums[at * outputs..(at + 1) * outputs]);
         for (output, answer) in answers.into_iter().enumerate() {
             let (gradient, curvature) = match objective {
-                Objective::Number => (answer - target, 1.0),
+                Objective::Number => {
+                    let counts = if answer > target { late } else { 1.0 };
+                    (counts * (answer - target), counts)
+                }
                 Objective::Chance => (answer - target, answer * (1.0 - answer)),
                 Objective::Classes(_) => {
                     let is = f64::from(target as usize == output);
@@ -250,14 +266,22 @@ fn slopes(cases: &Cases<'_>, objective: Objective, fit: &[usize], sums: &[f64]) 
 }
 
 /// The weighted mean loss of rows with these sums.
-fn loss(cases: &Cases<'_>, objective: Objective, rows: &[usize], sums: &[f64]) -> f64 {
+fn loss(
+    cases: &Cases<'_>,
+    (objective, late): (Objective, f64),
+    rows: &[usize],
+    sums: &[f64],
+) -> f64 {
     let outputs = objective.outputs();
     let (mut loss, mut whole) = (0.0, 0.0);
     for (at, &index) in rows.iter().enumerate() {
         let (target, weight) = (cases.targets[index], cases.weights[index]);
         let answers = answer(objective, &sums[at * outputs..(at + 1) * outputs]);
         let one = match objective {
-            Objective::Number => (answers[0] - target).powi(2),
+            Objective::Number => {
+                let over = answers[0] - target;
+                over.powi(2) * if over > 0.0 { late } else { 1.0 }
+            }
             Objective::Chance => {
                 let right = if target > 0.5 { answers[0] } else { 1.0 - answers[0] };
                 -right.max(1e-15).ln()

@@ -121,15 +121,17 @@ impl TrainingSet {
         self.ends.extend_from_slice(&windows.end);
     }
 
-    /// Leaves out the windows that `keep` does not want, before operators have judged any.
-    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
-        let width = self.width().max(1);
-        let rows = self.rows.chunks(width).enumerate().filter(|(index, _)| keep(*index));
-        self.rows = rows.flat_map(|(_, row)| row.iter().copied()).collect();
-        let kept: Vec<usize> = (0..self.len()).filter(|index| keep(*index)).collect();
-        self.assets = kept.iter().map(|&index| self.assets[index]).collect();
-        self.starts = kept.iter().map(|&index| self.starts[index]).collect();
-        self.ends = kept.iter().map(|&index| self.ends[index]).collect();
+    /// Some of its windows, in this order, without what operators said of them.
+    #[must_use]
+    pub fn picked(&self, windows: &[usize]) -> TrainingSet {
+        TrainingSet {
+            rows: windows.iter().flat_map(|&at| self.row(at)).copied().collect(),
+            assets: windows.iter().map(|&at| self.assets[at]).collect(),
+            starts: windows.iter().map(|&at| self.starts[at]).collect(),
+            ends: windows.iter().map(|&at| self.ends[at]).collect(),
+            judged: BTreeMap::new(),
+            ..self.clone()
+        }
     }
 
     /// How many windows.

@@ -54,8 +54,6 @@ impl Tree {
 pub(super) struct Binned {
     /// By feature: the greatest value of each bin but the last, ascending.
     cuts: Vec<Vec<f32>>,
-    /// By feature: where its bins start in a histogram. One more than there are: the end.
-    starts: Vec<usize>,
     /// Feature after feature: the bin of each row. A missing value has the bin after the last.
     bins: Vec<u16>,
     rows: usize,
@@ -70,8 +68,7 @@ impl Binned {
     pub(super) fn of(rows: &[f32], width: usize, most: usize) -> Binned {
         let most = most.clamp(2, MOST_BINS);
         let count = rows.len() / width.max(1);
-        let mut binned =
-            Binned { cuts: Vec::new(), starts: vec![0], bins: Vec::new(), rows: count };
+        let mut binned = Binned { cuts: Vec::new(), bins: Vec::new(), rows: count };
         for feature in 0..width {
             let column = || rows.iter().skip(feature).step_by(width).copied();
             let mut sorted: Vec<f32> = column().filter(|value| !value.is_nan()).collect();
@@ -85,8 +82,6 @@ impl Binned {
                     cuts.partition_point(|cut| *cut < value) as u16
                 }
             }));
-            let start = binned.starts.last().copied().unwrap_or_default();
-            binned.starts.push(start + cuts.len() + 2);
             binned.cuts.push(cuts);
         }
         binned
@@ -182,6 +177,9 @@ pub(super) struct Grower<'a> {
     pub(super) features: &'a [usize],
 }
 
+/// By feature that may be looked at, and by bin, the one for missing values last: the sums over its rows.
+type Histogram = Vec<Vec<Sum>>;
+
 impl Grower<'_> {
     /// A tree for the rows `rows`, which are put in another order.
     pub(super) fn grow(&self, rows: &mut [u32]) -> Tree {
@@ -192,7 +190,7 @@ impl Grower<'_> {
     }
 
     /// Adds a node for `rows` and all below it; gives its number.
-    fn node(&self, tree: &mut Tree, rows: &mut [u32], all: Vec<Sum>, depth: usize) -> usize {
+    fn node(&self, tree: &mut Tree, rows: &mut [u32], all: Histogram, depth: usize) -> usize {
         let number = tree.nodes.len();
         let total = self.total(rows);
         tree.nodes.push(Node::Leaf((self.limits.rate * self.leaf(total)) as f32));
@@ -211,7 +209,10 @@ impl Grower<'_> {
             if below.len() <= above.len() { (&below, true) } else { (&above, false) };
         let (few, most) = if depth > 1 {
             let few = self.histogram(smaller);
-            let most = all.iter().zip(&few).map(|(all, few)| all.less(*few)).collect();
+            let less = |(all, few): (&Vec<Sum>, &Vec<Sum>)| -> Vec<Sum> {
+                all.iter().zip(few).map(|(all, few)| all.less(*few)).collect()
+            };
+            let most = all.iter().zip(&few).map(less).collect();
             (few, most)
         } else {
             (Vec::new(), Vec::new()) // leaves need none
@@ -239,27 +240,25 @@ impl Grower<'_> {
         total
     }
 
-    fn histogram(&self, rows: &[u32]) -> Vec<Sum> {
-        let size = self.data.starts.last().copied().unwrap_or_default();
-        let mut histogram = vec![Sum::default(); size];
-        for &feature in self.features {
+    fn histogram(&self, rows: &[u32]) -> Histogram {
+        let of = |&feature: &usize| {
+            let mut sums = vec![Sum::default(); self.data.bins(feature) + 1];
             let column = self.data.column(feature);
-            let sums = &mut histogram[self.data.starts[feature]..self.data.starts[feature + 1]];
             for &row in rows {
                 let (gradient, curvature) = self.slopes[row as usize];
                 sums[usize::from(column[row as usize])].add(Sum { gradient, curvature, rows: 1.0 });
             }
-        }
-        histogram
+            sums
+        };
+        self.features.iter().map(of).collect()
     }
 
     /// The division that lowers the loss most, if any does.
-    fn best(&self, histogram: &[Sum], total: Sum) -> Option<Division> {
+    fn best(&self, histogram: &[Vec<Sum>], total: Sum) -> Option<Division> {
         let mut best: Option<Division> = None;
         let enough =
             |sum: Sum| sum.rows + 0.5 > self.limits.leaf_rows.max(1) as f64 && sum.curvature > 1e-9;
-        for &feature in self.features {
-            let sums = &histogram[self.data.starts[feature]..self.data.starts[feature + 1]];
+        for (&feature, sums) in self.features.iter().zip(histogram) {
             let (missing, known) = sums.split_last()?;
             // Where nothing is missing here, what comes missing later goes with the smaller values.
             let sides: &[bool] = if missing.rows > 0.5 { &[true, false] } else { &[true] };

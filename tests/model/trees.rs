@@ -86,6 +86,19 @@ fn within_a_twentieth_of_the_worse_of_two_other_boosters() {
     }
 }
 
+/// Half of the rows are 0 and half 1, and nothing tells them apart: the answer where three times the excess over the
+/// zeros is what the ones lack is a quarter.
+#[test]
+fn an_answer_that_is_too_large_counts_as_often_as_is_asked() {
+    let targets: Vec<f64> = (0..100).map(|at| f64::from(at % 2)).collect();
+    let (rows, weights) = (vec![1.0; 100], vec![1.0; 100]);
+    let cases = Cases { rows: &rows, width: 1, targets: &targets, weights: &weights };
+    let all: Vec<usize> = (0..100).collect();
+    let options = BoostOptions { late: 3.0, ..BoostOptions::default() };
+    let found = boost(&cases, Objective::Number, &all, &[], &options).answer(&[1.0])[0];
+    assert!((found - 0.25).abs() < 0.01, "{found}");
+}
+
 fn options() -> TreesOptions {
     let boost = BoostOptions { rounds: 40, seed: 7, ..BoostOptions::default() };
     TreesOptions { boost, holdout: 0.0, ..TreesOptions::default() }

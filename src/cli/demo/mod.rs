@@ -32,7 +32,7 @@ use crate::node::{Node, Report};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::time::{Span, Timestamp, now};
 
-/// How long the demo waits for the node and the broker: at the start, and until the node has taken everything at the end.
+/// How long the demo waits for the node: to be subscribed, and at the end for each next message.
 const CATCH_UP: Duration = Duration::from_secs(20);
 
 /// Runs the demo, or makes its models.
@@ -184,10 +184,16 @@ async fn subscribed(node: &Node) -> anyhow::Result<()> {
 
 /// Waits until the node has taken everything that the broker took.
 async fn catch_up(node: &Node, published: &Published) {
-    let mut core = node.core.clone();
-    let all = published.totals.messages;
-    let taken = core.wait_for(|core| core.messages.received >= all);
-    let _ = tokio::time::timeout(CATCH_UP, taken).await; // the summary tells what is missing
+    let (mut core, all) = (node.core.clone(), published.totals.messages);
+    let mut before = 0;
+    while before < all {
+        let further = core.wait_for(|core| core.messages.received > before);
+        match tokio::time::timeout(CATCH_UP, further).await {
+            Ok(Ok(core)) => before = core.messages.received,
+            // The summary tells what is missing.
+            _ => return,
+        }
+    }
 }
 
 /// Faults that are told before the start; an endless demo has many more.

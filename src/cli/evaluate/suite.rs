@@ -53,7 +53,11 @@ fn run(
     let wanted = |c: &&Collection| args.only.is_empty() || args.only.iter().any(|n| n == c.name);
     let mut reports = Vec::new();
     for collection in COLLECTIONS.iter().filter(wanted) {
-        reports.extend(suite::run(collection, folder, host, &say));
+        let Some(report) = suite::run(collection, folder, host, &say) else { continue };
+        if !args.quiet {
+            screen.note(&format!("{}: done in {:.0} s", report.collection, report.seconds));
+        }
+        reports.push(report);
     }
     bar.finish_and_clear();
     let folders: Vec<&str> = COLLECTIONS.iter().map(|collection| collection.folder).collect();

@@ -107,8 +107,8 @@ impl From<DeviceArg> for Device {
     }
 }
 
-/// Options of boosted trees; `--holdout`, `--label`, `--classes`, `--life-unit`, `--cap`, `--class-weights`, `--patience`
-/// and `--seed` count too.
+/// Options of boosted trees; `--holdout`, `--label`, `--classes`, `--life-unit`, `--cap`, `--late`,
+/// `--class-weights`, `--patience` and `--seed` count too.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Trees")]
 pub struct TreeArgs {
@@ -220,8 +220,17 @@ pub struct NetArgs {
 /// Options of principal components alone.
 const OF_PCA: [&str; 4] = ["variance", "drift", "shrink", "follow"];
 /// Options of networks that count for trees, too.
-const OF_TREES: [&str; 7] =
-    ["label", "classes", "life_unit", "cap", "class_weights", "patience", "seed"];
+const OF_TREES: [&str; 9] = [
+    "label",
+    "classes",
+    "life_unit",
+    "cap",
+    "late",
+    "failures",
+    "class_weights",
+    "patience",
+    "seed",
+];
 
 /// Whether every option that was written counts for what is trained: one that does nothing would be taken for done.
 pub(super) fn count(args: &TrainArgs) -> anyhow::Result<()> {

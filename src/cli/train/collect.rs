@@ -197,7 +197,8 @@ fn by_run(set: &mut TrainingSet, assets: &mut Vec<String>, runs: &Runs, is_open:
         })
     });
     let known: Vec<u32> = known.collect();
-    set.retain(|index| places[index].is_some());
+    let kept: Vec<usize> = (0..set.len()).filter(|index| places[*index].is_some()).collect();
+    *set = set.picked(&kept);
     set.assets = known;
     *assets = names;
 }

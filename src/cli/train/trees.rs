@@ -20,12 +20,14 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         args.trees.tree_rate > 0.0 && args.trees.tree_rate <= 1.0,
         "`--tree-rate` must be above 0 and at most 1"
     );
+    anyhow::ensure!(net.late > 0.0 && net.late.is_finite(), "`--late` must be above 0");
     anyhow::ensure!((0.0..=0.9).contains(&args.holdout), "`--holdout` must be 0 to 0.9");
     let boost = BoostOptions {
         rounds: args.trees.rounds as usize,
         depth: args.trees.tree_depth as usize,
         learning_rate: args.trees.tree_rate,
         patience: net.patience as usize,
+        late: net.late,
         seed: net.seed,
         ..BoostOptions::default()
     };

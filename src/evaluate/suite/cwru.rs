@@ -11,7 +11,7 @@
 
 use std::path::Path;
 
-use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, written};
 use crate::evaluate::metrics::classes::Classes;
 use crate::evaluate::metrics::ranking::roc_auc;
 use crate::evaluate::report::Figure;
@@ -21,8 +21,7 @@ use crate::model::boost::BoostOptions;
 use crate::model::training::TrainingSet;
 use crate::model::trees::{self, Target, TreesOptions};
 use crate::pipeline::plan::route;
-use crate::pipeline::spec::{BearingSpec, PipelineSpec, StageSpec};
-use crate::schema::Schema;
+use crate::pipeline::spec::{BearingSpec, StageSpec};
 use crate::stage::envelope::{HARMONICS, SLIP, Spectrum, envelope};
 use crate::time::{Span, Timestamp};
 
@@ -83,19 +82,14 @@ fn options() -> TreesOptions {
 
 /// Runs what is there.
 pub(super) fn run(run: &Run<'_>) -> SuiteResult {
-    let (spec, schema): (PipelineSpec, Schema) =
-        (toml::from_str(PIPELINE)?, toml::from_str(SCHEMA)?);
+    let settings = format!("{:?} {FEATURES:?} {MARGIN}", options());
+    let (spec, schema, mut findings) = written(PIPELINE, SCHEMA, &settings)?;
     let mut bearings = spec.stages.iter().filter_map(|stage| match stage {
         StageSpec::Window(window) => window.bearing.as_ref(),
         _ => None,
     });
     let bearing = bearings.next().ok_or("the pipeline knows no bearing")?;
-    let mut findings = Findings::default();
-    findings.config(PIPELINE);
-    findings.config(SCHEMA);
-    findings.config(&format!("{:?} {FEATURES:?} {MARGIN}", options()));
-    let plan =
-        Plan { spec: &spec, schema: &schema, base: Path::new(""), models: &[], host: run.host };
+    let plan = run.plan(&spec, &schema);
     let (mut described, mut peaks) = (Vec::new(), Vec::new());
     for recording in recordings(run.folder, &mut findings)? {
         (run.say)(&format!("cwru: {}", recording.name));

@@ -21,8 +21,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::evaluate::report::Figure;
-use crate::evaluate::stream::percentile;
+use crate::evaluate::stream::{Plan, percentile};
 use crate::model::Host;
+use crate::pipeline::spec::PipelineSpec;
+use crate::schema::Schema;
 use crate::time::monotonic;
 
 /// Why something could not be run; any error will do.
@@ -59,6 +61,26 @@ pub struct Run<'a> {
     pub host: &'a Host,
     /// Tells the person who waits what is being done.
     pub say: &'a dyn Fn(&str),
+}
+
+impl<'a> Run<'a> {
+    /// A pipeline without models.
+    fn plan(&self, spec: &'a PipelineSpec, schema: &'a Schema) -> Plan<'a> {
+        Plan { spec, schema, base: Path::new(""), models: &[], host: self.host }
+    }
+}
+
+/// A pipeline and a schema as they are written, and findings whose digest covers them and `settings`.
+fn written(
+    pipeline: &str,
+    schema: &str,
+    settings: &str,
+) -> Result<(PipelineSpec, Schema, Findings), Failed> {
+    let mut findings = Findings::default();
+    for text in [pipeline, schema, settings] {
+        findings.config(text);
+    }
+    Ok((toml::from_str(pipeline)?, toml::from_str(schema)?, findings))
 }
 
 /// A detector that knows nothing, and what it comes to.

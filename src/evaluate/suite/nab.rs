@@ -104,8 +104,7 @@ fn file_scores(
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, &model)?;
     let models = [OtherModel { output: None, path }];
-    let base = Path::new("");
-    let plan = Plan { spec: &spec, schema: &schema, base, models: &models, host: run.host };
+    let plan = Plan { models: &models, ..run.plan(&spec, &schema) };
     let mut stream = Stream::new(plan, None)?;
     let options = RecordingOptions {
         spec: spec.recording.clone().unwrap_or_default(),

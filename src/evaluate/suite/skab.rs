@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, csv_files};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, csv_files, written};
 use crate::evaluate::detection::Judged;
 use crate::evaluate::floors;
 use crate::evaluate::labels::{self, Fault};
@@ -59,12 +59,7 @@ struct Experiment {
 
 /// Runs all experiments that are there.
 pub(super) fn run(run: &Run<'_>) -> SuiteResult {
-    let (spec, schema): (PipelineSpec, Schema) =
-        (toml::from_str(PIPELINE)?, toml::from_str(SCHEMA)?);
-    let mut findings = Findings::default();
-    findings.config(PIPELINE);
-    findings.config(SCHEMA);
-    findings.config(&format!("{OPTIONS:?}"));
+    let (spec, schema, mut findings) = written(PIPELINE, SCHEMA, &format!("{OPTIONS:?}"))?;
     let mut groups: Vec<PathBuf> = std::fs::read_dir(run.folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.is_dir())
@@ -108,8 +103,7 @@ fn experiment(
 ) -> Result<Experiment, Failed> {
     let batches = batches(file, spec, schema)?;
     let folder = tempfile::tempdir()?;
-    let base = Path::new("");
-    let plan = Plan { spec, schema, base, models: &[], host: run.host };
+    let plan = run.plan(spec, schema);
     let set = training_set(plan, "skab-anomaly", batches.first().cloned())?;
     let (model, _) = pca::train(&set, &OPTIONS)?;
     let path = folder.path().join("model.onnx");
