@@ -156,7 +156,9 @@ pub fn judge(verdicts: &Verdicts, truth: &Truth, step: Span, skip: usize) -> Vec
         }
     };
     let is_below = verdicts.alarm.as_ref().is_some_and(|alarm| alarm.below);
-    all.iter_mut().for_each(|one| one.is_below = is_below);
+    for one in &mut all {
+        one.is_below = is_below;
+    }
     all
 }
 

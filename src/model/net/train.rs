@@ -161,10 +161,9 @@ fn fits(
             network.members
         )));
     }
-    match network.needs(frozen)?.iter().all(|(.., is_frozen)| *is_frozen) {
-        true => Err(NetError::Frozen { layers: network.layers.len() }),
-        false => Ok(()),
-    }
+    let needs = network.needs(frozen)?;
+    let learns = needs.iter().any(|(.., is_frozen)| !is_frozen);
+    learns.then_some(()).ok_or(NetError::Frozen { layers: network.layers.len() })
 }
 
 /// What is learned from, and what is held out: the end of each asset's windows; of machines that run to their end, machines.
