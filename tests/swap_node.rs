@@ -54,7 +54,8 @@ async fn a_model_is_pushed_promoted_and_still_there_after_a_kill() {
     let broker_v5 = Broker::start(None).unwrap();
     let site = Site::new();
     let url = broker_v5.url(MqttVersion::V5);
-    site.config(&broker(&url, MqttVersion::V5), "[models]\nwatch = \"0s\"");
+    let models = format!("[models]\nwatch = \"0s\"\nkeys = [\"{}\"]", "ab".repeat(32));
+    site.config(&broker(&url, MqttVersion::V5), &models);
     let mut node = Node::start(&site);
     node.ready(200).await;
     let shipped = std::fs::read(site.path(ANOMALY)).unwrap();
@@ -82,6 +83,8 @@ async fn a_model_is_pushed_promoted_and_still_there_after_a_kill() {
     fine(&cli(&site, &node, &["model", "promote", "--score", "anomaly"]));
     let phase = anomaly(&node)["candidate"]["phase"].clone();
     assert_eq!(phase, "promoted", "what was answered is listed");
+    assert!(node.has_logged("score=\"anomaly\" action=\"promote\""), "{}", node.log());
+    assert!(node.has_logged("used all the same, unless `models.require_signature`"));
     fine(&cli(&site, &node, &["model", "rollback", "--score", "anomaly", "--reason", "too loud"]));
     assert!(anomaly(&node)["candidate"].is_null(), "it is gone");
     let again = cli(&site, &node, &["model", "rollback", "--score", "anomaly"]);
