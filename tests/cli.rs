@@ -172,6 +172,7 @@ fn an_argument_that_is_nearly_right_is_taken_or_told() {
     for (arguments, part) in [
         (["doctor", "--timeout", "1d"].as_slice(), "days are written in hours"),
         (&["model", "list", "--node", &shut], "no answer from http://127.0.0.1:"),
+        (&["model", "list", "--node", "mqtt://a"], "http:// or https://, not mqtt://"),
     ] {
         let output = forebay(arguments, folder.path(), &[]);
         let told = String::from_utf8_lossy(&output.stderr);

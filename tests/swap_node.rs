@@ -96,6 +96,9 @@ async fn a_model_is_pushed_promoted_and_still_there_after_a_kill() {
     fine(&cli(&site, &node, &push));
     assert!(std::fs::read(&damaged).unwrap().len() > 1000);
     node.stop().await.fine();
+    let export = ["store", "export", "--store", "data", "--lane", "feature"];
+    let export = forebay(&export, site.dir.path(), &[]).output().unwrap();
+    assert!(String::from_utf8_lossy(&export.stderr).starts_with("0 records"), "{export:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

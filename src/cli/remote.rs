@@ -2,7 +2,6 @@
 //!
 //! What a node answers is shown; what it refuses is an error with its words. Nothing is retried.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -32,8 +31,12 @@ pub struct NodeArgs {
 }
 
 /// The node's URL; what names no scheme is taken for HTTP.
-fn url(text: &str) -> Result<String, Infallible> {
-    Ok(if text.contains("://") { text.to_owned() } else { format!("http://{text}") })
+fn url(text: &str) -> Result<String, String> {
+    match text.split_once("://") {
+        None => Ok(format!("http://{text}")),
+        Some(("http" | "https", _)) => Ok(text.to_owned()),
+        Some((scheme, _)) => Err(format!("a node speaks http:// or https://, not {scheme}://")),
+    }
 }
 
 /// Which score.
