@@ -145,7 +145,17 @@ pub enum Refusal {
         /// The asset.
         asset: String,
     },
-    /// No such alarm, or it has had nothing to judge.
+    /// No alarm of that name.
+    #[error("pipeline `{pipeline}` has no alarm `{alarm}`; it has {known}")]
+    UnknownAlarm {
+        /// The pipeline.
+        pipeline: String,
+        /// The alarm.
+        alarm: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The alarm has had nothing to judge.
     #[error("pipeline `{pipeline}` has judged no alarm `{alarm}` on asset `{asset}`")]
     NoAlarm {
         /// The pipeline.
@@ -225,6 +235,7 @@ impl Refusal {
             self,
             Refusal::NoPipeline(_)
                 | Refusal::NoAsset { .. }
+                | Refusal::UnknownAlarm { .. }
                 | Refusal::NoAlarm { .. }
                 | Refusal::NoScore { .. }
         )

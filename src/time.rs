@@ -136,7 +136,10 @@ impl FromStr for Span {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let duration: SignedDuration = text.parse().map_err(|_| {
-            format!("`{text}` is not a length of time like \"250ms\", \"5s\" or \"10m\"")
+            let hours =
+                ["d", "day", "days", "w", "week", "weeks"].iter().any(|u| text.ends_with(u));
+            let hint = if hours { "; days are written in hours, like \"24h\"" } else { "" };
+            format!("`{text}` is not a length of time like \"250ms\", \"5s\" or \"10m\"{hint}")
         })?;
         if duration.is_negative() {
             return Err(format!("`{text}` is negative"));

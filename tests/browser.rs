@@ -232,6 +232,17 @@ fn an_operator_acknowledges_and_shelves_without_a_reload() {
         "document.querySelector('#said').textContent.includes('seized on m0: acknowledged')",
     );
 
+    browser.eval(&format!("{}.click()", button("Judge seized on m0")));
+    browser.until("document.querySelector('#judge').open");
+    browser.eval("document.querySelector('#judge [data-verdict=\"false\"]').click()");
+    works.obey();
+    browser.until(&format!("{alarms}.includes('by anna · judged: false alarm')"));
+    let listed = works.site.get("/api/v1/alarms?active=true").json();
+    let verdict = |name: &str| {
+        listed.as_array().unwrap().iter().find(|a| a["name"] == name).unwrap()["verdict"].clone()
+    };
+    assert_eq!((verdict("seized"), verdict("high")), ("false".into(), Value::Null));
+
     // On a phone, in the dark.
     browser.look(375, true);
     browser.eval(&format!("{}.click()", button("Shelve high on m0")));

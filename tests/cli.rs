@@ -166,6 +166,21 @@ fn doctor_looks_at_this_machine() {
 }
 
 #[test]
+fn an_argument_that_is_nearly_right_is_taken_or_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let shut = format!("127.0.0.1:{}", free_port().unwrap());
+    for (arguments, part) in [
+        (["doctor", "--timeout", "1d"].as_slice(), "days are written in hours"),
+        (&["model", "list", "--node", &shut], "no answer from http://127.0.0.1:"),
+        (&["model", "list", "--node", "mqtt://a"], "http:// or https://, not mqtt://"),
+    ] {
+        let output = forebay(arguments, folder.path(), &[]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(part), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
 fn doctor_tells_a_silent_broker_from_none() {
     let folder = tempfile::tempdir().unwrap();
     // Takes connections and never answers.
@@ -173,7 +188,7 @@ fn doctor_tells_a_silent_broker_from_none() {
     let open = silent.local_addr().unwrap();
     let shut = format!("127.0.0.1:{}", free_port().unwrap());
     let config = format!(
-        "node = \"a\"\n[mqtt]\nurl = \"mqtt://{open}\"\n[uplink.targets.cloud.http]\nurl = \"http://{shut}/x\"\n[store]\npath = \"data\"\n"
+        "node = \"a\"\n[feed]\nlisten = \"{open}\"\n[mqtt]\nurl = \"mqtt://{open}\"\n[uplink.targets.cloud.http]\nurl = \"http://{shut}/x\"\n[store]\npath = \"data\"\n"
     );
     std::fs::write(folder.path().join("node.toml"), config).unwrap();
     for sub in ["schemas", "pipelines", "data"] {
@@ -185,5 +200,9 @@ fn doctor_tells_a_silent_broker_from_none() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("takes connections, but no session: no answer within 0.3 s"), "{text}");
     assert!(text.contains(&format!("{shut} cannot be reached")), "{text}");
+    assert!(
+        text.contains(&format!("{open} cannot be listened on: Address already in use")),
+        "{text}"
+    );
     assert!(text.contains("ok    config ") && text.contains("data: 0 B, can be written"), "{text}");
 }

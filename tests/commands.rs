@@ -456,7 +456,10 @@ fn what_cannot_be_done_changes_nothing_and_says_why() {
     let cases = [
         (of("pumps", "m0", "slow", Action::Acknowledge), "no pipeline `pumps`"),
         (of("rig", "m9", "slow", Action::Acknowledge), "no asset `m9`"),
-        (of("rig", "m0", "fast", Action::Acknowledge), "no alarm `fast` on asset `m0`"),
+        (
+            of("rig", "m0", "fast", Action::Acknowledge),
+            "has no alarm `fast`; it has `stays`, `slow`",
+        ),
         (of("rig", "m0", "slow", Action::Acknowledge), "is normal: there is nothing"),
         (of("rig", "m0", "slow", Action::Unshelve), "is normal, not shelved"),
         (of("rig", "m0", "slow", shelve(now)), "is its clock right?"),

@@ -157,7 +157,8 @@ fn what_is_asked_wrongly_is_told_with_what_to_change() {
     let site = site();
     fine(site.path(), TRAIN);
     for (arguments, part) in [
-        (format!("{EVALUATE} --labels lable"), "lable"),
+        (format!("{EVALUATE} --labels lable"), "no column `lable`; is it `label`?; columns"),
+        (format!("{EVALUATE} --labels no.csv"), "`--labels no.csv`: there is no such file"),
         (format!("{EVALUATE} --labels label --output risk"), "no score `risk`; it has anomaly"),
         (EVALUATE.to_owned(), "--labels"),
         ("evaluate --suite .".to_owned(), "holds none of the benchmarks"),

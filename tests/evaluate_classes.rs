@@ -100,6 +100,22 @@ fn recordings() -> ([Rows; 2], [[u64; 3]; 3]) {
 }
 
 #[test]
+fn without_a_threshold_no_verdict_is_made_up() {
+    let (rows, _) = recordings();
+    let site = site("class_chances.onnx", "1");
+    let pipeline = pipeline("model.onnx", "1").replace(", threshold = 0.5", "");
+    std::fs::write(site.path().join("pipeline.toml"), pipeline).unwrap();
+    std::fs::write(site.path().join("x.csv"), rows[0].csv(|is| is.to_string())).unwrap();
+    let output = forebay(site.path(), "--data x.csv --labels label --quiet");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        told.contains("no verdict: neither the model nor the pipeline has a threshold"),
+        "{told}"
+    );
+    assert!(told.contains("PR-AUC") && !told.contains("false alarms"), "{told}");
+}
+
+#[test]
 fn however_a_model_says_its_class_each_is_counted() {
     let (rows, expected) = recordings();
     for (model, class) in
@@ -247,5 +263,8 @@ fn a_convolution_of_pytorch_is_evaluated_with_its_channels_first() {
     write("pipeline.toml", &pipeline.replace("channels_first", "sequence"));
     let output = forebay(site.path(), "--data x.csv --labels label");
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("expected [n, 3, 8], found [n, 8, 3]"), "{error}");
+    assert!(
+        error.contains("found [n, 8, 3], which the pipeline gives: 8 steps of 3 channels"),
+        "{error}"
+    );
 }

@@ -134,7 +134,7 @@ fn what_is_not_there_is_said() {
     for (body, word) in [
         (ask("high", "").replace("rig", "pumps"), "no pipeline `pumps`"),
         (ask("high", "").replace("m0", "m7"), "no asset `m7`"),
-        (ask("low", ""), "no alarm `low`"),
+        (ask("low", ""), "has no alarm `low`; it has `high`"),
     ] {
         let reply = works.post("/api/v1/alarms/ack", &body);
         assert_eq!(reply.code, 404, "{}", reply.body);
@@ -158,10 +158,20 @@ fn a_request_that_makes_no_sense_never_reaches_the_engine() {
         ("ack", ask("high", ",\"by\":\"a\\nb\""), "line break"),
         ("ack", ask("high", ",\"verdict\":\"true\""), "only judge takes `verdict`"),
         ("judge", ask("high", ""), "`verdict` is missing"),
-        ("judge", ask("high", ",\"verdict\":\"maybe\""), "unknown variant `maybe`"),
+        (
+            "judge",
+            ask("high", ",\"verdict\":\"maybe\""),
+            "`verdict` is \\\"maybe\\\"; it is a text",
+        ),
+        (
+            "judge",
+            ask("high", ",\"verdict\":true"),
+            "`verdict` is true; it is a text: \\\"true\\\"",
+        ),
         ("judge", ask("high", &format!(",\"verdict\":\"true\",\"fault\":\"{long}\"")), "`fault`"),
         ("shelve", ask("high", ""), "`for` is missing"),
         ("shelve", ask("high", ",\"for\":\"soon\""), "not a length of time"),
+        ("shelve", ask("high", ",\"for\":\"1d\""), "days are written in hours"),
         ("shelve", ask("high", ",\"for\":\"-2h\""), "negative"),
         ("shelve", ask("high", ",\"for\":\"0s\""), "`for` is `0s`"),
         ("shelve", ask("high", ",\"for\":\"169h\""), "`for` is `169h`"),

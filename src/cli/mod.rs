@@ -101,6 +101,11 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Says what is no result, on standard error. If that is gone there is nobody to tell.
+fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// A file that is either the old one or the whole new one. A device or a pipe stays what it is, and is written to.
 fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -10,13 +10,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::remote::{RemoteAction, remote};
-use super::verify::{VerifyArgs, verify};
-use super::{Outcome, print, write_whole};
+use super::verify::{VerifyArgs, signed, verify};
+use super::{Outcome, print, remark, write_whole};
 use crate::model::golden::Golden;
 use crate::model::metadata::Meaning;
 use crate::model::onnx::Port;
 use crate::model::running::RunningOptions;
-use crate::model::signature::SigningKey;
+use crate::model::signature::{PublicKey, SigningKey};
 use crate::model::{self, ModelFile, Trust};
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::names::feature_names;
@@ -38,6 +38,9 @@ pub enum ModelAction {
         /// The model.
         #[arg(value_name = "MODEL.onnx")]
         file: PathBuf,
+        /// It must be signed with this key (or one of several): the digits that `keygen` prints, or a key's file.
+        #[arg(long, value_name = "HEX|FILE", value_parser = PublicKey::named)]
+        key: Vec<PublicKey>,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
@@ -99,8 +102,8 @@ pub struct RunningArgs {
 /// Does it.
 pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
     match &args.action {
-        ModelAction::Inspect { file, json } => {
-            let file = ModelFile::read(file, &Trust::default())?;
+        ModelAction::Inspect { file, key, json } => {
+            let file = ModelFile::read(file, &Trust::new(key.clone(), !key.is_empty()))?;
             if *json {
                 print(&format!("{}\n", serde_json::to_string_pretty(&as_json(&file))?))?;
             } else {
@@ -114,13 +117,15 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
             let model = ModelFile::read(file, &Trust::default())?;
             let out = out.as_ref().unwrap_or(file);
             write_whole(out, &key.sign(&model.bytes, &model.beside()))?;
-            print(&format!("{} is signed with {}\n", out.display(), key.public()))?;
+            let public = key.public();
+            print(&format!("{} is signed with {public} (key {})\n", out.display(), public.name()))?;
         }
         ModelAction::Remote(action) => return remote(action),
         ModelAction::Keygen { out } => {
             let (key, pem) = SigningKey::make()?;
             write_secret(out, &pem)?;
             print(&format!("{}\n", key.public()))?;
+            remark(&format!("signatures name it {}", key.public().name()));
         }
         ModelAction::Running(args) => running(args)?,
     }
@@ -166,6 +171,7 @@ fn as_json(file: &ModelFile) -> Value {
         "name": file.name(), "version": file.version(), "serial": noted.serial, "kind": noted.kind,
         "compressed": noted.compressed, "parent": noted.parent,
         "digest": file.digest, "bytes": file.size(), "beside": file.beside(), "signed_with": file.signed_with,
+        "signed_by": file.signed_by.map(|key| key.name()),
         "inputs": ports(&file.signature().inputs), "outputs": ports(&file.signature().outputs),
         "features": noted.features, "channels": noted.channels, "steps": noted.steps,
         "units": noted.units, "window": noted.window, "every": noted.every, "step": noted.step,
@@ -194,8 +200,7 @@ fn told(file: &ModelFile) -> String {
     for (name, digest) in file.beside() {
         line("weights", Some(format!("{name} sha256 {digest}")));
     }
-    let signed = file.signed_with.as_ref().map_or("no".into(), |key| format!("with key {key}"));
-    line("signed", Some(signed));
+    line("signature", Some(signed(file)));
     for port in &file.signature().inputs {
         line("input", Some(shown(port)));
     }

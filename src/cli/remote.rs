@@ -23,11 +23,20 @@ const TAKEN_WITHIN: Duration = Duration::from_mins(5);
 #[derive(Clone, Debug, Args)]
 pub struct NodeArgs {
     /// The node's dashboards, as `feed.listen` has them.
-    #[arg(long, env = "FOREBAY_NODE", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, env = "FOREBAY_NODE", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = url)]
     pub node: String,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The node's URL; what names no scheme is taken for HTTP.
+fn url(text: &str) -> Result<String, String> {
+    match text.split_once("://") {
+        None => Ok(format!("http://{text}")),
+        Some(("http" | "https", _)) => Ok(text.to_owned()),
+        Some((scheme, _)) => Err(format!("a node speaks http:// or https://, not {scheme}://")),
+    }
 }
 
 /// Which score.
@@ -112,6 +121,15 @@ impl Remote<'_> {
             _ => bail!("{node} answers {}", answer.status()),
         }
     }
+}
+
+/// The name of the node that answers at `address`, if one does within `timeout`.
+pub(super) fn node_at(address: &str, timeout: Duration) -> Option<String> {
+    let agent =
+        Agent::new_with_config(Agent::config_builder().timeout_global(Some(timeout)).build());
+    let mut answer = agent.get(format!("http://{address}/api/v1/status")).call().ok()?;
+    let status: Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+    status["node"].as_str().map(str::to_owned)
 }
 
 /// Sends a model and offers it.

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::results::{Results, ResultsFormat};
-use super::{Outcome, print};
+use super::{Outcome, print, remark};
 use crate::record::{Lane, Record};
 use crate::store::{self, Part, Quarantined, StoreError};
 
@@ -93,6 +93,9 @@ pub(super) fn store(args: &StoreArgs) -> anyhow::Result<Outcome> {
                 Some(error) if error.is_broken_pipe() => return Ok(Outcome::Fine),
                 Some(error) => return Err(error.into()),
                 None => results.finish().map(drop).context("the export is not complete")?,
+            }
+            if part.entries == 0 {
+                remark(&format!("0 records: nothing waits in lane `{}`", lane.name()));
             }
             part.damage.iter().for_each(|damage| tracing::warn!("{damage}"));
             Ok(verdict([&part].into_iter()))

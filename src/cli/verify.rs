@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::model::runtime::{Optimisation, Provider, Settings};
 use crate::model::session::Cost;
 use crate::model::signature::PublicKey;
-use crate::model::{Host, Model, Trust};
+use crate::model::{Host, Model, ModelFile, Trust};
 use crate::usage::Usage;
 
 /// `forebay model verify`.
@@ -23,8 +23,8 @@ pub struct VerifyArgs {
     /// The model.
     #[arg(value_name = "MODEL.onnx")]
     file: PathBuf,
-    /// It must be signed with this public key (or one of several).
-    #[arg(long, value_name = "HEX")]
+    /// It must be signed with this key (or one of several): the digits that `keygen` prints, or a key's file.
+    #[arg(long, value_name = "HEX|FILE", value_parser = PublicKey::named)]
     key: Vec<PublicKey>,
     /// Run batches of this shape, too (`256,12` or `16,60,8`, windows first), and say how long one takes.
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -74,11 +74,30 @@ pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<String> {
     };
     host.runtime()?;
     let before = Usage::of(None).map(|usage| usage.resident);
-    let mut model = host.open(&args.file)?;
+    let file = host.read(&args.file)?;
+    let signed = signed(&file);
+    let mut model = host.load(file)?;
     let timed = if args.shape.is_empty() { None } else { Some(time(&mut model, args)?) };
     let after = Usage::of(None).map(|usage| usage.peak);
     let memory = before.and_then(|before| Ok(after?.saturating_sub(before))).unwrap_or_default();
-    if args.json { told_json(&model, memory, timed) } else { Ok(told(&model, memory, timed)) }
+    if args.json {
+        told_json(&model, &signed, memory, timed)
+    } else {
+        Ok(told(&model, &signed, memory, timed))
+    }
+}
+
+/// Whose signature a model has, as far as it was checked.
+pub(super) fn signed(file: &ModelFile) -> String {
+    match (&file.signed_with, file.signed_by) {
+        (_, Some(key)) => format!("signed with the key {}: valid", key.name()),
+        (Some(key), None) => {
+            format!(
+                "signed with the key {key}: whether that is valid cannot be told without it (`--key`)"
+            )
+        }
+        (None, None) => "not signed".into(),
+    }
 }
 
 /// The windows of a batch, and the milliseconds that the fastest of three took: what else the machine did meanwhile is
@@ -101,30 +120,33 @@ fn time(model: &mut Model, args: &VerifyArgs) -> anyhow::Result<(usize, f64)> {
     Ok((model.signature.batch().unwrap_or(rows), fastest))
 }
 
-fn told(model: &Model, memory: u64, timed: Option<(usize, f64)>) -> String {
+fn told(model: &Model, signed: &str, memory: u64, timed: Option<(usize, f64)>) -> String {
     let golden = model.metadata.golden.as_ref().map_or_else(
         || "it carries no golden vectors".to_owned(),
         |golden| format!("gives its {} golden answers", golden.input.len()),
     );
-    let signed = model.signed_by.map(|key| format!(", signed with {}", key.name()));
     let timed = timed.map(|(rows, took)| format!(", {rows} windows in {took:.2} ms"));
     format!(
-        "{} {} runs on {}: {golden}{}\nit takes {} of memory{}\n",
+        "{} {} runs on {}: {golden}\nit is {signed}\nit takes {} of memory{}\n",
         model.name(),
         model.version(),
         model.runs_on(),
-        signed.unwrap_or_default(),
         ByteSize::b(memory),
         timed.unwrap_or_default()
     )
 }
 
-fn told_json(model: &Model, memory: u64, timed: Option<(usize, f64)>) -> anyhow::Result<String> {
+fn told_json(
+    model: &Model,
+    signed: &str,
+    memory: u64,
+    timed: Option<(usize, f64)>,
+) -> anyhow::Result<String> {
     let (rows, batch_ms) = timed.unzip();
     let answers = model.metadata.golden.as_ref().map_or(0, |golden| golden.input.len());
     let told = json!({
         "name": model.name(), "version": model.version(), "runtime": model.runs_on(),
-        "golden_answers": answers, "signed_by": model.signed_by.map(|key| key.name()),
+        "golden_answers": answers, "signed_by": model.signed_by.map(|key| key.name()), "signature": signed,
         "memory": memory, "rows": rows, "batch_ms": batch_ms,
     });
     Ok(format!("{}\n", serde_json::to_string(&told)?))

@@ -21,7 +21,7 @@ impl Pipeline {
             return Err(no_asset(command));
         };
         let mut judges = self.stages.iter().map(|s| s.stage.judge(command, asset, now));
-        judges.find_map(|judged| judged).unwrap_or_else(|| Err(no_alarm(command)))
+        judges.find_map(|judged| judged).unwrap_or_else(|| Err(self.no_alarm(command)))
     }
 
     /// The tick's commands for this pipeline. They come before its readings, so an asset that only these bring is not
@@ -60,10 +60,18 @@ impl Pipeline {
                     .map(Now::Model)
             } else {
                 let obeyed = stages.find_map(|s| s.stage.obey(*order, around, effects));
-                let obeyed = obeyed.unwrap_or_else(|| Err(no_alarm(order.command)));
+                let obeyed = obeyed.unwrap_or_else(|| Err(self.no_alarm(order.command)));
                 obeyed.map(Now::Alarm)
             };
         }
+    }
+
+    fn no_alarm(&self, command: &Command) -> Refusal {
+        let names = self.stages.iter().filter_map(|s| s.stage.alarm());
+        let known: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        let Command { pipeline, alarm, .. } = command.clone();
+        Refusal::UnknownAlarm { pipeline, alarm, known }
     }
 
     /// What its models failed at in this tick and the journal does not know: as commands that make a replay fail at it.
@@ -87,9 +95,4 @@ fn no_asset(command: &Command) -> Refusal {
 
 fn no_score(command: &Command) -> Refusal {
     Refusal::NoScore { pipeline: command.pipeline.clone(), score: command.alarm.clone() }
-}
-
-fn no_alarm(command: &Command) -> Refusal {
-    let Command { pipeline, asset, alarm, .. } = command.clone();
-    Refusal::NoAlarm { pipeline, asset, alarm }
 }

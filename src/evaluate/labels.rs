@@ -157,7 +157,13 @@ fn open(
         route: String::new(),
         batch_rows: BATCH_ROWS,
     };
-    Recording::open(path, &options)
+    // The schema is made up above: what is missing is the column that was asked for.
+    Recording::open(path, &options).map_err(|error| match error {
+        RecordingError::NoSignalColumn { path, found, nearest, .. } => {
+            RecordingError::NoColumn { path, column: name.to_owned(), found, nearest }
+        }
+        other => other,
+    })
 }
 
 /// Hands on the cells of that column: asset, time, number, and the words that have numbers.

@@ -97,7 +97,7 @@ struct Ask {
     by: Option<String>,
     r#for: Option<String>,
     reason: Option<String>,
-    verdict: Option<Verdict>,
+    verdict: Option<Value>,
     raised: Option<Timestamp>,
     fault: Option<String>,
     note: Option<String>,
@@ -187,7 +187,7 @@ fn answer_of(command: &Command, state: Option<Now>) -> Value {
 pub(super) fn refused(refusal: &Refusal) -> Problem {
     let (status, expected) = match refusal {
         Refusal::NoScore { .. } => (StatusCode::NOT_FOUND, "one of /api/v1/models"),
-        Refusal::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "a model that fits the pipeline"),
+        Refusal::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "a model that this node can use"),
         Refusal::Already(_) | Refusal::NoModel { .. } => {
             (StatusCode::CONFLICT, "models in another state; see /api/v1/models")
         }
@@ -259,6 +259,11 @@ fn command(body: &[u8], verb: &str) -> Result<Command, Problem> {
         ("ack", None) => Action::Acknowledge,
         ("judge", None) => {
             let verdict = verdict.ok_or_else(|| bad("`verdict` is missing".into()))?;
+            let verdict = Verdict::deserialize(&verdict).map_err(|_| {
+                bad(format!(
+                    "`verdict` is {verdict}; it is a text: \"true\", \"false\" or \"unsure\""
+                ))
+            })?;
             let (fault, note) = (said("fault", fault, BY_MAX)?, said("note", note, REASON_MAX)?);
             Action::Judge { verdict, raised, fault, note }
         }

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::command::Verdict;
 use crate::feed::history::{History, main_score, threshold_of};
 use crate::feed::is_active;
-use crate::record::{AlarmRecord, AlarmState, LossRecord, Record, ScoreRecord, Severity};
+use crate::record::{
+    AlarmRecord, AlarmState, LossRecord, Record, ScoreRecord, Severity, VerdictRecord,
+};
 use crate::time::{Span, Timestamp};
 
 /// Most (pipeline, asset) pairs; further ones are not shown.
@@ -67,6 +70,9 @@ pub struct ActiveAlarm {
     pub record: AlarmRecord,
     /// Event time at which it was raised.
     pub since: Timestamp,
+    /// What an operator said of it last, since it was raised and this process started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 /// How an asset is, in one word.
@@ -146,11 +152,8 @@ impl Live {
             Record::Score(score) => self.take_score(score, now, at),
             Record::Alarm(alarm) => self.take_alarm(alarm, now, at),
             Record::Loss(loss) => push(&mut self.losses, loss.clone(), LOSSES_MAX),
-            Record::Raw(_)
-            | Record::Aggregate(_)
-            | Record::Model(_)
-            | Record::Notice(_)
-            | Record::Verdict(_) => {}
+            Record::Verdict(verdict) => self.take_verdict(verdict),
+            Record::Raw(_) | Record::Aggregate(_) | Record::Model(_) | Record::Notice(_) => {}
         }
     }
 
@@ -198,6 +201,17 @@ impl Live {
         self.list(alarm.clone(), since);
     }
 
+    /// Notes what was said of an alarm that is on; it may also be about the time before this.
+    fn take_verdict(&mut self, said: &VerdictRecord) {
+        let key = (said.pipeline.clone(), said.asset.clone(), said.name.clone());
+        if let Some(on) = self.active.get_mut(&key)
+            && said.window_start < on.since
+            && on.since <= said.window_end
+        {
+            on.verdict = Some(said.verdict);
+        }
+    }
+
     /// Puts an alarm on the list, or takes it off.
     fn list(&mut self, record: AlarmRecord, since: Timestamp) {
         let key = (record.pipeline.clone(), record.asset.clone(), record.name.clone());
@@ -206,7 +220,9 @@ impl Live {
         } else if self.active.len() >= ACTIVE_MAX && !self.active.contains_key(&key) {
             self.refused += 1;
         } else {
-            self.active.insert(key, ActiveAlarm { record, since });
+            let before = self.active.get(&key).filter(|before| before.since == since);
+            let verdict = before.and_then(|before| before.verdict);
+            self.active.insert(key, ActiveAlarm { record, since, verdict });
         }
     }
 

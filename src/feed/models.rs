@@ -21,6 +21,7 @@ use tokio_stream::StreamExt;
 use super::api::{self, Answer, Problem};
 use super::command::{self, Body, Operators, allowed};
 use super::http::App;
+use super::status::NodeStatus;
 use crate::command::models::{Inquiry, ModelDoor, Offer};
 use crate::command::{Action, Command, ModelAction};
 
@@ -163,11 +164,26 @@ async fn order(State(app): State<App>, headers: HeaderMap, body: Body, verb: &st
         action: Action::Model(action),
         by,
     };
+    let mut status = app.status.clone();
+    let before = stand(&status.borrow(), &command);
     let said = |state| -> Response {
         let Command { pipeline, alarm, .. } = &command;
         json!({ "pipeline": pipeline, "score": alarm, "state": state }).to_string().into_response()
     };
-    command::carry_out(operators, &command).await.map(said)
+    let state = command::carry_out(operators, &command).await?;
+    // Whoever asks for the list next finds what was done.
+    let listed = status.wait_for(|status| stand(status, &command) != before);
+    let _ = tokio::time::timeout(LISTED_WITHIN, listed).await;
+    Ok(said(state))
+}
+
+/// What an order changes of a score's place in the list: which models, and how far the one on trial is.
+fn stand(status: &NodeStatus, order: &Command) -> Option<[Value; 3]> {
+    let is_meant =
+        |one: &&Value| one["pipeline"] == *order.pipeline && one["output"] == *order.alarm;
+    let score = status.models.iter().find(is_meant)?;
+    let candidate = &score["candidate"];
+    Some([&score["digest"], &candidate["digest"], &candidate["phase"]].map(Value::clone))
 }
 
 /// The digest of the model that an order is for which names none: the one on trial, else the one in use.

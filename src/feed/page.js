@@ -5,6 +5,7 @@ const keyOf = (r) => JSON.stringify([r.pipeline, r.asset]);
 const assets = new Map(); // key -> { view, at, card, visible, dirty, ... }
 const alarms = new Map(); // key of alarm -> active alarm
 let changes = [], node = null, shown = null, metric = null, lastWord = 0, lastTry = 0, source = null, reloading = false;
+let isLoaded = false; // until the first lists are here, nothing is said about what there is not
 
 function el(tag, props = {}, ...kids) {
   const made = Object.assign(document.createElement(tag), props);
@@ -16,6 +17,7 @@ const STATE = { alarm: "! Alarm", above: "▲ Above threshold", silent: "◌ Sil
 const ORDER = Object.keys(STATE);
 const ALARM_STATE = { unacknowledged: "active", acknowledged: "active, acknowledged", returned: "over, not acknowledged", shelved: "shelved" };
 const CHANGE = { unacknowledged: "raised", acknowledged: "acknowledged", returned: "over, not acknowledged", shelved: "shelved", normal: "back to normal" };
+const VERDICT = { true: "judged: something was wrong", false: "judged: false alarm", unsure: "judged: unsure" };
 // The state in words, with what an operator said of it.
 const words = (a, names) => names[a.state] + (a.until ? " until " + clock(a.until) : "") + (a.by ? " by " + a.by : "") + (a.reason ? ": " + a.reason : "");
 function pill(state, text) { const p = el("span", { className: "pill", textContent: text }); p.dataset.state = state; return p; }
@@ -44,7 +46,7 @@ function showStatus(status) {
   const tiles = [
     ["Broker", ...link(status.ingest)], ["Uplink", ...up],
     ["Readings", whole(status.readings_per_second) + " /s", "", ""],
-    ["Waiting", whole(status.queued), bytes < 1e5 ? Math.round(bytes / 1e3) + " kB" : (bytes / 1e6).toFixed(1) + " MB", ""],
+    ["Waiting", whole(status.queued), !status.queued ? "" : bytes < 1e5 ? Math.round(bytes / 1e3) + " kB" : (bytes / 1e6).toFixed(1) + " MB", ""],
     ["Delivered", whole(status.delivered), status.outages ? status.outages + " outages bridged" : "", ""],
     ["Dropped", whole(status.evicted), status.evicted ? "by limits of the store" : "nothing lost", status.evicted ? "off" : ""],
   ];
@@ -53,13 +55,13 @@ function showStatus(status) {
   tiles.push(["Models", status.runtime || "–", "Forebay " + status.version, ""]);
   $("strip").replaceChildren(...tiles.map(([name, value, more, cls]) =>
     el("div", { className: cls }, el("dt", { textContent: name }), el("dd", { textContent: value }, el("small", { textContent: more, title: more })))));
-  const empty = assets.size === 0;
+  const empty = isLoaded && assets.size === 0;
   $("empty").hidden = !empty;
   if (empty) $("empty").replaceChildren(...hints(status));
 }
 function hints(status) {
   if (!status.pipelines.length) return [el("p", { textContent: "No pipeline is configured. Put a pipeline file into the pipelines folder and start the node again." })];
-  const first = status.ingest.up ? "Connected to " + status.ingest.target + ", and no window has been computed yet. Waiting for messages on:"
+  const first = status.ingest.up ? "Connected to " + status.ingest.target + ", and no window has been computed since the node started. Waiting for messages on:"
     : "The broker is not connected: " + (status.ingest.detail || status.ingest.target) + ". Once it is, messages are awaited on:";
   const topics = status.pipelines.flatMap((p) => p.topics.map((t) => el("code", { textContent: t + "   → " + p.name })));
   return [el("p", { textContent: first }), ...topics, el("p", { className: "sub", textContent: "A machine appears here with its first complete window. Messages that cannot be read are counted at /metrics (forebay_messages_rejected_total)." })];
@@ -79,18 +81,29 @@ function showAlarms() {
   const silent = (a) => a.state === "shelved", shelved = [...alarms.values()].filter(silent).length;
   const on = [...alarms.values()].sort((a, b) => silent(a) - silent(b) || rank.indexOf(a.severity) - rank.indexOf(b.severity) || (a.since < b.since ? 1 : -1));
   $("alarm-count").textContent = on.length - shelved + (shelved ? " · " + shelved + " shelved" : "");
-  $("no-alarms").hidden = on.length > shelved;
+  $("no-alarms").hidden = !isLoaded || on.length > shelved;
   $("alarms").hidden = on.length === 0;
   $("who").hidden = on.length === 0 || !node || !node.commands;
   const { alarm, act } = document.activeElement.dataset;
-  $("alarms").querySelector("tbody").replaceChildren(...on.slice(0, 200).map((a) => alarmRow(a, a.since, words(a, ALARM_STATE), deeds(a))));
+  $("alarms").querySelector("tbody").replaceChildren(...on.slice(0, 200).map((a) => alarmRow(a, a.since, judged(words(a, ALARM_STATE), a.verdict), deeds(a))));
   if (alarm) { // whoever was at a button of this alarm stays with it
     const same = [...document.querySelectorAll("#alarms button")].filter((b) => b.dataset.alarm === alarm);
     const next = same.find((b) => b.dataset.act === act) || same[0];
     if (next) next.focus();
   }
   $("recent").hidden = changes.length === 0;
-  $("changes").querySelector("tbody").replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, words(a, CHANGE), a.state === "normal" ? deeds(a) : "")));
+  // A verdict on what is over stands at the alarm's last change.
+  const last = new Set(), verdict = (a) => last.has(alarmKey(a)) ? null : last.add(alarmKey(a)) && a.state === "normal" && verdicts.get(alarmKey(a));
+  $("changes").querySelector("tbody").replaceChildren(...changes.slice(0, 50).map((a) => alarmRow(a, a.at, judged(words(a, CHANGE), verdict(a)), a.state === "normal" ? deeds(a) : "")));
+}
+const verdicts = new Map(); // key of alarm -> the verdict on the last time it was raised, as far as it was heard
+const judged = (text, verdict) => verdict ? text + " · " + VERDICT[verdict] : text;
+function takeVerdict(r) {
+  const key = alarmKey(r), on = alarms.get(key), time = (text) => new Date(text).getTime();
+  if (on && (time(on.since) <= time(r.window_start) || time(on.since) > time(r.window_end))) return; // about an earlier time
+  if (on) on.verdict = r.verdict;
+  verdicts.set(key, r.verdict);
+  showAlarms();
 }
 // What an operator can do to an alarm. What they did shows when the node says so, here and to everybody.
 const asked = new Set(); // keys of alarms whose command is on its way
@@ -140,8 +153,9 @@ function askVerdict(a) {
 }
 function takeAlarm(a) {
   const key = alarmKey(a), before = alarms.get(key);
+  if (a.state === "unacknowledged") verdicts.delete(key);
   if (a.state === "normal") alarms.delete(key);
-  else alarms.set(key, { ...a, since: before && a.state !== "unacknowledged" ? before.since : a.at });
+  else alarms.set(key, { ...a, ...(before && a.state !== "unacknowledged" ? { since: before.since, verdict: before.verdict } : { since: a.at }) });
   changes = [a, ...changes].slice(0, 50);
   $("announce").textContent = `${SEVERITY[a.severity].slice(2)} alarm ${a.name} on ${a.asset}: ${words(a, CHANGE)}`;
   showAlarms();
@@ -183,7 +197,7 @@ function paintCard(entry) {
   p.sub.textContent = [v.alarms.join(", "), entry.shelved && entry.shelved + " shelved", v.pipeline, ...Object.values(v.tags || {})].filter(Boolean).join(" · ");
   p.scores.replaceChildren(...v.scores.map((s) => el("span", { className: s.value != null && s.threshold != null && s.value >= s.threshold ? "over" : "" },
     el("b", { textContent: number(s.value) }), " " + s.name.replaceAll("_", " ") + (s.threshold == null ? "" : " / " + number(s.threshold)))));
-  p.left.textContent = "window " + ago(entry.age);
+  p.left.textContent = v.window_end ? "window " + ago(entry.age) : "no window since the node started";
   p.right.textContent = v.coverage == null ? "" : Math.round(100 * v.coverage) + " % covered";
   sift(entry);
 }
@@ -300,8 +314,9 @@ async function reload() {
   reloading = true;
   try {
     const [status, list, on, recent] = await Promise.all([api("status"), api("assets?limit=2000"), api("alarms?active=true"), api("alarms?limit=50")]);
+    isLoaded = true;
     alarms.clear();
-    for (const a of on) alarms.set(alarmKey(a), a);
+    for (const a of on) { alarms.set(alarmKey(a), a); if (a.verdict) verdicts.set(alarmKey(a), a.verdict); }
     changes = recent;
     const present = new Set(list.assets.map(keyOf));
     for (const [key, entry] of assets) if (!present.has(key)) { watcher.unobserve(entry.card); entry.card.remove(); assets.delete(key); }
@@ -326,7 +341,7 @@ function listen() {
   const on = (name, take) => source.addEventListener(name, (e) => { lastWord = Date.now(); take(JSON.parse(e.data)); });
   source.onopen = () => { lastWord = Date.now(); connection("live", "● live"); $("banner").hidden = true; document.body.className = ""; reloading = false; reload(); };
   source.onerror = lost;
-  on("score", takeScore); on("alarm", takeAlarm); on("status", showStatus);
+  on("score", takeScore); on("alarm", takeAlarm); on("verdict", takeVerdict); on("status", showStatus);
   on("skipped", () => { reload(); }); on("loss", () => {});
 }
 // A connection can die without a word; the node's status comes at least every 10 s.

@@ -81,6 +81,20 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// What a window is made of, in words: the first names only where there are many.
+    fn told(&self) -> String {
+        const SHOWN: usize = 12;
+        let names = self.names();
+        let more = if names.len() > SHOWN { ", …" } else { "" };
+        let names = names.get(..SHOWN).unwrap_or(names).join(", ") + more;
+        match self {
+            Given::Features(all) => format!("{} features ({names})", all.len()),
+            Given::Sequence { steps, channels } | Given::ChannelsFirst { steps, channels } => {
+                format!("{steps} steps of {} channels ({names})", channels.len())
+            }
+        }
+    }
+
     /// Names of the features or channels.
     pub fn names(&self) -> &'a [String] {
         match self {
@@ -280,7 +294,9 @@ fn check_port(input: &Port, given: Given<'_>) -> Vec<Mismatch> {
         && input.dims.iter().zip(&shape).skip(1).all(|(dim, size)| dim.is_none() || dim == size);
     if !same {
         let what = format!("shape of input `{}`", input.name);
-        found.push(mismatch(what, input.shape(), shape_text(&shape)));
+        let expected = format!("{}, which the model takes", input.shape());
+        let given = format!("{}, which the pipeline gives: {}", shape_text(&shape), given.told());
+        found.push(mismatch(what, expected, given));
     }
     found
 }

@@ -18,6 +18,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 use tract_onnx::pb;
 
 use super::ModelError;
@@ -41,6 +42,19 @@ impl PublicKey {
     /// Its short name, which signatures carry.
     pub fn name(&self) -> String {
         hex(&Sha256::digest(self.0)).chars().take(NAME).collect()
+    }
+
+    /// The key that somebody names: by its 64 hex digits, or by a file of these or of the private key.
+    pub fn named(text: &str) -> Result<PublicKey, String> {
+        let path = Path::new(text);
+        if !path.is_file() {
+            return text.parse().map_err(|error| format!("{error}, or the file of a key"));
+        }
+        if let Ok(key) = SigningKey::read(path) {
+            return Ok(key.public());
+        }
+        let digits = std::fs::read_to_string(path).map_err(|e| format!("{text}: {e}"))?;
+        digits.trim().parse().map_err(|_| format!("{text} holds no ed25519 key, private or public"))
     }
 }
 
@@ -188,11 +202,23 @@ impl Trust {
     /// Who signed the file `bytes`; an error if a signature is wrong, or missing where one is required.
     pub(super) fn check(&self, path: &Path, bytes: &[u8]) -> Result<Option<PublicKey>, ModelError> {
         let refused = |reason: String| Err(ModelError::Untrusted { path: path.to_owned(), reason });
-        let unless_required =
-            |reason: String| if self.required { refused(reason) } else { Ok(None) };
+        let unless_required = |reason: String| {
+            if self.required {
+                return refused(reason);
+            }
+            if !self.keys.is_empty() {
+                let path = path.display();
+                warn!(%path, "the model {reason}; it is used all the same, unless `models.require_signature` is set");
+            }
+            Ok(None)
+        };
         let (unsigned, signature) = split(bytes);
         let Some(signature) = signature else {
-            return unless_required("is not signed; sign it with `forebay model sign`".into());
+            return unless_required(if bytes.is_empty() {
+                "is empty; put models in their place by renaming, as `mv` does".into()
+            } else {
+                "is not signed, or cut short; sign it with `forebay model sign`".into()
+            });
         };
         let Some(key) = self.keys.iter().find(|key| key.name() == signature.key) else {
             return unless_required(format!(

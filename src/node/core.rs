@@ -13,7 +13,7 @@ use super::NodeError;
 use super::models::Models;
 use super::refusals::Refusals;
 use super::status::{CoreView, view};
-use crate::command::Command;
+use crate::command::{Action, Command};
 use crate::config::Config;
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::{Answer, Engine};
@@ -382,13 +382,17 @@ fn unless_full(result: Result<(), StoreError>) -> Result<(), NodeError> {
 /// Answers a command. Whoever asked may have left meanwhile.
 fn tell_operator(order: Order, answer: Answer) {
     let Order { command: Command { pipeline, asset, alarm, action, by }, answer: to } = order;
+    let is_for_model = matches!(action, Action::Model(_));
     let (action, by) = (action.name(), by.unwrap_or_default());
+    // A command to a model carries its score's name in the alarm's place.
+    let (score, asset, alarm) =
+        if is_for_model { (Some(alarm), None, None) } else { (None, Some(asset), Some(alarm)) };
     match &answer {
         Ok(_) => {
-            tracing::info!(pipeline, asset, alarm, action, by, "an operator's command");
+            tracing::info!(pipeline, score, asset, alarm, action, by, "an operator's command");
         }
         Err(why) => {
-            tracing::debug!(pipeline, asset, alarm, action, by, %why, "a command was refused");
+            tracing::debug!(pipeline, score, asset, alarm, action, by, %why, "a command was refused");
         }
     }
     drop(to.send(answer));

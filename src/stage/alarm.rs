@@ -329,6 +329,10 @@ impl Stage for Alarm {
         Ok(Flow::Windows(windows))
     }
 
+    fn alarm(&self) -> Option<&str> {
+        Some(&self.spec.name)
+    }
+
     fn judge(&self, command: &Command, asset: u32, now: Timestamp) -> Option<Result<(), Refusal>> {
         let alarm = &command.alarm;
         if *alarm != self.spec.name {

@@ -83,6 +83,11 @@ pub trait Stage: Send {
         None
     }
 
+    /// The name of its alarm, where it has one.
+    fn alarm(&self) -> Option<&str> {
+        None
+    }
+
     /// The stage itself, where it is a score, whose models can be swapped.
     fn score(&self) -> Option<&score::ScoreStage> {
         None

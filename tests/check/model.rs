@@ -26,10 +26,14 @@ fn noted(names: &[&str]) -> Graph {
 
 /// What is told of a pipeline with this `score` and `alarm`, and these models.
 fn scored(score: &str, alarm: &str, models: &[(&str, Vec<u8>)]) -> String {
+    let alarm = format!("[[stage]]\nalarm = {{ name = \"a\", on = \"anomaly\"{alarm} }}\n");
+    staged(score, &alarm, models)
+}
+
+/// The same, whatever stands behind the score.
+fn staged(score: &str, behind: &str, models: &[(&str, Vec<u8>)]) -> String {
     let from = "[[stage]]\nalarm = { name = \"vibration\", on = \"vibration_rms.mean\", raise = 7.1, clear = 4.5 }\n";
-    let to = format!(
-        "[[stage]]\nscore = {{ {score}, output = \"anomaly\" }}\n[[stage]]\nalarm = {{ name = \"a\", on = \"anomaly\"{alarm} }}\n"
-    );
+    let to = format!("[[stage]]\nscore = {{ {score}, output = \"anomaly\" }}\n{behind}");
     let pipeline = with(PIPELINE, &[(from, &to)]);
     // The built-in runtime, so that messages are the same on every machine.
     let config = format!("{CONFIG}[onnxruntime]\nlibrary = \"tract\"\n");
@@ -43,8 +47,21 @@ fn scored(score: &str, alarm: &str, models: &[(&str, Vec<u8>)]) -> String {
     told(&check(&files, &[], &[]))
 }
 
+const EMIT: &str = "[[stage]]\nemit = { lane = \"score\" }\n";
+
 const ORDER: [&str; 4] =
     ["vibration_rms.mean", "vibration_rms.std", "pressure.mean", "pressure.std"];
+
+#[test]
+fn a_score_that_nothing_is_held_against() {
+    let model = noted(&ORDER).finish();
+    let score = "model = \"models/m.onnx\"";
+    let told = scored(score, ", raise = 7.0", &[("pipelines/models/m.onnx", model.clone())]);
+    assert_eq!(told, "no problems in 3 files\n");
+    let told = staged(score, EMIT, &[("pipelines/models/m.onnx", model)]);
+    assert!(told.contains("warning: nothing says from which `anomaly` on"), "{told}");
+    assert!(told.contains("`threshold` here, or an `alarm` on it with `raise`"), "{told}");
+}
 
 #[test]
 fn a_model_that_fits() {

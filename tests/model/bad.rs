@@ -99,12 +99,14 @@ fn a_wrong_width_names_what_is_missing() {
     let mut graph = sum(3, Kind::Float32, Dim::Batch);
     assert_eq!(
         misfit(&graph.clone().finish(), 2),
-        "shape of input `features`: expected [n, 3], found [n, 2]"
+        "shape of input `features`: expected [n, 3], which the model takes, found [n, 2], which the pipeline gives: \
+         2 features (f0, f1)"
     );
     graph.note("forebay.features", r#"["f0","f1","f9"]"#);
     assert_eq!(
         misfit(&graph.finish(), 2),
-        "shape of input `features`: expected [n, 3], found [n, 2]\n\
+        "shape of input `features`: expected [n, 3], which the model takes, found [n, 2], which the pipeline gives: \
+         2 features (f0, f1)\n\
          features: expected 3, found 2; missing `f9`"
     );
 }

@@ -193,21 +193,33 @@ fn keys_are_made_models_signed_looked_at_and_verified() {
     let at = |name: &str| -> PathBuf { folder.path().join(name) };
     let (model, key) = (at("pump.onnx"), at("key.pem"));
     std::fs::write(&model, pca_model()).unwrap();
-    let public = printed(&["model", "keygen", "--out", path(&key)]).trim().to_owned();
-    public.parse::<PublicKey>().unwrap();
+    let made = forebay(&["model", "keygen", "--out", path(&key)]);
+    let public = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    let name = public.parse::<PublicKey>().unwrap().name();
+    let told = String::from_utf8(made.stderr).unwrap();
+    assert!(told.contains(&format!("signatures name it {name}")), "{told}");
     let again = forebay(&["model", "keygen", "--out", path(&key)]);
     assert!(!again.status.success(), "a key that is there is not written over");
 
     let before = printed(&["model", "inspect", path(&model)]);
     assert!(
-        before.contains("signed        no") && before.contains("how unlike normal"),
+        before.contains("signature     not signed") && before.contains("how unlike normal"),
         "{before}"
     );
     let refused = forebay(&["model", "verify", path(&model), "--key", &public]);
     assert_eq!(refused.status.code(), Some(1));
     printed(&["model", "sign", path(&model), "--key", path(&key)]);
     let verified = printed(&["model", "verify", path(&model), "--key", &public]);
-    assert!(verified.contains("gives its 5 golden answers, signed with"), "{verified}");
+    assert!(verified.contains("gives its 5 golden answers"), "{verified}");
+    assert!(verified.contains(&format!("signed with the key {name}: valid")), "{verified}");
+    let by_file = printed(&["model", "inspect", path(&model), "--key", path(&key)]);
+    assert!(by_file.contains(&format!("signed with the key {name}: valid")), "{by_file}");
+    let without = printed(&["model", "inspect", path(&model)]);
+    assert!(
+        without.contains(&format!("key {name}: whether that is valid cannot be told")),
+        "{without}"
+    );
+    wrong_signatures(&model, &public);
     let json = printed(&["model", "inspect", path(&model), "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["outputs"][0]["meaning"]["means"], "score");
@@ -218,6 +230,28 @@ fn keys_are_made_models_signed_looked_at_and_verified() {
     let output = forebay(&["model", "sign", path(&model), "--key", path(&key)]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("holds no ed25519 private key"), "{told}");
+}
+
+/// What `--key` says of a signed model that is not what was signed, or by somebody else.
+fn wrong_signatures(model: &Path, public: &str) {
+    let (other, _) = SigningKey::make().unwrap();
+    let other = other.public().to_string();
+    let changed = model.with_extension("changed.onnx");
+    let mut bytes = std::fs::read(model).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&changed, bytes).unwrap();
+    let cases = [
+        (model, other.as_str(), "which `models.keys` does not hold"),
+        (&changed, public, "was changed after it was signed"),
+        (model, "b034d952abaac149", "a public key is 64 hex digits"),
+    ];
+    for (model, key, part) in cases {
+        for action in ["verify", "inspect"] {
+            let output = forebay(&["model", action, path(model), "--key", key]);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && told.contains(part), "{action}: {told}");
+        }
+    }
 }
 
 #[test]

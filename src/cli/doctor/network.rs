@@ -1,9 +1,10 @@
 //! What `doctor` can reach: the broker on the site, and the far side of the uplink.
 
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::{Finding, Health};
+use crate::cli::remote::node_at;
 use crate::config::address::{Address, AddressError, HTTP, MQTT};
 use crate::config::{Config, MqttConfig, TargetConfig};
 use crate::link::mqtt::{Dial, Event, Role};
@@ -11,6 +12,7 @@ use crate::link::mqtt::{Dial, Event, Role};
 /// Tries broker and uplink.
 pub(super) fn look(config: &Config, timeout: Duration) -> Vec<Finding> {
     let mut found = vec![broker("broker", &config.mqtt, &config.node, timeout)];
+    found.extend(config.feed.http.then(|| dashboards(config, timeout)));
     let targets = config.uplink.iter().flat_map(|uplink| uplink.targets.values());
     found.extend(targets.map(|target| match target {
         TargetConfig::Http(http) => http_server(&http.url, timeout),
@@ -21,6 +23,19 @@ pub(super) fn look(config: &Config, timeout: Duration) -> Vec<Finding> {
         found.push(Finding::new("uplink", Health::Info, none));
     }
     found
+}
+
+/// Whether the node could serve its pages: the address is taken for a moment, and given back.
+fn dashboards(config: &Config, timeout: Duration) -> Finding {
+    let (what, address) = ("feed", &config.feed.listen);
+    let Err(error) = TcpListener::bind(address) else {
+        return Finding::new(what, Health::Good, format!("{address} can be listened on"));
+    };
+    if node_at(address, timeout).as_deref() == Some(config.node.as_str()) {
+        return Finding::new(what, Health::Good, format!("{address} is served: this node runs"));
+    }
+    Finding::new(what, Health::Bad, format!("{address} cannot be listened on: {error}"))
+        .advise("change `feed.listen`, or stop what uses the port")
 }
 
 fn http_server(url: &str, timeout: Duration) -> Finding {

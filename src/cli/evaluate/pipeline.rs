@@ -221,7 +221,10 @@ fn truth(args: &EvaluateArgs, recordings: &Recordings<'_>) -> anyhow::Result<Opt
     Ok(Some(if path.is_file() {
         Truth::of_times(labels::faults(path)?, args.normal.as_deref().unwrap_or(labels::NORMAL))
     } else {
-        Truth::Rows(recordings.labels(name, args.normal.as_deref())?)
+        let labels = recordings.labels(name, args.normal.as_deref());
+        Truth::Rows(labels.with_context(|| {
+            format!("`--labels {name}`: there is no such file, so it is taken for a column")
+        })?)
     }))
 }
 
@@ -318,6 +321,10 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Said where no window can be called abnormal.
+const NO_THRESHOLD: &str = "no verdict: neither the model nor the pipeline has a threshold, and no alarm is on the score; \
+     write `threshold` at the score, or an `alarm` with `raise`";
+
 /// What it stands on, in sentences.
 fn provenance(found: &Evaluation) -> Vec<String> {
     let verdict = match &found.alarm {
@@ -330,7 +337,10 @@ fn provenance(found: &Evaluation) -> Vec<String> {
         Some(alarm) => {
             format!("verdict: alarm `{alarm}` is on, raised at {}", maybe(found.threshold))
         }
-        None => format!("verdict: score at or above {}", maybe(found.threshold)),
+        None => match found.threshold {
+            Some(threshold) => format!("verdict: score at or above {}", number(threshold)),
+            None => NO_THRESHOLD.into(),
+        },
     };
     let times = found.inference_p50_us.zip(found.inference_p99_us);
     let times = times.map_or_else(String::new, |(p50, p99)| {
@@ -362,7 +372,8 @@ fn provenance(found: &Evaluation) -> Vec<String> {
 fn told(found: &Evaluation) -> String {
     let mut text = format!("{}, score `{}`\n", found.pipeline, found.output);
     if let Some(detection) = &found.detection {
-        text.push_str(&detection_told(detection));
+        let has_verdict = found.alarm.is_some() || found.threshold.is_some();
+        text.push_str(&detection_told(detection, has_verdict));
     }
     text.extend(found.classes.as_ref().map(classes_told));
     if let Some(life) = &found.life {
@@ -374,18 +385,20 @@ fn told(found: &Evaluation) -> String {
     text
 }
 
-fn detection_told(found: &Detection) -> String {
+fn detection_told(found: &Detection, has_verdict: bool) -> String {
     let mut text = format!(
         "{} rows ({} without a verdict), {:.1} % of them faulty\n\n",
         found.rows,
         found.unjudged,
         100.0 * found.prevalence
     );
-    let _ = writeln!(text, "{}", columns(&rows::rates(found)));
-    text.push_str(&columns(&rows::counts(found)));
+    if has_verdict {
+        let _ = writeln!(text, "{}", columns(&rows::rates(found)));
+        let _ = writeln!(text, "{}", columns(&rows::counts(found)));
+    }
     let _ = writeln!(
         text,
-        "\nROC-AUC {} (chance 0.5), PR-AUC {} (chance {})",
+        "ROC-AUC {} (chance 0.5), PR-AUC {} (chance {})",
         maybe(found.roc_auc),
         maybe(found.pr_auc),
         number(found.prevalence)
@@ -393,6 +406,9 @@ fn detection_told(found: &Detection) -> String {
     if let Some(calibration) = &found.calibration {
         let (brier, error) = (maybe(calibration.brier), maybe(calibration.expected_error));
         let _ = writeln!(text, "Brier score {brier}, calibration error {error}");
+    }
+    if !has_verdict {
+        return text + "\n";
     }
     let _ = writeln!(text, "\n{}", columns(&rows::events(found)));
     for groups in [rows::faults(&found.faults), rows::assets(&found.assets)] {

@@ -44,14 +44,16 @@ impl Columns {
         warnings: &mut Warnings,
     ) -> Result<Columns, RecordingError> {
         let RecordingOptions { spec, schema, .. } = options;
+        let near = |column: &str| {
+            let name = nearest(column, names.iter().map(String::as_str))?;
+            Some(format!("; is it `{name}`?").into())
+        };
         let missing = |setting: &str, column: &str| RecordingError::MissingColumn {
             path: path.to_owned(),
             setting: setting.to_owned(),
             column: column.to_owned(),
             found: listed(names).into(),
-            nearest: nearest(column, names.iter().map(String::as_str))
-                .map_or(String::new(), |name| format!("; is it `{name}`?"))
-                .into(),
+            nearest: near(column).unwrap_or_default(),
         };
         let find = |setting: &str, column: &str| {
             position(names, column).ok_or_else(|| missing(setting, column))
@@ -84,6 +86,7 @@ impl Columns {
             let wanted: Vec<String> = schema.signals.iter().map(|s| s.name.clone()).collect();
             return Err(RecordingError::NoSignalColumn {
                 path: path.to_owned(),
+                nearest: wanted.iter().find_map(|name| near(name)).unwrap_or_default(),
                 wanted: listed(&wanted),
                 found: listed(names),
             });

@@ -60,7 +60,12 @@ impl CsvRows {
     ) -> Result<CsvRows, RecordingError> {
         let delimiter = delimiter(path, &source, &options.spec, options.schema)?;
         let allowed = Arc::new(AtomicU64::new(ROW_MAX));
-        let guard = Guard { inner: source.reader, passed: 0, allowed: Arc::clone(&allowed) };
+        let guard = Guard {
+            inner: source.reader,
+            passed: 0,
+            allowed: Arc::clone(&allowed),
+            returns: source.head.windows(2).any(|two| two == b"\r\n"),
+        };
         let mut reader = ReaderBuilder::new()
             .delimiter(delimiter)
             .flexible(true)
@@ -220,11 +225,14 @@ fn text<'f>(field: &'f [u8], line: u64, warnings: &mut Warnings) -> Cow<'f, str>
     Cow::Owned(latin)
 }
 
-/// Keeps a single row from taking all memory.
+/// Keeps a single row from taking all memory, and lines apart.
 struct Guard {
     inner: Box<dyn Read + Send>,
     passed: u64,
     allowed: Arc<AtomicU64>,
+    /// Whether lines end in CR LF. The CR is left out: it would end the row by itself, and the LF be counted as a part
+    /// of the next row, whose line would be told one too low.
+    returns: bool,
 }
 
 impl Read for Guard {
@@ -233,10 +241,27 @@ impl Read for Guard {
             let reason = format!("the row has more than {ROW_MAX} bytes; is a quote left open?");
             return Err(io::Error::other(reason));
         }
-        let size = self.inner.read(buffer)?;
-        self.passed += size as u64;
-        Ok(size)
+        loop {
+            let size = self.inner.read(buffer)?;
+            self.passed += size as u64;
+            let kept = if self.returns { without_returns(buffer, size) } else { size };
+            if kept > 0 || size == 0 {
+                return Ok(kept);
+            }
+        }
     }
+}
+
+/// Takes every CR out of the first `size` bytes; how many are left.
+fn without_returns(buffer: &mut [u8], size: usize) -> usize {
+    let mut kept = 0;
+    for at in 0..size {
+        if buffer[at] != b'\r' {
+            buffer[kept] = buffer[at];
+            kept += 1;
+        }
+    }
+    kept
 }
 
 fn read_error(path: &Path, line: u64, error: &csv::Error) -> RecordingError {

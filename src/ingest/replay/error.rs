@@ -81,6 +81,18 @@ pub enum RecordingError {
         /// The nearest spelling, as part of the sentence.
         nearest: Box<str>,
     },
+    /// A column that is read beside the signals, such as labels, is not there.
+    #[error("{}: there is no column `{column}`{nearest}; columns: {found}", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        column: String,
+        /// The columns there are.
+        found: String,
+        /// The nearest spelling, as part of the sentence.
+        nearest: Box<str>,
+    },
     /// No column looks like a time.
     #[error("{}: no column is named as a time; set recording.time to one of {found}", path.display())]
     NoTimeColumn {
@@ -91,7 +103,7 @@ pub enum RecordingError {
     },
     /// No column is a signal.
     #[error(
-        "{}: no column carries a signal of the schema ({wanted}); columns: {found}; map them in recording.signals",
+        "{}: no column carries a signal of the schema ({wanted}){nearest}; columns: {found}; map them in recording.signals",
         path.display()
     )]
     NoSignalColumn {
@@ -101,6 +113,8 @@ pub enum RecordingError {
         wanted: String,
         /// The columns there are.
         found: String,
+        /// The column that is spelt most like one of them, as part of a sentence.
+        nearest: Box<str>,
     },
     /// The settings speak of a signal that the schema does not have.
     #[error("recording.signals names `{signal}`, which schema `{schema}` does not have{nearest}")]

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::Look;
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::{Problem, Severity, Spot};
+use crate::model::metadata::Meaning;
 use crate::model::weigh::{WeighError, weigh};
 use crate::model::{Given, Host, Mismatch, Model};
 use crate::pipeline::names::{feature_names, is_feature, window_signals};
@@ -120,6 +121,7 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
     match ScoreStage::new(score, model, fed_to(score, &given)) {
         Ok(stage) => {
             threshold(look, score, stage.threshold());
+            verdict(look, spot, score, &stage);
             baseline(look, score, stage.model().metadata.baseline.is_some());
         }
         Err(ScoreError::Fit(mismatches)) => {
@@ -275,6 +277,23 @@ fn baseline(look: &mut Look<'_>, score: &ScoreSpec, is_noted: bool) {
             look.tell(problem);
         }
     }
+}
+
+/// A score that is held against nothing is stored and sent, and calls no window abnormal.
+fn verdict(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &ScoreStage) {
+    let mut others = look.parts.stages.iter().filter_map(|stage| stage.spec.as_ref());
+    let is_watched =
+        others.any(|spec| matches!(spec, StageSpec::Alarm(alarm) if alarm.on == score.output));
+    let mut noted = stage.model().metadata.outputs.iter().flatten();
+    let is_life = noted.any(|(_, meaning)| matches!(meaning, Meaning::RemainingLife { .. }));
+    if stage.threshold().is_some() || is_watched || is_life {
+        return;
+    }
+    let message = format!("nothing says from which `{}` on a window is abnormal", score.output);
+    let problem = Problem::warning(spot.key("output"), message)
+        .found(format!("no threshold here or in model `{}`, and no alarm on it", score.model))
+        .expected("`threshold` here, or an `alarm` on it with `raise`");
+    look.tell(problem);
 }
 
 /// An alarm without `raise` leans on the score's threshold, so there must be one.
