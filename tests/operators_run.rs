@@ -142,7 +142,7 @@ fn orders() -> (Vec<(String, Vec<u8>)>, Refused) {
     let refused = [
         ("nothing", 400, "`verdict` is missing"),
         ("unknown", 404, "no asset `pump-9`"),
-        ("misspelt", 400, "unknown variant `wrong`"),
+        ("misspelt", 400, "is \"wrong\"; it is a text"),
         ("field", 400, "unknown field `colour`"),
         ("verb", 400, "`dance` is no command"),
         ("forebay/test-node/answers/judge", 400, "EOF"),
