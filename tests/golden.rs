@@ -5,7 +5,7 @@
 //! without a message), `asset` names the machine in the topic, `payload` is the message. Expected are the records in
 //! their order, then the books. Numbers may differ in the last digits. `BLESS=1 cargo test --test golden` writes what
 //! came out; read the difference before it is committed. What is there was compared with an offline computation of the same
-//! cases in another language, on whole series and by the definitions in the README.
+//! cases in another language, on whole series and by the definitions in `docs/pipelines.md`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

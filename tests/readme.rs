@@ -1,4 +1,4 @@
-//! The README against the product: every command in it is run, every file in it is used, every table in it is compared
+//! The manual (README and docs/) against the product: every command in it is run, every file in it is used, every table in it is compared
 //! with what the program says of itself.
 //!
 //! Blocks: ```` ```toml PATH ```` is a file of the example site; ```` ```console ```` holds commands of `forebay`, run in
@@ -10,12 +10,13 @@
 mod readme_kit;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use forebay::cli::json_schemas;
 use forebay::demo::broker::Broker;
 use forebay::stage::Reason;
-use readme_kit::{Block, Node, Site, backticked, blocks, readme, rows};
+use readme_kit::{Block, Node, PAGES, Site, backticked, blocks, manual, rows};
 use serde_json::Value;
 
 /// Commands that are for a node that runs.
@@ -80,14 +81,14 @@ fn commands_that_are_only_named_are_these() {
         "cargo run --release -- demo",
         "cargo test",
         "forebay run --config plant/config.toml",
+        "forebay doctor",
+        "forebay run",
+        "forebay evaluate --suite benchmarks",
         "forebay demo --record fleet --duration 2h",
         "forebay demo --record site --pumps 2 --seed 9 --duration 72h",
         "forebay train --kind dense-autoencoder --pipeline fleet/pipelines/plant.toml --data fleet/normal.csv --out fleet.onnx",
         "forebay train --kind dense-autoencoder --pipeline site/pipelines/plant.toml --data site/normal.csv --rows 7200 --from fleet.onnx --freeze 1 --out site.onnx",
         "forebay evaluate --pipeline site/pipelines/plant.toml --model anomaly=site.onnx --data site/faults.csv --labels fault",
-        "forebay doctor",
-        "forebay run",
-        "forebay evaluate --suite benchmarks",
         "forebay receive --out received --listen 0.0.0.0:8090 --token-file token",
         "forebay receive --out received --broker mqtts://cloud.example --topic \"forebay/#\"",
         "forebay store verify --store forebay-data",
@@ -99,7 +100,7 @@ fn commands_that_are_only_named_are_these() {
     // Commands in running text exist as well.
     let help = Site::new().forebay("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    for word in backticked(&readme()).iter().filter_map(|w| w.strip_prefix("forebay ")) {
+    for word in backticked(&manual()).iter().filter_map(|w| w.strip_prefix("forebay ")) {
         let name = word.split(' ').next().unwrap();
         let known = name == "COMMAND" || help.contains(&format!("\n  {name} "));
         assert!(known, "`forebay {word}` is no command");
@@ -133,7 +134,7 @@ fn the_tables_of_stages_name_every_key_and_its_default() {
         of(&format!("{stage}Spec")).keys().map(|key| (stage.to_lowercase(), key.clone()))
     });
     assert_eq!(told, all.collect());
-    let words = backticked(&readme());
+    let words = backticked(&manual());
     for (name, default) in of("TimeSpec").iter().filter_map(|(n, f)| Some((n, f.get("default")?))) {
         assert!(words.contains(name), "`time` has a key `{name}`");
         assert!(words.contains(&default.to_string()), "the default of `{name}` is {default}");
@@ -142,11 +143,11 @@ fn the_tables_of_stages_name_every_key_and_its_default() {
 
 #[test]
 fn features_units_and_reasons_are_all_named() {
-    let words = backticked(&readme());
+    let words = backticked(&manual());
     let listed: Vec<String> =
         rows("| feature | of one signal").iter().flat_map(|row| backticked(&row[0])).collect();
     for name in forebay::stage::features::NAMES {
-        assert!(listed.iter().any(|word| word == name), "feature `{name}` is not in the README");
+        assert!(listed.iter().any(|word| word == name), "feature `{name}` is not in the manual");
     }
     for name in &listed {
         let feature: Result<forebay::stage::features::Feature, _> = name.parse();
@@ -155,7 +156,7 @@ fn features_units_and_reasons_are_all_named() {
     let units = forebay::schema::known_units().map(str::to_owned);
     let reasons = Reason::ALL.map(|reason| reason.name().to_owned());
     for name in units.chain(reasons) {
-        assert!(words.contains(&name), "`{name}` is not in the README");
+        assert!(words.contains(&name), "`{name}` is not in the manual");
     }
 }
 
@@ -225,7 +226,7 @@ fn a_running_node_answers_every_path_and_has_every_metric() {
         tables.iter().flatten().flat_map(|row| backticked(&row[0])).collect();
     paths.extend(tables.iter().flatten().flat_map(|row| backticked(&row[1])));
     for path in forebay::feed::api::PATHS.split(", ").filter(|path| *path != "/") {
-        assert!(paths.iter().any(|p| p == path), "`{path}` is not in the README");
+        assert!(paths.iter().any(|p| p == path), "`{path}` is not in the manual");
     }
     let metrics = node.metrics_with("forebay_readings_rejected_total");
     for row in rows("| metric | |") {
@@ -242,20 +243,25 @@ fn a_running_node_answers_every_path_and_has_every_metric() {
 
 #[test]
 fn links_lead_somewhere() {
-    let text = readme();
     let anchor = |line: &str| {
         let kept = line.to_lowercase().replace(' ', "-");
         kept.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect::<String>()
     };
-    let heads: BTreeSet<String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
-        .map(anchor)
-        .collect();
-    for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-        match target.strip_prefix('#') {
-            Some(head) => assert!(heads.contains(head), "no heading for #{head}"),
-            None => assert!(std::path::Path::new(target).exists(), "no file {target}"),
+    let heads = |text: &str| -> BTreeSet<String> {
+        let heads = text.lines().filter_map(|l| l.strip_prefix("## ").or(l.strip_prefix("### ")));
+        heads.map(anchor).collect()
+    };
+    for page in PAGES.map(Path::new) {
+        let text = std::fs::read_to_string(page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, head) = target.split_once('#').unwrap_or((target, ""));
+            let beside = page.parent().unwrap().join(file);
+            let path = if file.is_empty() { page } else { &beside };
+            assert!(path.exists(), "{}: no file {target}", page.display());
+            if !head.is_empty() {
+                let there = heads(&std::fs::read_to_string(path).unwrap());
+                assert!(there.contains(head), "{}: no heading for {target}", page.display());
+            }
         }
     }
     let built = Command::new(env!("CARGO_BIN_EXE_forebay")).arg("--version").output().unwrap();

@@ -1,7 +1,7 @@
 //! The wire format: what the bytes of a parcel are. Records as NDJSON, one a line, compressed with zstd or not.
 //!
 //! `uplink/http` and `uplink/mqtt` write it; `receive` and the demo's receiver read it. It promises that what is read
-//! stays within [`PARCEL_MAX`] whatever was sent. README's "Wire format" tells it to those who write a receiver.
+//! stays within [`PARCEL_MAX`] whatever was sent. `docs/operations.md`'s "Wire format" tells it to those who write a receiver.
 
 use std::io::{self, Read};
 

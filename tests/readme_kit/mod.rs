@@ -1,4 +1,4 @@
-//! Reading the README, and the site that its example describes: a folder with its files and recordings, and a node.
+//! Reading the manual, and the site that its example describes: a folder with its files and recordings, and a node.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
@@ -25,14 +25,18 @@ pub struct Block {
     pub text: String,
 }
 
-pub fn readme() -> String {
-    std::fs::read_to_string("README.md").unwrap()
+/// The manual, in the order in which it is read: one example goes through all of it.
+pub const PAGES: [&str; 4] =
+    ["README.md", "docs/pipelines.md", "docs/models.md", "docs/operations.md"];
+
+pub fn manual() -> String {
+    PAGES.map(|page| std::fs::read_to_string(page).unwrap()).join("\n")
 }
 
 /// All fenced blocks, in their order.
 pub fn blocks() -> Vec<Block> {
     let (mut all, mut open): (Vec<Block>, bool) = (Vec::new(), false);
-    for line in readme().lines() {
+    for line in manual().lines() {
         match line.strip_prefix("```") {
             Some(_) if open => open = false,
             Some(kind) => {
@@ -63,7 +67,7 @@ pub fn backticked(text: &str) -> Vec<String> {
 
 /// The cells of the table whose header starts so.
 pub fn rows(header: &str) -> Vec<Vec<String>> {
-    let text = readme();
+    let text = manual();
     let mut lines = text.lines().skip_while(|line| !line.starts_with(header));
     assert!(lines.next().is_some(), "no table `{header}`");
     let cells = |line: &str| -> Vec<String> {
@@ -101,7 +105,7 @@ impl Site {
         std::fs::write(path, text).unwrap();
     }
 
-    /// A command of the program in this folder. No argument in the README holds a space.
+    /// A command of the program in this folder. No argument in the manual holds a space.
     pub fn forebay(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOREBAY_")) {
