@@ -122,6 +122,12 @@ pub(super) fn collect(
         args.pipeline.display()
     );
     let mut set = training_set(pipeline, &args.out, samples);
+    anyhow::ensure!(
+        set.steps > 0 || !set.units.is_empty(),
+        "the `window` of {} has no `features`, and what is trained here learns from them: name some there, or choose a kind of \
+         network that learns from samples",
+        args.pipeline.display()
+    );
     let recordings = Recordings {
         files: &args.data,
         pipeline,

@@ -20,6 +20,8 @@ use crate::time::{Span, monotonic};
 
 /// How often a checkpoint is written at most.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+/// How often a log is told how far it is.
+const NOTE: Duration = Duration::from_secs(30);
 
 /// Trains a network of this kind.
 pub(super) fn network(
@@ -199,6 +201,9 @@ struct Progress {
     budget: Option<Duration>,
     checkpoint: PathBuf,
     written: Option<Instant>,
+    /// Where it is told how far it is, where nothing is drawn; and when it was.
+    notes: Option<Screen>,
+    noted: Option<Instant>,
     /// Why a checkpoint could not be written.
     failed: Option<anyhow::Error>,
     out_of_time: bool,
@@ -211,8 +216,11 @@ impl Progress {
             if args.quiet { ProgressBar::hidden() } else { screen.line(ProgressBar::new(epochs)) };
         bar.set_style(look("epoch {pos}/{len} {msg}, {eta} left"));
         let budget = args.net.time_budget.map(|span| Duration::from_micros(span.0.max(0) as u64));
+        let notes = (bar.is_hidden() && !args.quiet).then(|| screen.clone());
         Progress {
             bar,
+            notes,
+            noted: None,
             began: monotonic(),
             budget,
             checkpoint,
@@ -240,8 +248,23 @@ impl Progress {
                 return false;
             }
             self.written = Some(monotonic());
+            self.note(epochs.len(), epoch);
         }
         !self.out_of_time
+    }
+
+    /// Says how far it is, for a log. A checkpoint has just been written.
+    fn note(&mut self, done: usize, epoch: &Epoch) {
+        let Some(screen) = &self.notes else { return };
+        if self.noted.is_none_or(|at| at.elapsed() >= NOTE) {
+            let (all, checkpoint) =
+                (self.bar.length().unwrap_or_default(), self.checkpoint.display());
+            screen.note(&format!(
+                "epoch {done} of {all}: loss {:.4}, held out {:.4}; if it is stopped, `--resume` goes on from {checkpoint}",
+                epoch.loss, epoch.held_out
+            ));
+            self.noted = Some(monotonic());
+        }
     }
 
     /// It is over: removes the checkpoint, or says where it is.
