@@ -197,6 +197,18 @@ fn a_new_model_is_heard_by_phases_and_can_be_taken_back() {
     assert_eq!(heard, [0, 0, 0, 0, 0, 1, 1, 4, 4, 4, 0, 0], "{models:?}");
 }
 
+/// In the last of `steps`, on the scale of the model that was given up: 200 is far from 0 to 3.
+fn statistics_answer(steps: &[Step]) {
+    let last = scores(steps.last().unwrap());
+    assert_eq!(last.len(), 4);
+    for score in last {
+        assert_eq!(score.model.as_deref(), Some("statistics"));
+        assert_eq!(score.threshold, Some(6.0));
+        assert!(score.scores["anomaly"].unwrap() >= 6.0, "{score:?}");
+    }
+    assert_eq!(phases(steps), [(ModelPhase::Quarantined, "old".to_owned())]);
+}
+
 #[test]
 fn where_a_model_has_no_answer_statistics_have_one_and_the_journal_knows() {
     let shop = Shop::new();
@@ -212,14 +224,7 @@ fn where_a_model_has_no_answer_statistics_have_one_and_the_journal_knows() {
         let tick = shop.tick(second, |_| 200.0, &[]);
         steps.push(engine.step(tick, Timestamp(START + second * SECOND)));
     }
-    let last = scores(steps.last().unwrap());
-    assert_eq!(last.len(), 4);
-    for score in last {
-        assert_eq!(score.model.as_deref(), Some("statistics"));
-        assert_eq!(score.threshold, Some(6.0), "on the model's own scale");
-        assert!(score.scores["anomaly"].unwrap() >= 6.0, "200 is far from 0 to 3: {score:?}");
-    }
-    assert_eq!(phases(&steps), [(ModelPhase::Quarantined, "old".to_owned())]);
+    statistics_answer(&steps);
     let is_failure = |c: &Command| matches!(c.action, Action::Model(ModelAction::Failed { .. }));
     let failures =
         |step: &Step| step.input.iter().flat_map(|i| &i.commands).filter(|c| is_failure(c)).count();
@@ -326,14 +331,7 @@ fn what_a_score_without_a_model_said_is_said_again_when_a_model_has_come() {
         let tick = shop.tick(second, |_| 200.0, &[]);
         steps.push(engine.step(tick, Timestamp(START + second * SECOND)));
     }
-    let last = scores(steps.last().unwrap());
-    assert_eq!(last.len(), 4);
-    for score in last {
-        assert_eq!(score.model.as_deref(), Some("statistics"));
-        assert_eq!(score.threshold, Some(6.0), "on the scale of the model that there was");
-        assert!(score.scores["anomaly"].unwrap() >= 6.0, "{score:?}");
-    }
-    assert_eq!(phases(&steps), [(ModelPhase::Quarantined, "old".to_owned())]);
+    statistics_answer(&steps);
     // The file is good again at the next start: it is offered, and not taken into use in what was.
     let mut again = shop.engine();
     again.restore(&without).unwrap();

@@ -113,7 +113,7 @@ fn what_a_kind_lacks_is_told() {
         let told = said(&format!("--kind {kind} {option}"));
         assert!(told.contains(&format!("`{name}` does nothing for `--kind {kind}`")), "{told}");
     }
-    assert!(said("--holdout nan").contains("a share from 0 to 1"));
+    assert!(said("--holdout 0.95").contains("a share from 0 to 0.9"));
     assert!(said("--margin 0.5").contains("1 or more"));
     let features = PIPELINE.replace(", input = \"sequence\"", "");
     std::fs::write(folder.path().join("pipeline.toml"), features).unwrap();

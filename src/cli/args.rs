@@ -13,6 +13,7 @@ use super::receive::ReceiveArgs;
 use super::results::ResultsFormat;
 use super::store::StoreArgs;
 use super::train::args::{NetArgs, TrainKind, TreeArgs};
+use super::values;
 use crate::time::{Skew, Span};
 
 /// The whole command line.
@@ -301,17 +302,17 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,
     /// Share of the variance that the model's components keep.
-    #[arg(long, default_value_t = 0.9, value_name = "SHARE", value_parser = super::compress::share)]
+    #[arg(long, default_value_t = 0.9, value_name = "SHARE", value_parser = values::share)]
     pub variance: f64,
     /// Share at the end of the recording that is held out to set the threshold; 0: none, as where there is little of it
     /// (give more `--margin` then).
-    #[arg(long, default_value_t = 0.25, value_name = "SHARE", value_parser = super::compress::share)]
+    #[arg(long, default_value_t = 0.25, value_name = "SHARE", value_parser = values::part)]
     pub holdout: f64,
     /// Share of normal windows that may lie above the threshold.
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = super::compress::share)]
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = values::share)]
     pub false_alarms: f64,
     /// How far above the worst of those windows the threshold lies: a factor on the squared distance from normal.
-    #[arg(long, default_value_t = 2.0, value_name = "FACTOR", value_parser = super::train::args::at_least_one)]
+    #[arg(long, default_value_t = 2.0, value_name = "FACTOR", value_parser = values::at_least_one)]
     pub margin: f64,
     /// Normal running drifts: what changes within this time as much as it did in the recording is normal. Use it for
     /// machines that warm up, with a recording of several times that.
@@ -319,7 +320,7 @@ pub struct TrainArgs {
     pub drift: Option<Span>,
     /// How far correlations are shrunk towards none, 0 to 1: with a short recording, small differences between signals
     /// that went together mean little.
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = super::compress::share)]
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = values::share)]
     pub shrink: f64,
     /// Follow each asset's slow drift: the middle of normal running moves with this time constant towards what its windows
     /// come to, but not while a window is half as far out as the threshold.

@@ -22,6 +22,7 @@ pub mod store;
 pub mod doctor;
 mod schema;
 mod torture;
+mod values;
 mod verify;
 
 use std::io::Write;

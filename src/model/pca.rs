@@ -150,7 +150,7 @@ pub fn train(
     options: &PcaOptions,
 ) -> Result<(Vec<u8>, TrainReport), TrainError> {
     let (usable, faults) = set.apart(set.usable(MIN_ROWS)?, MIN_ROWS)?;
-    let (whole, held) = (options.holdout <= 0.0, options.holdout.min(0.9));
+    let (whole, held) = (options.holdout <= 0.0, options.holdout.clamp(0.0, 0.9));
     let (fit, tail) = if whole { (usable.clone(), vec![]) } else { set.split(&usable, held) };
     let scaler = Scaler::learn(set, &fit);
     let constant = scaler.constant(&set.names);

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::args::RecordingArgs;
 use super::screen::Screen;
-use super::{Outcome, print, write_whole};
+use super::{Outcome, print, values, write_whole};
 use crate::model::compress::calibrate::{self, Calibration, Ranges, Watch};
 use crate::model::compress::notes::{Notes, loosened};
 use crate::model::compress::prune::Activity;
@@ -109,13 +109,13 @@ pub struct CompressArgs {
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,
     /// Most that may be lost of the area under the curve of precision over recall, as a share of the original's.
-    #[arg(long, default_value = "1%", value_name = "SHARE", value_parser = share)]
+    #[arg(long, default_value = "1%", value_name = "SHARE", value_parser = values::share)]
     pub max_loss: f64,
     /// Use all 8 bits of weights, not 7: a little nearer to the original, and wrong on x86 processors without VNNI.
     #[arg(long)]
     pub full_range: bool,
     /// Of each layer that can be pruned, the share of units that stays.
-    #[arg(long, default_value = "50%", value_name = "SHARE", value_parser = share)]
+    #[arg(long, default_value = "50%", value_name = "SHARE", value_parser = values::share)]
     pub keep: f64,
     /// Numbers inside a student's layers.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -141,17 +141,6 @@ pub struct CompressArgs {
     /// How the recordings are written.
     #[command(flatten)]
     pub recording: RecordingArgs,
-}
-
-/// A share, as people write it: `1%` or `0.01`.
-pub(super) fn share(text: &str) -> Result<f64, String> {
-    let number = |text: &str| text.trim().parse::<f64>().ok();
-    let share = match text.strip_suffix('%') {
-        Some(percent) => number(percent).map(|percent| percent / 100.0),
-        None => number(text),
-    };
-    let share = share.filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "write a share from 0 to 1, or a percentage (`1%`)".to_owned())
 }
 
 /// Compresses a model, and keeps what is near enough to it.

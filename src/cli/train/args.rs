@@ -259,9 +259,3 @@ pub(super) fn count(args: &TrainArgs) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-/// A factor that makes nothing smaller.
-pub(in crate::cli) fn at_least_one(text: &str) -> Result<f64, String> {
-    let factor = text.parse::<f64>().ok().filter(|factor| *factor >= 1.0 && factor.is_finite());
-    factor.ok_or_else(|| "write a number that is 1 or more".to_owned())
-}

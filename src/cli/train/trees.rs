@@ -21,7 +21,6 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
         "`--tree-rate` must be above 0 and at most 1"
     );
     anyhow::ensure!(net.late > 0.0 && net.late.is_finite(), "`--late` must be above 0");
-    anyhow::ensure!((0.0..=0.9).contains(&args.holdout), "`--holdout` must be 0 to 0.9");
     let boost = BoostOptions {
         rounds: args.trees.rounds as usize,
         depth: args.trees.tree_depth as usize,

@@ -173,7 +173,7 @@ fn divide(
     task: &Task,
     share: f64,
 ) -> (Vec<usize>, Vec<usize>) {
-    let share = share.clamp(0.0, 0.5);
+    let share = share.clamp(0.0, 0.9);
     if share == 0.0 {
         return (usable.to_vec(), Vec::new());
     }
