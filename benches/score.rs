@@ -6,6 +6,7 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::frame::Windows;
@@ -19,6 +20,7 @@ use forebay::stage::{Around, Effects, Flow, Stage};
 use forebay::time::{Tick, Timestamp};
 use ort::value::TensorRef;
 
+const DEADLINE: Duration = Duration::from_secs(30);
 const LAYERS: [usize; 5] = [48, 64, 16, 64, 48];
 
 fn autoencoder() -> Vec<u8> {
@@ -73,7 +75,12 @@ fn windows(count: usize, names: &[String]) -> Windows {
     }
 }
 
-fn stage(runtime: &'static Runtime, bytes: &[u8], names: &[String]) -> ScoreStage {
+fn stage(
+    runtime: &'static Runtime,
+    bytes: &[u8],
+    names: &[String],
+    deadline: Option<Duration>,
+) -> ScoreStage {
     let spec = ScoreSpec {
         model: "bench.onnx".into(),
         output: "anomaly".into(),
@@ -87,7 +94,8 @@ fn stage(runtime: &'static Runtime, bytes: &[u8], names: &[String]) -> ScoreStag
         fallback: true,
         recalibrate: None,
     };
-    let model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");
+    let mut model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");
+    model.deadline = deadline;
     ScoreStage::new(&spec, model, Given::Features(names)).expect("fits")
 }
 
@@ -116,27 +124,31 @@ fn bench(criterion: &mut Criterion) {
                 });
             });
         }
-        let mut stage = stage(runtime, bytes, &names);
         let mut given = Some(input);
-        group.bench_function("stage", |b| {
-            b.iter(|| {
-                let mut windows = given.take().expect("given back below");
-                windows.scores.clear();
-                let tick = Tick { seq: 1, now: Timestamp(0) };
-                let around = Around {
-                    node: "n",
-                    pipeline: "p",
-                    assets: &[],
-                    tick,
-                    deaf: false,
-                    ended: false,
-                };
-                let flow = stage.apply(Flow::Windows(windows), &around, &mut Effects::default());
-                if let Ok(Flow::Windows(windows)) = flow {
-                    given = Some(windows);
-                }
+        // A node's batches have one, a replay's do not.
+        for (what, deadline) in [("stage", None), ("stage with a deadline", Some(DEADLINE))] {
+            let mut stage = stage(runtime, bytes, &names, deadline);
+            group.bench_function(what, |b| {
+                b.iter(|| {
+                    let mut windows = given.take().expect("given back below");
+                    windows.scores.clear();
+                    let tick = Tick { seq: 1, now: Timestamp(0) };
+                    let around = Around {
+                        node: "n",
+                        pipeline: "p",
+                        assets: &[],
+                        tick,
+                        deaf: false,
+                        ended: false,
+                    };
+                    let flow =
+                        stage.apply(Flow::Windows(windows), &around, &mut Effects::default());
+                    if let Ok(Flow::Windows(windows)) = flow {
+                        given = Some(windows);
+                    }
+                });
             });
-        });
+        }
         group.finish();
     }
 }

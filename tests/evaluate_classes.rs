@@ -106,13 +106,15 @@ fn without_a_threshold_no_verdict_is_made_up() {
     let pipeline = pipeline("model.onnx", "1").replace(", threshold = 0.5", "");
     std::fs::write(site.path().join("pipeline.toml"), pipeline).unwrap();
     std::fs::write(site.path().join("x.csv"), rows[0].csv(|is| is.to_string())).unwrap();
-    let output = forebay(site.path(), "--data x.csv --labels label --quiet");
+    let output = forebay(site.path(), "--data x.csv --labels label --quiet --html page.html");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(
         told.contains("no verdict: neither the model nor the pipeline has a threshold"),
         "{told}"
     );
     assert!(told.contains("PR-AUC") && !told.contains("false alarms"), "{told}");
+    let page = std::fs::read_to_string(site.path().join("page.html")).unwrap();
+    assert!(page.contains("ROC") && !page.contains("false alarm"));
 }
 
 #[test]

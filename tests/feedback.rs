@@ -163,11 +163,13 @@ async fn what_an_operator_said_makes_a_model_that_raises_no_such_alarm_again() {
     );
     let after = alarms(&site, start, (pipeline, "learned.onnx"));
     assert!(after.len() == 1 && after[0] > FAILS, "{after:?}");
-    // What was confirmed is what these look for.
+    // What was confirmed is what these look for; and a folder is as good as its files.
+    let kept = std::fs::read_to_string(site.path("records.ndjson")).unwrap();
+    site.write("kept/records-00000001.ndjson", kept);
+    site.write("kept/records-00000001.ids", "no records");
     for (kind, extra) in [("trees", "--rounds 20"), ("classifier", "--class-weights --epochs 20")] {
-        let command = format!(
-            "{train} --kind {kind} {extra} --verdicts records.ndjson --out {kind}.onnx --json"
-        );
+        let command =
+            format!("{train} --kind {kind} {extra} --verdicts kept --out {kind}.onnx --json");
         let report: Value = serde_json::from_str(&fine(&site, &command)).unwrap();
         assert_eq!(report["verdicts"], json!({ "normal": 1, "faults": 1 }), "{report}");
     }
@@ -187,6 +189,7 @@ fn verdicts_that_cannot_be_learned_from_are_refused_with_their_place() {
         ("--verdicts odd.ndjson", &["`odd.ndjson`, line 1", "missing field"]),
         ("--verdicts other.ndjson", &["nothing to learn", "pipeline `pump`"]),
         ("--verdicts none.ndjson", &["`none.ndjson` cannot be read"]),
+        ("--verdicts pipelines", &["folder `pipelines`", "`receive --format ndjson`"]),
         ("--kind remaining-life --verdicts other.ndjson", &["how long a machine still runs"]),
     ] {
         let output = run(&site, &format!("{train} {more}"));

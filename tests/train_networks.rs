@@ -4,8 +4,10 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SCHEMA: &str = "name = \"machine\"\n[[signal]]\nname = \"a\"\nunit = \"bar\"\n[[signal]]\nname = \"b\"\nunit = \"degC\"\n";
@@ -36,6 +38,10 @@ fn site() -> tempfile::TempDir {
 }
 
 fn train(folder: &Path, out: &str, more: &str) -> Output {
+    command(folder, out, more).output().unwrap()
+}
+
+fn command(folder: &Path, out: &str, more: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     command.current_dir(folder).args(["train", "--quiet", "--json", "--pipeline", "pipeline.toml"]);
     if !more.contains("--data") {
@@ -44,12 +50,30 @@ fn train(folder: &Path, out: &str, more: &str) -> Output {
     command
         .args(["--schemas", "schemas", "--onnxruntime", "tract", "--out", out])
         .args(more.split_whitespace());
-    command.output().unwrap()
+    command
 }
 
 fn report(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_training_that_is_interrupted_says_how_it_goes_on_and_writes_no_model() {
+    let folder = site();
+    let endless = "--kind dense-autoencoder --epochs 100000 --patience 100000 --units 8";
+    let mut child =
+        command(folder.path(), "m.onnx", endless).stderr(Stdio::piped()).spawn().unwrap();
+    let checkpoint = folder.path().join("m.onnx.checkpoint");
+    while !checkpoint.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("`--resume` goes on from"), "{told}");
+    assert!(checkpoint.exists() && !folder.path().join("m.onnx").exists());
 }
 
 #[test]

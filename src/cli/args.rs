@@ -287,9 +287,9 @@ pub struct TrainArgs {
     /// Recordings: of normal running; with `--label` of faults too; for a remaining life each up to a failure.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
-    /// What operators said of alarms: records as NDJSON, of which the verdicts on this pipeline's alarms are taken, each
-    /// with the alarm's worst window. False alarms are normal; a confirmed fault is never learned as normal, and is what
-    /// `--kind classifier` and `trees` look for where there is no `--label`.
+    /// What operators said of alarms: records as NDJSON, or a folder of such that `receive` keeps. Of these the verdicts
+    /// on this pipeline's alarms are taken, each with the alarm's worst window. False alarms are normal; a confirmed fault
+    /// is never learned as normal, and is what `--kind classifier` and `trees` look for where there is no `--label`.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub verdicts: Vec<PathBuf>,
     /// The model to write.

@@ -83,6 +83,9 @@ pub struct RolloutConfig {
     /// Taken back where it calls more windows abnormal than the old model, by more than this share of all; where neither
     /// has a threshold, where its mean is more than three deviations away from the old one's.
     pub most_more_alarms: f64,
+    /// Taken back where it calls fewer windows abnormal than the old model, by more than this share of all: it may be
+    /// deaf. 1 for a model that is to be quieter.
+    pub most_fewer_alarms: f64,
     /// Taken back where it takes so many times as long a window as the old model, and more than a millisecond.
     pub most_times_slower: f64,
 }
@@ -97,6 +100,7 @@ impl Default for RolloutConfig {
             windows: 30,
             most_unanswered: 0.01,
             most_more_alarms: 0.05,
+            most_fewer_alarms: 0.05,
             most_times_slower: 10.0,
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use bytesize::ByteSize;
 
 use super::address::{Address, MQTT};
-use super::{Config, FeedConfig, ModelsConfig, MqttConfig, RolloutConfig, Secret, StoreConfig};
+use super::{Config, FeedConfig, ModelsConfig, MqttConfig, Secret, StoreConfig};
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::source::shown_path;
 use crate::diagnose::{Problem, Problems, Spot};
@@ -91,11 +91,12 @@ impl Rules<'_> {
             self.tell(problem.expected("`keys`, beside it"));
         }
         let rollout = spot.key("rollout");
-        let RolloutConfig { canary_share, most_unanswered, most_more_alarms, .. } = models.rollout;
+        let policy = &models.rollout;
         let shares = [
-            ("canary_share", canary_share),
-            ("most_unanswered", most_unanswered),
-            ("most_more_alarms", most_more_alarms),
+            ("canary_share", policy.canary_share),
+            ("most_unanswered", policy.most_unanswered),
+            ("most_more_alarms", policy.most_more_alarms),
+            ("most_fewer_alarms", policy.most_fewer_alarms),
         ];
         for (name, share) in shares {
             if !(0.0..=1.0).contains(&share) {
@@ -103,7 +104,7 @@ impl Rules<'_> {
                 self.tell(problem.found(share.to_string()).expected("0.0 to 1.0"));
             }
         }
-        let times = models.rollout.most_times_slower;
+        let times = policy.most_times_slower;
         if !(1.0..=1e6).contains(&times) {
             let spot = rollout.key("most_times_slower");
             let problem = Problem::error(spot, "`most_times_slower` cannot be so");

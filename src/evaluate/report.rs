@@ -55,18 +55,30 @@ pub fn table(rows: &Rows) -> String {
     html + "</table></div>\n"
 }
 
-/// The body of a detector's report.
-pub fn detection(found: &Detection, judged: &[Judged], threshold: Option<f64>) -> String {
-    let mut html = String::from("<h2>Rows</h2>\n");
-    html.push_str(&table(&rows::rates(found)));
-    html.push_str(&confusion(&found.rates));
+/// The body of a detector's report. Without a verdict, where no window could be called abnormal, it has only what a score
+/// says by itself.
+pub fn detection(
+    found: &Detection,
+    judged: &[Judged],
+    threshold: Option<f64>,
+    has_verdict: bool,
+) -> String {
+    let mut html = String::new();
+    if has_verdict {
+        html.push_str("<h2>Rows</h2>\n");
+        html.push_str(&table(&rows::rates(found)));
+        html.push_str(&confusion(&found.rates));
+    }
     html.push_str("<h2>Whatever the threshold</h2>\n<div class=\"plots\">\n");
     html.push_str(&curves(found, judged, threshold));
-    html.push_str("</div>\n<h2>Faults and alarms</h2>\n");
-    html.push_str(&table(&rows::events(found)));
-    let _ = write!(html, "<h2>By asset</h2>\n{}", table(&rows::assets(&found.assets)));
-    if !found.faults.is_empty() {
-        let _ = write!(html, "<h2>By kind of fault</h2>\n{}", table(&rows::faults(&found.faults)));
+    html.push_str("</div>\n");
+    if has_verdict {
+        let _ = write!(html, "<h2>Faults and alarms</h2>\n{}", table(&rows::events(found)));
+        let _ = write!(html, "<h2>By asset</h2>\n{}", table(&rows::assets(&found.assets)));
+        if !found.faults.is_empty() {
+            let faults = table(&rows::faults(&found.faults));
+            let _ = write!(html, "<h2>By kind of fault</h2>\n{faults}");
+        }
     }
     html.push_str("<h2>Scores over time</h2>\n<p class=\"soft\">Line: the score. Dashed: its threshold. Shaded: labelled as faulty.</p>\n");
     html.push_str(&over_time(judged, threshold));

@@ -52,8 +52,8 @@ impl Tree {
 
 /// Rows with their features in bins.
 pub(super) struct Binned {
-    /// By feature: the greatest value of each bin but the last, ascending.
-    cuts: Vec<Vec<f32>>,
+    /// By feature, ascending: the greatest value of each bin but the last, and the smallest of the bin after it.
+    gaps: Vec<Vec<(f32, f32)>>,
     /// Feature after feature: the bin of each row. A missing value has the bin after the last.
     bins: Vec<u16>,
     rows: usize,
@@ -68,28 +68,28 @@ impl Binned {
     pub(super) fn of(rows: &[f32], width: usize, most: usize) -> Binned {
         let most = most.clamp(2, MOST_BINS);
         let count = rows.len() / width.max(1);
-        let mut binned = Binned { cuts: Vec::new(), bins: Vec::new(), rows: count };
+        let mut binned = Binned { gaps: Vec::new(), bins: Vec::new(), rows: count };
         for feature in 0..width {
             let column = || rows.iter().skip(feature).step_by(width).copied();
             let mut sorted: Vec<f32> = column().filter(|value| !value.is_nan()).collect();
             sorted.sort_by(f32::total_cmp);
-            let cuts = cuts(&sorted, most);
-            let missing = cuts.len() as u16 + 1;
+            let gaps = gaps(&sorted, most);
+            let missing = gaps.len() as u16 + 1;
             binned.bins.extend(column().map(|value| {
                 if value.is_nan() {
                     missing
                 } else {
-                    cuts.partition_point(|cut| *cut < value) as u16
+                    gaps.partition_point(|gap| gap.0 < value) as u16
                 }
             }));
-            binned.cuts.push(cuts);
+            binned.gaps.push(gaps);
         }
         binned
     }
 
     /// How many bins a feature has.
     pub(super) fn bins(&self, feature: usize) -> usize {
-        self.cuts[feature].len() + 1
+        self.gaps[feature].len() + 1
     }
 
     fn column(&self, feature: usize) -> &[u16] {
@@ -97,26 +97,44 @@ impl Binned {
     }
 }
 
-/// Where the sorted values are cut. A cut lies midway between two values, or on the lower one where float32 has
-/// nothing between them.
-fn cuts(sorted: &[f32], most: usize) -> Vec<f32> {
+/// Between which of the sorted values bins end.
+fn gaps(sorted: &[f32], most: usize) -> Vec<(f32, f32)> {
     let mut distinct = sorted.to_vec();
     distinct.dedup_by(|a, b| *a == *b);
-    let enough = distinct.len() <= most;
-    let values = if enough {
-        distinct
-    } else {
-        let mut picked: Vec<f32> =
-            (0..most).map(|k| sorted[(k + 1) * (sorted.len() - 1) / most]).collect();
-        picked.insert(0, sorted[0]);
-        picked.dedup_by(|a, b| *a == *b);
-        picked
-    };
-    let between = |pair: &[f32]| {
-        let middle = pair[0] + (pair[1] - pair[0]) / 2.0;
-        if middle.is_finite() && middle < pair[1] { middle } else { pair[0] }
-    };
-    values.windows(2).map(between).collect()
+    let all: Vec<(f32, f32)> = distinct.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    if distinct.len() <= most {
+        return all;
+    }
+    let places = (0..most).map(|k| sorted[k * (sorted.len() - 1) / most]);
+    let mut ends: Vec<usize> =
+        places.map(|value| distinct.partition_point(|one| *one < value)).collect();
+    ends.dedup();
+    ends.into_iter().map(|end| all[end]).collect()
+}
+
+/// The cut between two values that is written with the fewest digits, `low <= cut < high`, and of such the one nearest
+/// to the middle. Every cut in the gap divides the rows seen alike, but the limits of machines are round numbers.
+fn roundest(low: f32, high: f32) -> f32 {
+    let within = |cut: f32| low <= cut && cut < high;
+    if within(0.0) {
+        return 0.0;
+    }
+    let (from, to) = (f64::from(low), f64::from(high));
+    let middle = f64::midpoint(from, to);
+    let largest = from.abs().max(to.abs()).log10().floor() as i32;
+    // Nine digits tell all float32 values apart.
+    let rounded = (largest - 9..=largest).rev().find_map(|digit| {
+        let steps = 10_f64.powi(digit.abs());
+        let round = |value: f64| {
+            if digit < 0 {
+                (value * steps).round() / steps
+            } else {
+                (value / steps).round() * steps
+            }
+        };
+        Some(round(middle) as f32).filter(|cut| within(*cut))
+    });
+    rounded.unwrap_or(low)
 }
 
 /// How a tree may grow.
@@ -198,12 +216,12 @@ impl Grower<'_> {
             return number;
         }
         let Some(best) = self.best(&all, total) else { return number };
-        let bin = best.bin + best.empty / 2;
         let column = self.data.column(best.feature);
-        let missing = self.data.cuts[best.feature].len() + 1;
+        let gaps = &self.data.gaps[best.feature];
+        let missing = gaps.len() + 1;
         let (mut below, mut above): (Vec<u32>, Vec<u32>) = rows.iter().copied().partition(|&row| {
             let at = usize::from(column[row as usize]);
-            if at == missing { best.missing_below } else { at <= bin }
+            if at == missing { best.missing_below } else { at <= best.bin }
         });
         let (smaller, is_below) =
             if below.len() <= above.len() { (&below, true) } else { (&above, false) };
@@ -223,7 +241,7 @@ impl Grower<'_> {
         let above = self.node(tree, &mut above, over, depth - 1);
         tree.nodes[number] = Node::Split {
             feature: best.feature,
-            cut: self.data.cuts[best.feature][bin],
+            cut: roundest(gaps[best.bin].0, gaps[best.bin + best.empty].1),
             missing_below: best.missing_below,
             below,
             above,
@@ -296,5 +314,39 @@ impl Grower<'_> {
 
     fn leaf(&self, sum: Sum) -> f64 {
         -sum.gradient / (sum.curvature + self.limits.l2).max(1e-12)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_cut_is_the_roundest_number_of_its_gap() {
+        for (low, high, cut) in [
+            (1379.0, 1381.0, 1380.0),
+            (3488.0, 3513.0, 3500.0),
+            (0.9931, 1.0004, 1.0),
+            (8.52, 8.61, 8.6),
+            (-0.3, 0.1, 0.0),
+            (-13.2, -11.9, -13.0),
+            (4.0, 7.0, 6.0),
+            (9.5, 130.0, 100.0),
+        ] {
+            assert_eq!(roundest(low, high), cut, "between {low} and {high}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_lies_in_its_gap(low in any::<f32>(), high in any::<f32>()) {
+            prop_assume!(low.is_finite() && high.is_finite() && low < high);
+            let cut = roundest(low, high);
+            prop_assert!(low <= cut && cut < high, "{cut} between {low} and {high}");
+            let next = low.next_up();
+            prop_assert_eq!(roundest(low, next), if low <= 0.0 && 0.0 < next { 0.0 } else { low });
+        }
     }
 }

@@ -66,13 +66,18 @@ fn fault(view: &View, candidate: &Candidate, policy: &RolloutConfig) -> Option<S
         return Some(format!("{new:.0} µs a window, the model in use {old:.0}"));
     }
     if candidate.has_threshold {
-        let more = trial.above_new as f64 - trial.above_old as f64;
-        return (more / trial.both as f64 > policy.most_more_alarms).then(|| {
-            format!(
-                "it calls {} of {} windows abnormal, the model in use {}",
-                trial.above_new, trial.both, trial.above_old
-            )
-        });
+        let more = (trial.above_new as f64 - trial.above_old as f64) / trial.both as f64;
+        let way_out = if more > policy.most_more_alarms {
+            ""
+        } else if -more > policy.most_fewer_alarms {
+            "; where it is to be quieter, set `most_fewer_alarms = 1.0` in [models.rollout]"
+        } else {
+            return None;
+        };
+        return Some(format!(
+            "it calls {} of {} windows abnormal, the model in use {}{way_out}",
+            trial.above_new, trial.both, trial.above_old
+        ));
     }
     let (new, old) = (trial.new.mean(), trial.old.mean());
     let deviation = trial.old.deviation();
@@ -151,8 +156,10 @@ mod tests {
         };
         let loud = view(ModelPhase::Canary, trial(100, 1, 9));
         assert!(reason(&loud).contains("9 of 100"), "{}", reason(&loud));
-        let quiet = view(ModelPhase::Canary, trial(100, 9, 1));
-        assert_eq!(decide(&quiet, &policy, at(1)), None);
+        let deaf = view(ModelPhase::Canary, trial(100, 9, 1));
+        assert!(reason(&deaf).contains("most_fewer_alarms"), "{}", reason(&deaf));
+        let quieter = RolloutConfig { most_fewer_alarms: 1.0, ..RolloutConfig::default() };
+        assert_eq!(decide(&deaf, &quieter, at(1)), None);
         let mut silent = view(ModelPhase::Shadow, trial(100, 0, 0));
         silent.candidate.as_mut().unwrap().trial.unanswered = 2;
         assert!(reason(&silent).contains("2 of 100"));

@@ -321,6 +321,13 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+impl Evaluation {
+    /// Whether any window could be called abnormal.
+    fn has_verdict(&self) -> bool {
+        self.alarm.is_some() || self.threshold.is_some()
+    }
+}
+
 /// Said where no window can be called abnormal.
 const NO_THRESHOLD: &str = "no verdict: neither the model nor the pipeline has a threshold, and no alarm is on the score; \
      write `threshold` at the score, or an `alarm` with `raise`";
@@ -372,8 +379,7 @@ fn provenance(found: &Evaluation) -> Vec<String> {
 fn told(found: &Evaluation) -> String {
     let mut text = format!("{}, score `{}`\n", found.pipeline, found.output);
     if let Some(detection) = &found.detection {
-        let has_verdict = found.alarm.is_some() || found.threshold.is_some();
-        text.push_str(&detection_told(detection, has_verdict));
+        text.push_str(&detection_told(detection, found.has_verdict()));
     }
     text.extend(found.classes.as_ref().map(classes_told));
     if let Some(life) = &found.life {
@@ -439,7 +445,8 @@ fn page(found: &Evaluation, behind: &Behind) -> String {
     }
     body.extend(found.classes.as_ref().map(report::classes));
     if let Some(detection) = &found.detection {
-        body.push_str(&report::detection(detection, &behind.judged, found.threshold));
+        let judged = &behind.judged;
+        body.push_str(&report::detection(detection, judged, found.threshold, found.has_verdict()));
     }
     if let Some(life) = &found.life {
         body.push_str(&report::life(

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use tokio_util::sync::CancellationToken;
 
 use super::args::{LossArg, NetArgs};
 use super::{Collected, Made, TrainArgs, TrainKind};
+use crate::cli::run::{runtime, stop_on_signal};
 use crate::cli::screen::{Screen, look};
 use crate::cli::write_whole;
 use crate::evaluate::report::{Figure, losses};
@@ -52,7 +54,11 @@ pub(super) fn network(
     } else {
         None
     };
-    let mut progress = Progress::new(args, &network, checkpoint, screen);
+    let edges = runtime()?;
+    let stop = CancellationToken::new();
+    let stopping = || eprintln!("stopping after this epoch; once more to stop at once");
+    edges.block_on(async { stop_on_signal(stop.clone(), stopping) })?;
+    let mut progress = Progress::new(args, &network, checkpoint, screen, stop);
     let set = &collected.set;
     let mut watch = |epoch: &Epoch, state: &Checkpoint| progress.watch(epoch, state);
     let (model, report) =
@@ -207,10 +213,18 @@ struct Progress {
     /// Why a checkpoint could not be written.
     failed: Option<anyhow::Error>,
     out_of_time: bool,
+    /// Ctrl-C.
+    stop: CancellationToken,
 }
 
 impl Progress {
-    fn new(args: &TrainArgs, network: &Network, checkpoint: PathBuf, screen: &Screen) -> Progress {
+    fn new(
+        args: &TrainArgs,
+        network: &Network,
+        checkpoint: PathBuf,
+        screen: &Screen,
+        stop: CancellationToken,
+    ) -> Progress {
         let epochs = u64::from(args.net.epochs) * network.members as u64;
         let bar =
             if args.quiet { ProgressBar::hidden() } else { screen.line(ProgressBar::new(epochs)) };
@@ -227,6 +241,7 @@ impl Progress {
             written: None,
             failed: None,
             out_of_time: false,
+            stop,
         }
     }
 
@@ -242,7 +257,8 @@ impl Progress {
             epoch.held_out
         ));
         self.out_of_time = self.budget.is_some_and(|budget| self.began.elapsed() >= budget);
-        if self.out_of_time || self.written.is_none_or(|at| at.elapsed() >= CHECKPOINT) {
+        let ends = self.out_of_time || self.stop.is_cancelled();
+        if ends || self.written.is_none_or(|at| at.elapsed() >= CHECKPOINT) {
             if let Err(error) = write_whole(&self.checkpoint, &state.to_bytes()) {
                 self.failed = Some(error);
                 return false;
@@ -250,7 +266,7 @@ impl Progress {
             self.written = Some(monotonic());
             self.note(epochs.len(), epoch);
         }
-        !self.out_of_time
+        !ends
     }
 
     /// Says how far it is, for a log. A checkpoint has just been written.
@@ -273,13 +289,17 @@ impl Progress {
         if let Some(error) = self.failed {
             return Err(error.context("training was stopped: its checkpoint cannot be written"));
         }
+        let path = self.checkpoint.display();
         if self.out_of_time {
-            let path = self.checkpoint.display();
             return Ok(Some(format!("the time budget is over; `--resume` goes on from {path}")));
         }
+        anyhow::ensure!(
+            !self.stop.is_cancelled(),
+            "stopped before its end, so no model was written; `--resume` goes on from {path}"
+        );
         if self.written.is_some() {
             std::fs::remove_file(&self.checkpoint)
-                .with_context(|| format!("`{}` cannot be removed", self.checkpoint.display()))?;
+                .with_context(|| format!("`{path}` cannot be removed"))?;
         }
         Ok(None)
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -39,8 +39,10 @@ pub(super) fn add(
         "`--verdicts` say whether there was a fault, and nothing of how long a machine still runs"
     );
     let mut verdicts = BTreeMap::new();
-    for path in &args.verdicts {
-        read(path, &pipeline.spec.name, &mut verdicts)?;
+    for path in
+        args.verdicts.iter().map(|path| files(path)).collect::<anyhow::Result<Vec<_>>>()?.concat()
+    {
+        read(&path, &pipeline.spec.name, &mut verdicts)?;
     }
     let known: Vec<VerdictRecord> =
         verdicts.into_values().filter(|v| v.verdict != Verdict::Unsure).collect();
@@ -64,6 +66,26 @@ pub(super) fn add(
         }
     }
     Ok(())
+}
+
+/// The file itself, or the finished ones of a folder that `receive` keeps.
+fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let shown = path.display();
+    let found: Vec<PathBuf> = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .with_context(|| format!("`{shown}` cannot be read"))?;
+    let files: Vec<PathBuf> = found
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|end| end == "ndjson"))
+        .collect();
+    anyhow::ensure!(
+        !files.is_empty(),
+        "folder `{shown}` has no `.ndjson` file: `receive --format ndjson` keeps records in such"
+    );
+    Ok(files)
 }
 
 /// The verdicts of a file, the last on each alarm of this pipeline.
