@@ -165,6 +165,7 @@ async fn what_an_operator_said_makes_a_model_that_raises_no_such_alarm_again() {
     assert!(after.len() == 1 && after[0] > FAILS, "{after:?}");
     // What was confirmed is what these look for; and a folder is as good as its files.
     let kept = std::fs::read_to_string(site.path("records.ndjson")).unwrap();
+    std::fs::create_dir(site.path("kept")).unwrap();
     site.write("kept/records-00000001.ndjson", kept);
     site.write("kept/records-00000001.ids", "no records");
     for (kind, extra) in [("trees", "--rounds 20"), ("classifier", "--class-weights --epochs 20")] {
