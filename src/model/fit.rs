@@ -184,6 +184,17 @@ impl Model {
         Ok(Wanted { output: index, part })
     }
 
+    /// Whether this output says which class a window is of, while another one has numbers from which a score could come.
+    pub fn is_label_beside_numbers(&self, wanted: &Wanted) -> bool {
+        let is_of = |port: &Port, element| port.element == Some(element);
+        let ports = &self.signature.outputs;
+        let output = ports.get(wanted.output).filter(|_| wanted.part == Part::All);
+        output.is_some_and(|port| is_of(port, Element::Int64))
+            && ports
+                .iter()
+                .any(|port| is_of(port, Element::Float32) || is_of(port, Element::Float64))
+    }
+
     /// Where a classifier says which class a window is of, and what the classes are called. `score` is the output whose
     /// `class` the pipeline asks for. Classes that the model does not name are looked for under `names`.
     pub fn classes(
@@ -228,7 +239,19 @@ impl Model {
             return place.map(Part::Column).ok_or_else(expected);
         }
         if width == Some(1) {
-            return Ok(Part::Label(class.to_owned()));
+            let is_number = port.element.is_some_and(Element::is_number);
+            let number = class.parse::<f32>().ok();
+            let is_it =
+                |label: &String| label == class || number.is_some_and(|n| label.parse() == Ok(n));
+            return match port.says.as_slice() {
+                [] if is_number && number.is_none() => {
+                    Err(mismatch(what, "a number, as this output gives", class))
+                }
+                says if says.is_empty() || says.iter().any(is_it) => {
+                    Ok(Part::Label(class.to_owned()))
+                }
+                says => Err(mismatch(what, format!("one of {}", says.join(", ")), class)),
+            };
         }
         // Nobody says what its columns are called.
         match (class.parse::<usize>(), width) {
@@ -269,10 +292,19 @@ fn single(port: &Port) -> Result<Part, Mismatch> {
 fn check_columns(inputs: &[&Port], names: &[String]) -> Vec<Mismatch> {
     let expected: Vec<String> = inputs.iter().map(|port| port.name.clone()).collect();
     let mut found: Vec<Mismatch> = inputs.iter().filter_map(|port| check_type(port)).collect();
-    if expected.len() != names.len() || expected.iter().any(|name| names.contains(name)) {
+    let plain = |all: &[String]| -> Vec<String> { all.iter().map(|name| plain(name)).collect() };
+    let (folded, given) = (plain(&expected), plain(names));
+    if expected.len() != names.len()
+        || (folded != given && folded.iter().any(|name| given.contains(name)))
+    {
         found.extend(check_names("feature", &expected, names));
     }
     found
+}
+
+/// A name as exporters write it that take only letters, digits and `_`.
+fn plain(name: &str) -> String {
+    name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
 }
 
 fn check_type(input: &Port) -> Option<Mismatch> {
@@ -285,6 +317,14 @@ fn check_port(input: &Port, given: Given<'_>) -> Vec<Mismatch> {
     let mut found: Vec<Mismatch> = check_type(input).into_iter().collect();
     if input.dims.is_empty() {
         return found;
+    }
+    if let (Given::Sequence { steps, .. }, [Some(first), None, _]) = (given, input.dims.as_slice())
+        && *first == steps
+    {
+        let what = format!("shape of input `{}`", input.name);
+        let expected = format!("windows before steps, [n, {steps}, channels]");
+        let found = format!("{}, where the steps come first", input.shape());
+        return vec![mismatch(what, expected, found)];
     }
     let mut shape: Vec<Option<usize>> = given.shape(0).into_iter().map(Some).collect();
     if let Some(rows) = shape.first_mut() {

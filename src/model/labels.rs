@@ -33,9 +33,30 @@ fn labels(attribute: &pb::AttributeProto) -> Vec<String> {
         "classlabels_strings" => {
             attribute.strings.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()
         }
-        "classlabels_int64s" => attribute.ints.iter().map(ToString::to_string).collect(),
+        "classlabels_int64s" | "classlabels_ints" => {
+            attribute.ints.iter().map(ToString::to_string).collect()
+        }
         _ => Vec::new(),
     }
+}
+
+/// Operators that leave classes what they are.
+const PASSES: [&str; 5] = ["Cast", "Identity", "Normalizer", "Reshape", "Softmax"];
+
+/// What a classifier whose `output` this is calls its classes, and whether the output is which of them it is, not a number
+/// for each.
+pub(super) fn of_classifier(graph: &pb::GraphProto, output: &str) -> Option<(bool, Vec<String>)> {
+    let mut name = output;
+    // Longer ways are nobody's.
+    for _ in 0..8 {
+        let node = graph.node.iter().find(|node| node.output.iter().any(|out| out == name))?;
+        let labels: Vec<String> = node.attribute.iter().flat_map(labels).collect();
+        if !labels.is_empty() {
+            return Some((node.output.first().is_some_and(|first| first == name), labels));
+        }
+        name = PASSES.contains(&node.op_type.as_str()).then(|| node.input.first())??;
+    }
+    None
 }
 
 /// The type of a float32 tensor of any number of rows.

@@ -4,7 +4,7 @@
 //! it ([`Notes`]). A bare ONNX file has none of it and runs with what the pipeline says. It promises that a note which
 //! cannot be read counts as absent and is named. Signatures are in `signature`: they are about the file, not in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,8 @@ pub struct Metadata {
     pub beside: Option<BTreeMap<String, String>>,
     /// Keys whose value cannot be read.
     pub unreadable: Vec<String>,
+    /// Keys of ours that nothing here asks for, without `forebay.`.
+    pub unasked: Vec<String>,
     /// Everything in `metadata_props`, as it is.
     pub all: BTreeMap<String, String>,
 }
@@ -113,8 +115,8 @@ impl Metadata {
     pub(super) fn read(proto: &pb::ModelProto) -> Metadata {
         let all: BTreeMap<String, String> =
             proto.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect();
-        let mut unreadable = Vec::new();
-        let mut notes = Reading { all: &all, unreadable: &mut unreadable };
+        let (mut unreadable, mut asked) = (Vec::new(), BTreeSet::new());
+        let mut notes = Reading { all: &all, unreadable: &mut unreadable, asked: &mut asked };
         let metadata = Metadata {
             kind: notes.text("kind"),
             name: notes.text("name"),
@@ -146,21 +148,26 @@ impl Metadata {
             beside: notes.json("beside"),
             ..Metadata::default()
         };
-        Metadata { unreadable, all, ..metadata }
+        let ours = all.keys().filter_map(|key| key.strip_prefix("forebay."));
+        let unasked = ours.filter(|key| !asked.contains(*key)).map(str::to_owned).collect();
+        Metadata { unreadable, unasked, all, ..metadata }
     }
 }
 
 struct Reading<'a> {
     all: &'a BTreeMap<String, String>,
     unreadable: &'a mut Vec<String>,
+    asked: &'a mut BTreeSet<&'static str>,
 }
 
 impl Reading<'_> {
-    fn text(&self, key: &str) -> Option<String> {
+    fn text(&mut self, key: &'static str) -> Option<String> {
+        self.asked.insert(key);
         self.all.get(&format!("forebay.{key}")).cloned().filter(|value| !value.is_empty())
     }
 
-    fn parsed<T>(&mut self, key: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    fn parsed<T>(&mut self, key: &'static str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.asked.insert(key);
         let key = format!("forebay.{key}");
         let value = read(self.all.get(&key)?);
         if value.is_none() {
@@ -169,7 +176,7 @@ impl Reading<'_> {
         value
     }
 
-    fn json<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+    fn json<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
         self.parsed(key, |value| serde_json::from_str(value).ok())
     }
 }

@@ -26,7 +26,7 @@ const MAX_ELEMENTS: i64 = 1 << 26;
 const MAX_ROW: usize = 1 << 22;
 
 /// An input or output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Port {
     /// Its name.
     pub name: String,
@@ -36,6 +36,8 @@ pub struct Port {
     pub dims: Vec<Option<usize>>,
     /// Of a classifier's output: the label of each column.
     pub labels: Vec<String>,
+    /// Of an output that says which class it is: the classes that it can say, where that is known.
+    pub says: Vec<String>,
 }
 
 impl Port {
@@ -165,6 +167,14 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ModelError> {
     for port in &mut signature.outputs {
         if let Some(at) = labels.iter().position(|(output, _)| *output == port.name) {
             port.labels = labels.swap_remove(at).1;
+        } else {
+            match labels::of_classifier(graph, &port.name) {
+                Some((true, labels)) => port.says = labels,
+                Some((false, labels)) if port.dims.get(1) == Some(&Some(labels.len())) => {
+                    port.labels = labels;
+                }
+                _ => {}
+            }
         }
     }
     check_names(graph, &signature, &weights).map_err(fault)?;
@@ -257,14 +267,14 @@ fn port(info: &pb::ValueInfoProto) -> Port {
     let Some(type_proto::Value::TensorType(tensor)) =
         info.r#type.as_ref().and_then(|t| t.value.as_ref())
     else {
-        return Port { name, element: None, dims: Vec::new(), labels: Vec::new() };
+        return Port { name, ..Port::default() };
     };
     let dims = tensor.shape.iter().flat_map(|shape| &shape.dim).map(|dim| match dim.value {
         Some(tensor_shape_proto::dimension::Value::DimValue(size)) => usize::try_from(size).ok(),
         _ => None,
     });
     let (element, dims) = (Some(Element::of(tensor.elem_type)), dims.collect());
-    Port { name, element, dims, labels: Vec::new() }
+    Port { name, element, dims, ..Port::default() }
 }
 
 pub(super) fn first_line(text: &str) -> String {

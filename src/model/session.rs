@@ -202,7 +202,8 @@ impl Model {
     /// Runs the golden vectors, where the file has some.
     fn try_golden(&mut self) -> Result<(), ModelError> {
         let Some(golden) = self.metadata.golden.take() else { return Ok(()) };
-        let bad = |reason| ModelError::BadGolden { path: self.path.clone(), reason };
+        let path = self.path.clone();
+        let bad = |reason| ModelError::BadGolden { path: path.clone(), reason };
         if let Some(reason) = golden.fault() {
             return Err(bad(reason));
         }
@@ -213,11 +214,12 @@ impl Model {
         let wanted: Vec<Wanted> = golden.outputs.keys().map(find).collect::<Result<_, _>>()?;
         let (batch, shape) = golden.batch();
         let mut outputs = Vec::new();
-        self.run(&batch, &shape, &wanted, &mut outputs)?;
+        self.run(&batch, &shape, &wanted, &mut outputs)
+            .map_err(|e| bad(format!("they do not run: {e}")))?;
         let pairs = golden.outputs.keys().zip(&outputs);
         let mut off = pairs.filter_map(|(name, o)| golden.compare(name, &o.values, o.width));
         if let Some(difference) = off.next() {
-            let (path, runtime) = (self.path.clone(), self.runtime.name());
+            let runtime = self.runtime.name();
             return Err(ModelError::NotGolden { path, runtime, difference });
         }
         self.metadata.golden = Some(golden);
@@ -287,6 +289,9 @@ impl Model {
         wanted: &[Wanted],
         into: &mut Vec<Output>,
     ) -> Result<(), ModelError> {
+        if let Graph::None(reason) = &self.graph {
+            return Err(ModelError::Run { model: self.name(), reason: reason.clone() });
+        }
         let (rows, width) = self.check_input(batch, shape)?;
         into.resize_with(wanted.len(), Output::default);
         for output in into.iter_mut() {

@@ -150,7 +150,7 @@ mod tests {
             name: name.into(),
             element: Some(Element::Float32),
             dims: dims.to_vec(),
-            labels: Vec::new(),
+            ..Port::default()
         };
         let told = |dims: &[Option<usize>]| {
             let (inputs, outputs) = (vec![port("h", dims)], vec![port("after", dims)]);

@@ -1,6 +1,7 @@
 //! Models that do not fit their pipeline.
 
 use forebay::model::build::{Dim, Graph, Kind};
+use serde_json::json;
 
 use crate::{CONFIG, PIPELINE, SCHEMA, check, snapshot, told, with};
 
@@ -72,6 +73,33 @@ fn a_model_that_fits() {
         &[("pipelines/models/m.onnx", model)],
     );
     assert_eq!(told, "no problems in 3 files\n");
+}
+
+#[test]
+fn a_model_that_fits_and_means_something_else() {
+    let told = |change: fn(&mut Graph)| {
+        let mut graph = noted(&ORDER);
+        change(&mut graph);
+        let score = "model = \"models/m.onnx\", threshold = 0.5";
+        let drift = "[[stage]]\ndrift = { on = \"anomaly\" }\n";
+        staged(score, drift, &[("pipelines/models/m.onnx", graph.finish())])
+    };
+    let told_windows = told(|graph| {
+        graph.note("forebay.window", "300s");
+        graph.note("forebay.step", "1s");
+    });
+    assert!(told_windows.contains("was trained on other windows"), "{told_windows}");
+    assert!(told_windows.contains("300s, which the model notes as `forebay.window`"));
+    assert_eq!(told_windows.matches("trained on other windows").count(), 1, "{told_windows}");
+    let misspelt = told(|graph| graph.note("forebay.treshold", "0.5"));
+    assert!(misspelt.contains("`forebay.treshold`, which nothing reads"), "{misspelt}");
+    assert!(misspelt.contains("forebay.threshold"), "{misspelt}");
+    let narrow = told(|graph| {
+        let tenths = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        let baseline = json!({ "windows": 100, "inputs": [tenths], "score": tenths });
+        graph.note("forebay.baseline", baseline.to_string());
+    });
+    assert!(narrow.contains("1 inputs in `forebay.baseline`, 4 features"), "{narrow}");
 }
 
 #[test]

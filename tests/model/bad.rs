@@ -164,6 +164,60 @@ fn a_shape_the_file_hides_is_found_by_running() {
     assert!(text.contains("numbers a window in output `score`: expected 1, found 2"), "{text}");
 }
 
+/// `operator` over the rows: what it gives of a window depends on the others.
+fn over_rows(operator: &str, dims: &[Dim]) -> Graph {
+    let mut graph = Graph::new("over_rows");
+    graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(2)]);
+    graph.weights("ones", &[2, 1], &[1.0, 1.0]);
+    graph.node("MatMul", &["features", "ones"], "sum");
+    graph.node(operator, &["sum"], "over");
+    graph.attributes("axes", &[0]);
+    graph.output("score", Kind::Float32, dims);
+    graph
+}
+
+#[test]
+fn an_output_that_is_right_for_one_window_only_is_found_before_the_first_batch() {
+    let mut graph = over_rows("ReduceMean", &[Dim::Batch, Dim::Fixed(1)]);
+    graph.node("Identity", &["over"], "score");
+    let stage = ScoreStage::new(&spec(), open(&graph.finish()), Given::Features(&names(2)));
+    let text = stage.unwrap_err().to_string();
+    assert!(text.contains("has the shape [1, 1] for 3 rows"), "{text}");
+}
+
+#[test]
+fn a_score_that_depends_on_the_windows_beside_it_is_told() {
+    let mut graph = over_rows("ReduceMax", &[Dim::Batch, Dim::Fixed(1)]);
+    graph.node("Div", &["sum", "over"], "score");
+    let doubt = |bytes: &[u8]| {
+        let stage = ScoreStage::new(&spec(), open(bytes), Given::Features(&names(2))).unwrap();
+        stage.doubt().map(str::to_owned)
+    };
+    let told = doubt(&graph.finish()).unwrap();
+    assert!(told.contains("`batch = 1` keeps them apart"), "{told}");
+    let mut nothing = Graph::new("nothing");
+    nothing.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    nothing.weights("minus", &[], &[-1.0]);
+    nothing.node("Sub", &["minus", "features"], "below");
+    nothing.node("Sqrt", &["below"], "score");
+    nothing.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    let bytes = nothing.finish();
+    let stage = ScoreStage::new(&spec(), open(&bytes), Given::Features(&names(1))).unwrap();
+    assert!(stage.doubt().unwrap().contains("no number"));
+    assert_eq!(doubt(&sum(2, Kind::Float32, Dim::Batch).finish()), None);
+}
+
+#[test]
+fn steps_before_windows_are_told() {
+    let mut graph = Graph::new("time_first");
+    graph.input("features", Kind::Float32, &[Dim::Fixed(6), Dim::Batch, Dim::Fixed(2)]);
+    graph.node("Identity", &["features"], "score");
+    graph.output("score", Kind::Float32, &[Dim::Fixed(6), Dim::Batch, Dim::Fixed(2)]);
+    let given = Given::Sequence { steps: 6, channels: &names(2) };
+    let [misfit] = open(&graph.finish()).check_given(given).try_into().unwrap();
+    assert!(misfit.to_string().contains("where the steps come first"), "{misfit}");
+}
+
 #[test]
 fn two_inputs_are_one_too_many() {
     let mut graph = sum(2, Kind::Float32, Dim::Batch);

@@ -277,3 +277,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_score_beyond_all_numbers_is_the_largest_not_none() {
+    let mut graph = Graph::new("steep");
+    graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    graph.node("Exp", &["features"], "score");
+    graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+    let names = names(1);
+    let mut stage =
+        ScoreStage::new(&spec(), open(&graph.finish()), Given::Features(&names)).unwrap();
+    let found = scores_of(&mut stage, &[0, 0], &[vec![0.0], vec![1000.0]], &[1]);
+    assert_eq!(found, [1.0, f64::from(f32::MAX)]);
+}

@@ -129,6 +129,8 @@ def sklearn_models():
     case("sklearn_int_maps", linear.predict_proba(ROWS)[:, 1], tensor="output_probability", **{"class": "1"}, tract=False)
     save(to_onnx(linear, MANY[:1], target_opset=17, options={"zipmap": False}), HERE / "sklearn_tensor.onnx")
     case("sklearn_tensor", linear.predict_proba(ROWS)[:, 1], tensor="probabilities", **{"class": "1"}, tract=False)
+    # The first output is the label, but a class has a chance.
+    case("sklearn_tensor", linear.predict_proba(ROWS)[:, 1], **{"class": "1"}, tract=False)
 
     isolation = IsolationForest(n_estimators=10, max_samples=32, random_state=1).fit(MANY)
     save(to_onnx(isolation, MANY[:1], target_opset={"": 17, "ai.onnx.ml": 3}), HERE / "sklearn_isolation.onnx")

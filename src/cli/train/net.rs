@@ -56,7 +56,8 @@ pub(super) fn network(
     };
     let edges = runtime()?;
     let stop = CancellationToken::new();
-    let stopping = || eprintln!("stopping after this epoch; once more to stop at once");
+    let notes = screen.clone();
+    let stopping = move || notes.note("stopping after this epoch; once more to stop at once");
     edges.block_on(async { stop_on_signal(stop.clone(), stopping) })?;
     let mut progress = Progress::new(args, &network, checkpoint, screen, stop);
     let set = &collected.set;

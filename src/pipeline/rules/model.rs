@@ -9,14 +9,34 @@ use std::path::Path;
 use super::Look;
 use crate::diagnose::nearest::nearest;
 use crate::diagnose::{Problem, Severity, Spot};
-use crate::model::metadata::Meaning;
+use crate::model::metadata::{Baseline, Meaning, Metadata};
 use crate::model::weigh::{WeighError, weigh};
 use crate::model::{Given, Host, Mismatch, Model};
 use crate::pipeline::names::{feature_names, is_feature, window_signals};
-use crate::pipeline::spec::{ModelInput, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{ModelInput, ScoreSpec, StageSpec, WindowSpec};
 use crate::schema::known_units;
 use crate::stage::score::{ScoreError, ScoreStage};
+use crate::time::Step;
 
+/// What people note in models by hand.
+const NOTES: [&str; 16] = [
+    "name",
+    "version",
+    "serial",
+    "features",
+    "channels",
+    "steps",
+    "units",
+    "window",
+    "every",
+    "step",
+    "outputs",
+    "output",
+    "state",
+    "threshold",
+    "baseline",
+    "golden",
+];
 /// Features whose number is the same in every unit.
 const UNITLESS: [&str; 4] = ["skewness", "kurtosis", "crest", "coverage"];
 
@@ -117,12 +137,15 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
     if let Some(noted) = &model.metadata.units {
         units(look, spot, score, &given, noted);
     }
+    windows(look, spot, score, &model.metadata);
+    strangers(look, spot, score, &model.metadata);
     let noted = model.metadata.threshold;
     match ScoreStage::new(score, model, fed_to(score, &given)) {
         Ok(stage) => {
             threshold(look, score, stage.threshold());
             verdict(look, spot, score, &stage);
-            baseline(look, score, stage.model().metadata.baseline.is_some());
+            answers(look, spot, score, &stage);
+            baseline(look, score, stage.model().metadata.baseline.as_ref(), &given);
         }
         Err(ScoreError::Fit(mismatches)) => {
             for mismatch in &mismatches {
@@ -218,15 +241,7 @@ impl Fed {
     /// `None` where schema, grid or window are not right, so that nothing can be said.
     fn of(look: &Look<'_>) -> Option<Fed> {
         let schema = look.schema?;
-        let stages = || look.parts.stages.iter().filter_map(|s| s.spec.as_ref());
-        let step = stages().find_map(|s| match s {
-            StageSpec::Resample(resample) => Some(resample.every),
-            _ => None,
-        })?;
-        let window = stages().find_map(|s| match s {
-            StageSpec::Window(window) => Some(window),
-            _ => None,
-        })?;
+        let (step, window) = grid_and_window(look)?;
         let known = window.features.iter().all(|f| is_feature(f));
         let steps = Some(step.count(window.length)).filter(|steps| *steps > 0 && known)?;
         let channels = window_signals(schema, window);
@@ -237,6 +252,19 @@ impl Fed {
             channels,
         })
     }
+}
+
+fn grid_and_window<'a>(look: &Look<'a>) -> Option<(Step, &'a WindowSpec)> {
+    let stages = || look.parts.stages.iter().filter_map(|s| s.spec.as_ref());
+    let step = stages().find_map(|s| match s {
+        StageSpec::Resample(resample) => Some(resample.every),
+        _ => None,
+    })?;
+    let window = stages().find_map(|s| match s {
+        StageSpec::Window(window) => Some(window),
+        _ => None,
+    })?;
+    Some((step, window))
 }
 
 fn misfit(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, mismatch: &Mismatch) {
@@ -260,19 +288,82 @@ fn misfit(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, mismatch: &Mis
     look.problems.push(problem); // several at one place: each is a difference of its own
 }
 
+/// A model that was trained on other windows answers all the same, and means something else.
+fn windows(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, noted: &Metadata) {
+    let Some((step, window)) = grid_and_window(look) else { return };
+    let every = window.every.unwrap_or(window.length);
+    for (what, here, noted) in [
+        ("window", Step::from(window.length), &noted.window),
+        ("every", Step::from(every), &noted.every),
+        ("step", step, &noted.step),
+    ] {
+        let same = |noted: &&String| noted.parse::<Step>().is_ok_and(|noted| noted == here);
+        let Some(noted) = noted.as_ref().filter(|noted| !same(noted)) else { continue };
+        let message = format!("model `{}` was trained on other windows", score.model);
+        let problem = Problem::warning(spot.key("model"), message)
+            .found(format!("{what} {here} in this pipeline"))
+            .expected(format!("{noted}, which the model notes as `forebay.{what}`"));
+        look.problems.push(problem); // each is a difference of its own
+    }
+}
+
+/// A note under a misspelt key is none.
+fn strangers(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, noted: &Metadata) {
+    for key in &noted.unasked {
+        let Some(near) = nearest(key, NOTES) else { continue };
+        let message = format!("model `{}` notes `forebay.{key}`, which nothing reads", score.model);
+        let problem = Problem::warning(spot.key("model"), message)
+            .suggest_nearest(Some(format!("forebay.{near}")));
+        look.problems.push(problem);
+    }
+}
+
+/// What is odd about a model's answers, though it has some.
+fn answers(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &ScoreStage) {
+    if stage.scores_a_label() {
+        let message = format!("score `{}` is a class, not how sure the model is", score.output);
+        let problem = Problem::warning(spot.key("model"), message)
+            .found("an output of whole numbers beside one of chances or scores")
+            .expected("`class`, or the other output as `tensor`");
+        look.tell(problem);
+    }
+    if let Some(doubt) = stage.doubt() {
+        let message = format!("the answers of model `{}` cannot be relied on", score.model);
+        let problem = Problem::warning(spot.key("model"), message);
+        look.tell(problem.found(doubt).expected("the same score for the same window"));
+    }
+}
+
 /// Drift is told from the training data's distribution, so the model must have noted it.
-fn baseline(look: &mut Look<'_>, score: &ScoreSpec, is_noted: bool) {
+fn baseline(look: &mut Look<'_>, score: &ScoreSpec, noted: Option<&Baseline>, given: &Fed) {
+    let (reason, found) = match noted {
+        None => (
+            "does not say how its training data was distributed",
+            "no `forebay.baseline` in the model".to_owned(),
+        ),
+        Some(noted)
+            if score.input == ModelInput::Features
+                && noted.inputs.len() != given.features.len() =>
+        {
+            (
+                "says of other inputs how they were distributed",
+                format!(
+                    "{} inputs in `forebay.baseline`, {} features",
+                    noted.inputs.len(),
+                    given.features.len()
+                ),
+            )
+        }
+        Some(_) => return,
+    };
     for index in 0..look.parts.stages.len() {
         let spec = look.parts.stages.get(index).and_then(|s| s.spec.as_ref());
         let Some(StageSpec::Drift(drift)) = spec else { continue };
-        if drift.on == score.output && !is_noted {
+        if drift.on == score.output {
             let spot = look.stage(index, "drift").key("on");
-            let message = format!(
-                "model `{}` does not say how its training data was distributed",
-                score.model
-            );
+            let message = format!("model `{}` {reason}", score.model);
             let problem = Problem::warning(spot, message)
-                .found("no `forebay.baseline` in the model")
+                .found(found.as_str())
                 .expected("a model of `forebay train`; drift of this one cannot be told");
             look.tell(problem);
         }

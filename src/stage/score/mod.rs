@@ -131,6 +131,17 @@ impl ScoreStage {
         &self.current.model
     }
 
+    /// What is odd about the answers of the model in use to made-up windows.
+    pub fn doubt(&self) -> Option<&str> {
+        self.current.doubt.as_deref()
+    }
+
+    /// Whether the score is a class, while the model gives numbers, too.
+    pub fn scores_a_label(&self) -> bool {
+        let wanted = self.current.wanted();
+        wanted.is_some_and(|wanted| self.current.model.is_label_beside_numbers(wanted))
+    }
+
     /// The digest of the pipeline's own model, as it was opened; empty where it could not be used.
     pub fn own(&self) -> &str {
         &self.own

@@ -36,7 +36,15 @@ pub struct Scorer {
     batch: Vec<f32>,
     rows: Vec<usize>,
     outputs: Vec<Output>,
+    /// What is odd about its answers to made-up windows.
+    pub(super) doubt: Option<String>,
 }
+
+/// Made-up windows that a model is tried on.
+const TRIED: usize = 3;
+/// How far two answers to the same window may be apart, of the larger one: batches of another size are added up in
+/// another order, and a quantised model rounds.
+const APART: f32 = 0.02;
 
 impl Scorer {
     /// `model`, asked about what the pipeline gives; refuses a model that does not fit, with everything that does not.
@@ -119,16 +127,60 @@ impl Scorer {
             batch: Vec::new(),
             rows: Vec::new(),
             outputs: Vec::new(),
+            doubt: None,
             memories: Vec::new(),
             model,
         }
     }
 
-    /// Reads the wanted outputs once, so that one of a wrong width is found before the first window.
+    /// Reads the wanted outputs of several windows once, so that one of a wrong width is found before the first window.
     fn try_outputs(&mut self) -> Result<(), ScoreError> {
         let width = self.shape.iter().product();
-        let zeros = vec![0.0; width];
-        self.model.run(&zeros, &self.shape, &self.wanted, &mut self.outputs)?;
+        self.trial(&vec![0.0; TRIED * width])?;
+        self.check_widths(width)?;
+        self.doubt = self.doubt(width);
+        Ok(())
+    }
+
+    /// What is odd about its scores of made-up windows. Nothing where it does not take them: they are not what it was made
+    /// for.
+    fn doubt(&mut self, width: usize) -> Option<String> {
+        // They differ in level, and column by column.
+        let number = |at: usize| {
+            let (row, column) = (at / width.max(1), at % width.max(1));
+            [1.0, 3.0, 0.3][row % TRIED] * ((column * 79 + row * 37) % 101) as f32 / 101.0
+        };
+        let windows: Vec<f32> = (0..TRIED * width).map(number).collect();
+        let together = self.trial(&windows).ok()?;
+        if together.iter().all(|score| score.is_nan()) {
+            return Some("it gives no number for any of three made-up windows".into());
+        }
+        if differs(&together, &self.trial(&windows).ok()?) {
+            return Some("it gives another score for the same windows every time".into());
+        }
+        let mut alone = Vec::new();
+        for window in windows.chunks_exact(width.max(1)) {
+            alone.extend(self.trial(window).ok()?);
+        }
+        differs(&together, &alone).then(|| {
+            "a window's score depends on those that come with it; `batch = 1` keeps them apart"
+                .into()
+        })
+    }
+
+    /// The scores of these windows.
+    fn trial(&mut self, windows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let mut shape = self.shape.clone();
+        if let Some(rows) = shape.first_mut() {
+            *rows = windows.len() / self.shape.iter().product::<usize>().max(1);
+        }
+        self.model.run(windows, &shape, &self.wanted, &mut self.outputs)?;
+        let each =
+            |output: &Output| output.values.iter().step_by(output.width.max(1)).copied().collect();
+        Ok(self.outputs.first().map_or_else(Vec::new, each))
+    }
+
+    fn check_widths(&self, width: usize) -> Result<(), ScoreError> {
         let names: Vec<String> = self
             .wanted
             .iter()
@@ -148,6 +200,11 @@ impl Scorer {
             }
         }
         Ok(())
+    }
+
+    /// What is read as the score.
+    pub(super) fn wanted(&self) -> Option<&Wanted> {
+        self.wanted.first()
     }
 
     /// The name of the output that is the score.
@@ -318,12 +375,14 @@ impl Scorer {
         Ok(())
     }
 
-    /// The last batch's answers, one a window.
+    /// The last batch's answers, one a window. One beyond all float32 is the largest of them, not none: a score that
+    /// overflows is that of the worst windows.
     pub fn values(&self, windows: usize) -> Vec<Option<f64>> {
         let mut values = vec![None; windows];
         if let Some(scores) = self.outputs.first() {
             for (&row, &value) in self.rows.iter().zip(&scores.values) {
-                values[row] = value.is_finite().then_some(f64::from(value));
+                let bounded = f64::from(value.clamp(f32::MIN, f32::MAX));
+                values[row] = (!bounded.is_nan()).then_some(bounded);
             }
         }
         values
@@ -363,6 +422,14 @@ impl Scorer {
             digest == self.model.digest && memories.iter().all(|memory| memory.len() == size);
         self.memories = if is_ours { memories } else { Vec::new() };
     }
+}
+
+/// Whether any two scores of a window are not about the same.
+fn differs(some: &[f32], others: &[f32]) -> bool {
+    some.iter().zip(others).any(|(one, other)| {
+        let scale = one.abs().max(other.abs());
+        (one - other).abs() > APART * scale + 1e-6
+    })
 }
 
 /// Puts the answers to some rows in their places among those to all `rows`.
