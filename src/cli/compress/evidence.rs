@@ -399,8 +399,8 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
     Ok(Gathered { windows, channels, spec, faulty, source })
 }
 
-/// Of each window, whether something was wrong in it: a label above 0 in the column `truth`, or a fault in the file of
-/// that name.
+/// Of each window, whether something was wrong in it: a label that is not of normal running in the column `truth`, or a
+/// fault in the file of that name.
 fn labelled(
     recordings: &Recordings<'_>,
     truth: &str,
@@ -411,7 +411,7 @@ fn labelled(
     if Path::new(truth).is_file() {
         faults = labels::faults(Path::new(truth))?;
     } else {
-        for (asset, column) in recordings.column(truth)? {
+        for (asset, column) in recordings.labels(truth, None)?.columns {
             let pairs = column.times.into_iter().zip(column.values);
             let wrong = pairs.filter(|(_, value)| *value > 0.0).map(|(at, _)| at);
             times.insert(asset, wrong.collect::<BTreeSet<Timestamp>>());
