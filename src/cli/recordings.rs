@@ -210,13 +210,13 @@ fn note(batch: &Input, seen: &mut BTreeMap<String, (Timestamp, Timestamp)>) {
     }
 }
 
-/// The largest batch that divides `rows`, so that whole batches end exactly there.
 /// Says how many readings came later than others of their asset and were left out.
 pub(super) fn warn_of_late(engine: &Engine) {
     let late: u64 = engine.pipelines().iter().map(|pipeline| pipeline.account().late).sum();
     if late > 0 {
         tracing::warn!(
             late,
+/// The largest batch that divides `rows`, so that whole batches end exactly there.
             "readings are older than what was read of their asset before, and were left out: give recordings of one asset in the \
              order of their time; where a file holds several machines, name the column that tells them apart (`--asset-column`)"
         );
