@@ -26,16 +26,6 @@ pub enum Quality {
     Bad,
 }
 
-/// Where the time of a reading came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TimeSource {
-    /// The payload said so.
-    #[default]
-    Payload,
-    /// The payload had none: when it arrived. Redelivered after a crash, such a reading may count twice.
-    Arrival,
-}
-
 /// An asset as the door knows it: its id, and what else the topic said of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Asset {

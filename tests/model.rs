@@ -53,7 +53,8 @@ pub(crate) fn sum(width: usize, kind: Kind, batch: Dim) -> Graph {
     let float = match kind {
         Kind::Float32 => "features",
         Kind::Float64 | Kind::Int64 => {
-            graph.cast_to_float("features", "float");
+            graph.node("Cast", &["features"], "float");
+            graph.attribute("to", 1);
             "float"
         }
     };

@@ -105,16 +105,6 @@ impl<'a> Given<'a> {
 }
 
 impl Model {
-    /// How the model's input differs from a row of the features `names`.
-    pub fn check_features(&self, names: &[String]) -> Vec<Mismatch> {
-        self.check_given(Given::Features(names))
-    }
-
-    /// How the model's input differs from a sequence of `steps` samples of `channels`.
-    pub fn check_sequence(&self, steps: usize, channels: &[String]) -> Vec<Mismatch> {
-        self.check_given(Given::Sequence { steps, channels })
-    }
-
     /// How the model's input differs from what is given.
     pub fn check_given(&self, given: Given<'_>) -> Vec<Mismatch> {
         let mut found = match (self.signature.data().as_slice(), given) {
