@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
 use crate::engine::{Pipeline, Planned};
+use crate::model::onnx::{digest, hex};
 use crate::model::{Host, HostError};
 use crate::schema::Schema;
 use crate::schema::expression::ExpressionError;
@@ -97,14 +98,6 @@ pub fn route(spec: &PipelineSpec) -> String {
         digest.update([0]);
     }
     format!("{}@{}", spec.schema, &hex(&digest.finalize())[..8])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }
 
 /// Builds the stages of a pipeline.
@@ -208,7 +201,7 @@ impl<'a> Builder<'a> {
         } else {
             format!("{MEMORY}{text}")
         };
-        let fingerprint = hex(&Sha256::digest(key.as_bytes()))[..16].to_owned();
+        let fingerprint = digest(key.as_bytes())[..16].to_owned();
         self.stages.push(Planned { stage, fingerprint });
         Ok(())
     }

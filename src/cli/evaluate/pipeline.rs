@@ -25,6 +25,7 @@ use crate::evaluate::suite::ModelUsed;
 use crate::feed::chart::escape;
 use crate::frame::Input;
 use crate::model::metadata::Meaning;
+use crate::model::onnx::hex;
 use crate::model::{Host, ModelFile};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::OtherModel;
@@ -312,13 +313,6 @@ fn digest(path: &Path) -> anyhow::Result<(String, String)> {
     let mut digest = Sha256::new();
     std::io::copy(&mut file, &mut digest).with_context(failed)?;
     Ok((path.display().to_string(), hex(&digest.finalize())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }
 
 impl Evaluation {
