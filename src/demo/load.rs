@@ -333,24 +333,9 @@ async fn run(
     progress.send_modify(|taken| taken.failed = Some(failed));
 }
 
-/// The value below which `share` of the sorted `values` lie (nearest rank); `None` of none.
-pub fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
-    let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
-    sorted.get(rank.min(sorted.len()).wrapping_sub(1)).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_by_nearest_rank() {
-        let values: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!(percentile(&values, 0.5), Some(Duration::from_millis(50)));
-        assert_eq!(percentile(&values, 0.99), Some(Duration::from_millis(99)));
-        assert_eq!(percentile(&values[..1], 0.99), Some(Duration::from_millis(1)));
-        assert_eq!(percentile(&[], 0.5), None);
-    }
 
     #[test]
     fn a_window_is_closed_by_the_first_message_past_it() {

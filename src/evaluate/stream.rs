@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::metrics::percentile;
 use crate::engine::{Engine, Failure, Pipeline};
 use crate::frame::{Input, Windows};
 use crate::model::training::TrainingSet;
@@ -307,14 +308,13 @@ impl Verdicts {
         let (rows, shape) = &self.samples;
         let mut times = time_inferences(host, model, rows, shape)?;
         times.sort_unstable();
-        Ok((percentile(&times, 50), percentile(&times, 99)))
+        Ok((micros(&times, 50), micros(&times, 99)))
     }
 }
 
-/// The value below which so many in a hundred of the sorted times lie, in microseconds.
-pub fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
-    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(place).map(|time| time.as_secs_f64() * 1e6)
+/// The time below which so many in a hundred of the sorted ones lie, in microseconds.
+pub(super) fn micros(sorted: &[Duration], percent: usize) -> Option<f64> {
+    percentile(sorted, percent).map(|time| time.as_secs_f64() * 1e6)
 }
 
 /// The verdict that was the newest at each row: that of the last window that had ended with the row, of a grid of `step`.

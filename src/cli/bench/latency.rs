@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::SIGNALS;
 use super::node::ask;
 use crate::decode::{DecodeOptions, Decoder, Rows};
-use crate::demo::load::{Load, messages, percentile, topic};
+use crate::demo::load::{Load, messages, topic};
+use crate::evaluate::metrics::percentile;
 use crate::demo::plant::asset_id;
 use crate::engine::Engine;
 use crate::model::Host;
@@ -112,6 +113,6 @@ pub(super) fn of(seen: &Seen, load: &Load, completing: Span) -> Latency {
         })
         .collect();
     all.sort_unstable();
-    let ms = |share| percentile(&all, share).map(|d| d.as_secs_f64() * 1e3);
-    Latency { records: all.len(), p50_ms: ms(0.5), p99_ms: ms(0.99), most_ms: ms(1.0) }
+    let ms = |percent| percentile(&all, percent).map(|d| d.as_secs_f64() * 1e3);
+    Latency { records: all.len(), p50_ms: ms(50), p99_ms: ms(99), most_ms: ms(100) }
 }

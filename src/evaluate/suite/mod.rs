@@ -21,7 +21,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::evaluate::report::Figure;
-use crate::evaluate::stream::{Plan, percentile};
+use crate::evaluate::stream::{Plan, micros};
 use crate::model::Host;
 use crate::model::onnx::{digest, hex};
 use crate::pipeline::spec::PipelineSpec;
@@ -310,8 +310,8 @@ pub fn run(
         data_sha256,
         config_sha256: hex(&findings.settings.finalize()),
         models: findings.models,
-        inference_p50_us: percentile(&times, 50),
-        inference_p99_us: percentile(&times, 99),
+        inference_p50_us: micros(&times, 50),
+        inference_p99_us: micros(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
         figures: findings.figures,
     })
