@@ -31,15 +31,8 @@ fn cases() -> Vec<PathBuf> {
 /// Runs a case and gives the lines that should be expected.
 fn run(case: &Path) -> String {
     let loaded = load_pipeline(&case.join("pipeline.toml"), None).unwrap_or_else(|e| panic!("{e}"));
-    let options = PlanOptions {
-        base: case,
-        live: true,
-        asset_limit: 100,
-        models: &[],
-        host: &forebay::model::Host::default(),
-        refused: None,
-        features_only: false,
-    };
+    let host = forebay::model::Host::default();
+    let options = PlanOptions { live: true, ..PlanOptions::of(loaded.base(), &host) };
     let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();
     let mut engine = Engine::new("golden".into(), vec![planned]);
     let (name, limit) = (route(&loaded.spec), DecodeOptions { message_max: 1 << 20 });

@@ -30,15 +30,8 @@ struct Outcome {
 fn pipeline() -> (LoadedPipeline, Engine, Decoder) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/pump.toml");
     let loaded = load_pipeline(&file, None).unwrap();
-    let options = PlanOptions {
-        base: file.parent().unwrap(),
-        live: true,
-        asset_limit: 100,
-        models: &[],
-        host: &forebay::model::Host::default(),
-        refused: None,
-        features_only: false,
-    };
+    let host = forebay::model::Host::default();
+    let options = PlanOptions { live: true, ..PlanOptions::of(loaded.base(), &host) };
     let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();
     let engine = Engine::new("demo".into(), vec![planned]);
     let options = DecodeOptions { message_max: 1 << 20 };

@@ -119,15 +119,8 @@ fn run(
     journal: &mut Journal,
 ) -> anyhow::Result<()> {
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
-    let options = PlanOptions {
-        base: args.pipeline.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &[],
-        host: &Host::with_library(args.onnxruntime.as_deref()),
-        refused: None,
-        features_only: false,
-    };
+    let host = Host::with_library(args.onnxruntime.as_deref());
+    let options = PlanOptions::of(pipeline.base(), &host);
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
     let mut engine = Engine::new("gateway-1".into(), vec![planned]);
     let recordings = Recordings {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -83,22 +83,12 @@ impl Recordings<'_> {
         Ok(rows)
     }
 
-    /// Puts all recordings through the pipeline in the file `path` up to its windows, hands these on as they close, and
-    /// gives the engine as it stands then, with the number of rows. A pipeline that fails on them is an error.
-    pub(super) fn windows(
-        &self,
-        path: &Path,
-        mut take: impl FnMut(Windows),
-    ) -> anyhow::Result<(Engine, u64)> {
-        let options = PlanOptions {
-            base: path.parent().unwrap_or(Path::new("")),
-            live: false,
-            asset_limit: usize::MAX,
-            models: &[],
-            host: &Host::default(),
-            refused: None,
-            features_only: true,
-        };
+    /// Puts all recordings through the pipeline up to its windows, hands these on as they close, and gives the engine as it
+    /// stands then, with the number of rows. A pipeline that fails on them is an error.
+    pub(super) fn windows(&self, mut take: impl FnMut(Windows)) -> anyhow::Result<(Engine, u64)> {
+        let host = Host::default();
+        let usual = PlanOptions::of(self.pipeline.base(), &host);
+        let options = PlanOptions { features_only: true, ..usual };
         let planned = plan(&self.pipeline.spec, &self.pipeline.schema, options)?;
         let mut engine = Engine::new("recordings".into(), vec![planned]);
         let rows = self.each(|input| {
@@ -216,13 +206,13 @@ pub(super) fn warn_of_late(engine: &Engine) {
     if late > 0 {
         tracing::warn!(
             late,
-/// The largest batch that divides `rows`, so that whole batches end exactly there.
             "readings are older than what was read of their asset before, and were left out: give recordings of one asset in the \
              order of their time; where a file holds several machines, name the column that tells them apart (`--asset-column`)"
         );
     }
 }
 
+/// The largest batch that divides `rows`, so that whole batches end exactly there.
 fn part_of(rows: usize) -> usize {
     (1..=BATCH_ROWS.min(rows.max(1))).rev().find(|size| rows.is_multiple_of(*size)).unwrap_or(1)
 }

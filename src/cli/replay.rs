@@ -23,15 +23,8 @@ use crate::time::{Timestamp, monotonic};
 pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
-    let options = PlanOptions {
-        base: args.pipeline.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &models,
-        host: &Host::with_library(args.onnxruntime.as_deref()),
-        refused: None,
-        features_only: false,
-    };
+    let host = Host::with_library(args.onnxruntime.as_deref());
+    let options = PlanOptions { models: &models, ..PlanOptions::of(pipeline.base(), &host) };
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
     let mut engine = Engine::new("replay".into(), vec![planned]);
     let target = args.out.to_str().context("`--out` is not text")?;

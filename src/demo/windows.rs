@@ -160,15 +160,8 @@ fn engine(
     });
     let window = window.ok_or_else(|| WindowsError::NoWindows(pipeline.name.clone()))?;
     window.every = every.or(window.every);
-    let options = PlanOptions {
-        base: Path::new(""),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &[],
-        host: &Host::default(),
-        refused: None,
-        features_only: true,
-    };
+    let host = Host::default();
+    let options = PlanOptions { features_only: true, ..PlanOptions::of(Path::new(""), &host) };
     let planned =
         plan::plan(&spec, schema, options).map_err(|e| WindowsError::Plan(Box::new(e)))?;
     Ok(Engine::new("demo".to_owned(), vec![planned]))

@@ -78,15 +78,8 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     fn build(&self, features_only: bool) -> Result<Pipeline, PlanError> {
-        let options = PlanOptions {
-            base: self.base,
-            live: false,
-            asset_limit: usize::MAX,
-            models: self.models,
-            host: self.host,
-            refused: None,
-            features_only,
-        };
+        let usual = PlanOptions::of(self.base, self.host);
+        let options = PlanOptions { models: self.models, features_only, ..usual };
         let mut pipeline = plan(self.spec, self.schema, options)?;
         pipeline.keep_windows = true;
         Ok(pipeline)

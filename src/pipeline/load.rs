@@ -44,6 +44,13 @@ pub struct LoadedPipeline {
     pub refused: Option<BTreeMap<String, String>>,
 }
 
+impl LoadedPipeline {
+    /// The folder from which it names models.
+    pub fn base(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+}
+
 /// Reads a node's config and everything it names, models included. Those of a node that has run before are no errors: it
 /// goes on with what it had.
 pub fn load_all(config_path: &Path) -> Result<Loaded, Problems> {

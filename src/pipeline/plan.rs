@@ -43,6 +43,21 @@ pub struct PlanOptions<'a> {
     pub features_only: bool,
 }
 
+impl<'a> PlanOptions<'a> {
+    /// For a recording: the pipeline as it is written, of any number of assets.
+    pub fn of(base: &'a Path, host: &'a Host) -> PlanOptions<'a> {
+        PlanOptions {
+            base,
+            live: false,
+            asset_limit: usize::MAX,
+            models: &[],
+            host,
+            refused: None,
+            features_only: false,
+        }
+    }
+}
+
 /// A model that takes the place of one in the pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherModel {

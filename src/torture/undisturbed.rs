@@ -76,15 +76,9 @@ pub(super) fn compute(
 }
 
 fn planned(loaded: &LoadedPipeline, library: Option<&Path>) -> Result<Pipeline, TortureError> {
-    let options = PlanOptions {
-        base: loaded.path.parent().unwrap_or(Path::new("")),
-        live: true,
-        asset_limit: 10_000,
-        models: &[],
-        host: &Host::with_library(library),
-        refused: None,
-        features_only: false,
-    };
+    let host = Host::with_library(library);
+    let usual = PlanOptions::of(loaded.base(), &host);
+    let options = PlanOptions { live: true, asset_limit: 10_000, ..usual };
     plan(&loaded.spec, &loaded.schema, options)
         .map_err(|e| TortureError::Undisturbed(e.to_string()))
 }

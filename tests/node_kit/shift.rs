@@ -57,15 +57,9 @@ impl Shift {
         let path = site.path("pipelines/pump.toml");
         let loaded = load_pipeline(&path, None).unwrap_or_else(|e| panic!("{e}"));
         let (spec, schema) = (&loaded.spec, &loaded.schema);
-        let options = PlanOptions {
-            base: path.parent().unwrap(),
-            live: true,
-            asset_limit: 10_000,
-            models: &[],
-            host: &forebay::model::Host::default(),
-            refused: None,
-            features_only: false,
-        };
+        let host = forebay::model::Host::default();
+        let usual = PlanOptions::of(path.parent().unwrap(), &host);
+        let options = PlanOptions { live: true, asset_limit: 10_000, ..usual };
         let mut engine = Engine::new(NODE.into(), vec![plan(spec, schema, options).unwrap()]);
         let name = route(spec);
         let options = DecodeOptions { message_max: 1 << 20 };

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,15 +73,8 @@ pub(super) fn completing(
     start: Timestamp,
     every: Span,
 ) -> anyhow::Result<Span> {
-    let options = PlanOptions {
-        base: pipeline.path.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: 1,
-        models: &[],
-        host: &Host::default(),
-        refused: None,
-        features_only: false,
-    };
+    let host = Host::default();
+    let options = PlanOptions::of(pipeline.base(), &host);
     let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
     let mut engine = Engine::new("bench".into(), vec![planned]);
     let name = route(&pipeline.spec);

@@ -375,7 +375,7 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
     let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
     let recordings = recordings(args, &pipeline, screen);
     let mut windows = Windows::default();
-    let (engine, _) = recordings.windows(path, |more| append(&mut windows, more))?;
+    let (engine, _) = recordings.windows(|more| append(&mut windows, more))?;
     anyhow::ensure!(
         windows.len() >= 2,
         "the recordings gave {} windows: give longer ones, or look at `length` of {}",

@@ -105,7 +105,7 @@ impl Evidence {
         }
         let (mut windows, until) = (Windows::default(), self.until());
         let take = |more| append(&mut windows, before(&more, &until));
-        recordings(args, &pipeline, screen).windows(path, take)?;
+        recordings(args, &pipeline, screen).windows(take)?;
         Ok(windows)
     }
 

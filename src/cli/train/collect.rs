@@ -137,7 +137,7 @@ pub(super) fn collect(
         screen,
         runs: RefCell::default(),
     };
-    let (engine, rows) = recordings.windows(&args.pipeline, |windows| set.push(&windows))?;
+    let (engine, rows) = recordings.windows(|windows| set.push(&windows))?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
     tracing::info!(
         rows,
