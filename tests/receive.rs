@@ -208,15 +208,8 @@ impl Process {
 async fn what_was_answered_survives_kills_of_the_receiver() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let uplink = HttpUplink::new(&HttpConfig {
-        url: format!("http://127.0.0.1:{port}/in"),
-        token: None,
-        headers: BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(5),
-        dictionary: false,
-        in_flight: 8,
-    });
+    let usual = HttpConfig::to(format!("http://127.0.0.1:{port}/in"));
+    let uplink = HttpUplink::new(&HttpConfig { timeout: Span::seconds(5), ..usual });
     let (mut feeding, outbox) = Feeding::new();
     let running = Running::start(uplink.unwrap(), outbox, &feeding, 2048);
     for round in 0..8 {

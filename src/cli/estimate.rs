@@ -314,15 +314,7 @@ impl Kept {
         let disk_bytes = self.outbox.stats().lane(lane).queued_bytes as f64;
         let mut cost =
             LaneEstimate { records: times.len() as f64, disk_bytes, ..LaneEstimate::default() };
-        let http = HttpUplink::new(&HttpConfig {
-            url: "https://collector.example/forebay".into(),
-            token: None,
-            headers: BTreeMap::new(),
-            ca: None,
-            timeout: Span::seconds(30),
-            dictionary: false,
-            in_flight: 8,
-        })?;
+        let http = HttpUplink::new(&HttpConfig::to("https://collector.example/forebay"))?;
         let mqtt = |encoding, dictionary| {
             let broker = MqttConfig::default();
             let config =
