@@ -1,9 +1,12 @@
 //! `forebay compress` as its users meet it: what it writes, what it says, and that what loses too much is not written.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "common/bin.rs"]
+mod bin;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use forebay::time::Timestamp;
 use serde_json::Value;
@@ -13,7 +16,7 @@ fn model(name: &str) -> PathBuf {
 }
 
 fn forebay(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_forebay")).args(arguments).output().unwrap()
+    bin::forebay().args(arguments).output().unwrap()
 }
 
 fn compress(model: &Path, out: &Path, more: &[&str]) -> Output {
@@ -194,7 +197,7 @@ fn site() -> tempfile::TempDir {
 /// A command on a recording of `mixer-1`, with the runtime under test. It writes `small.onnx`, or trains `model.onnx`.
 fn on_recording(folder: &Path, command: &str, data: &str, more: &[&str]) -> Output {
     let out = if command == "train" { "model.onnx" } else { "small.onnx" };
-    let mut process = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut process = bin::forebay();
     process.current_dir(folder).arg(command);
     process.args(["--quiet", "--json", "--pipeline", "pipeline.toml", "--data", data]);
     process.args(["--schemas", "schemas", "--asset", "mixer-1", "--out", out]).args(more);

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
+#[path = "common/bin.rs"]
+mod bin;
 #[path = "model/bad.rs"]
 mod bad;
 #[path = "model/compress.rs"]

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/bin.rs"]
+mod bin;
 mod edge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use edge::feeding::{Feeding, Running};
@@ -173,7 +175,7 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path, port: u16, format: &str) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        let mut child = bin::forebay()
             .args(["receive", "--json", "--format", format, "--roll-size", "40KiB", "--out"])
             .arg(folder)
             .args(["--listen", &format!("127.0.0.1:{port}")])
