@@ -11,14 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SIGNALS;
 use super::node::ask;
-use crate::decode::{DecodeOptions, Decoder, Rows};
+use crate::decode::Rows;
 use crate::demo::load::{Load, messages, topic};
-use crate::evaluate::metrics::percentile;
 use crate::demo::plant::asset_id;
-use crate::engine::Engine;
+use crate::evaluate::metrics::percentile;
 use crate::model::Host;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::{PlanOptions, plan, route};
+use crate::pipeline::plan::PlanOptions;
 use crate::record::Record;
 use crate::time::{Span, Timestamp, monotonic};
 
@@ -75,13 +74,9 @@ pub(super) fn completing(
 ) -> anyhow::Result<Span> {
     let host = Host::default();
     let options = PlanOptions::of(pipeline.base(), &host);
-    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
-    let mut engine = Engine::new("bench".into(), vec![planned]);
-    let name = route(&pipeline.spec);
-    let (topics, format) = (&pipeline.spec.topics, &pipeline.spec.format);
-    let options = DecodeOptions { message_max: 1 << 20 };
-    let decoder = Decoder::new(name.clone(), topics, format, &pipeline.schema, options)?;
-    let mut rows = Rows::new(name);
+    let mut engine = pipeline.engine("bench", options)?;
+    let decoder = pipeline.decoder()?;
+    let mut rows = Rows::new(decoder.route().to_owned());
     for (ts, payload) in messages(SIGNALS, start, every).take(PLENTY) {
         decoder.decode(&topic(0), payload.as_bytes(), ts, &mut rows)?;
         let step = engine.step(vec![rows.take()], ts);
