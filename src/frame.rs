@@ -113,6 +113,11 @@ impl Input {
         Input { route: Input::DEAF.into(), ..Input::default() }
     }
 
+    /// The time of its newest reading.
+    pub fn latest(&self) -> Timestamp {
+        self.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN)
+    }
+
     /// The input of a tick's commands.
     pub fn of_commands(commands: Vec<Command>) -> Input {
         Input { route: Input::OPERATORS.into(), commands, ..Input::default() }

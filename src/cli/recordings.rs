@@ -17,7 +17,7 @@ use crate::frame::{Input, Windows};
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::model::Host;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::{PlanOptions, plan, route};
+use crate::pipeline::plan::{PlanOptions, route};
 use crate::pipeline::spec::RecordingSpec;
 use crate::time::Timestamp;
 
@@ -38,7 +38,17 @@ pub(super) struct Recordings<'a> {
     pub(super) runs: RefCell<Runs>,
 }
 
-impl Recordings<'_> {
+impl<'a> Recordings<'a> {
+    /// All rows of `files`, which are written as `args` says.
+    pub(super) fn of(
+        (files, args): (&'a [PathBuf], &'a RecordingArgs),
+        pipeline: &'a LoadedPipeline,
+        (screen, quiet): (&'a Screen, bool),
+    ) -> Recordings<'a> {
+        let runs = RefCell::default();
+        Recordings { files, pipeline, args, rows_max: None, quiet, screen, runs }
+    }
+
     /// Reads all recordings in their order, batch by batch, and says how many rows they had.
     pub(super) fn each(
         &self,
@@ -89,19 +99,16 @@ impl Recordings<'_> {
         let host = Host::default();
         let usual = PlanOptions::of(self.pipeline.base(), &host);
         let options = PlanOptions { features_only: true, ..usual };
-        let planned = plan(&self.pipeline.spec, &self.pipeline.schema, options)?;
-        let mut engine = Engine::new("recordings".into(), vec![planned]);
+        let mut engine = self.pipeline.engine("recordings", options)?;
         let rows = self.each(|input| {
-            let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+            let now = input.latest();
             engine.step(vec![input], now);
             engine.take_windows().into_iter().for_each(&mut take);
             Ok(())
         })?;
         engine.finish();
         engine.take_windows().into_iter().for_each(&mut take);
-        if let Some(failure) = engine.take_failures().first() {
-            anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
-        }
+        none_failed(&mut engine)?;
         warn_of_late(&engine);
         Ok((engine, rows))
     }
@@ -210,6 +217,14 @@ pub(super) fn warn_of_late(engine: &Engine) {
              order of their time; where a file holds several machines, name the column that tells them apart (`--asset-column`)"
         );
     }
+}
+
+/// A pipeline that failed on recordings is an error.
+pub(super) fn none_failed(engine: &mut Engine) -> anyhow::Result<()> {
+    if let Some(failure) = engine.take_failures().first() {
+        anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
+    }
+    Ok(())
 }
 
 /// The largest batch that divides `rows`, so that whole batches end exactly there.

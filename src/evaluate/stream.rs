@@ -164,7 +164,7 @@ impl Stream {
 
     /// Takes the next readings.
     pub fn take(&mut self, input: Input) -> Result<(), StreamError> {
-        let now = latest(&input);
+        let now = input.latest();
         let records = self.engine.step(vec![input], now).records;
         self.keep(records.into_iter().map(|outgoing| outgoing.record))
     }
@@ -331,7 +331,7 @@ pub fn windows(
 ) -> Result<Vec<Windows>, StreamError> {
     let mut engine = Engine::new("evaluate".into(), vec![plan.build(true)?]);
     for input in inputs {
-        let now = latest(&input);
+        let now = input.latest();
         engine.step(vec![input], now);
     }
     engine.finish();
@@ -381,10 +381,6 @@ pub fn time_inferences(
         times.push(began.elapsed());
     }
     Ok(times)
-}
-
-fn latest(input: &Input) -> Timestamp {
-    input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN)
 }
 
 fn failed(failures: Vec<Failure>) -> Result<(), StreamError> {

@@ -4,7 +4,6 @@
 //! (a threshold, ranges); the second half judges, and what reaches into it does neither. Made-up windows come from the model's baseline, each column by itself,
 //! or are plain noise where it has none: enough to see whether the arithmetic is near, and told as what it is.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -358,15 +357,8 @@ pub(super) fn recordings<'a>(
     pipeline: &'a LoadedPipeline,
     screen: &'a Screen,
 ) -> Recordings<'a> {
-    Recordings {
-        files: &args.data,
-        pipeline,
-        args: &args.recording,
-        rows_max: args.rows,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    }
+    let all = Recordings::of((&args.data, &args.recording), pipeline, (screen, args.quiet));
+    Recordings { rows_max: args.rows, ..all }
 }
 
 /// The windows of recordings.

@@ -1,6 +1,5 @@
 //! `forebay evaluate --pipeline`: recordings with labels through a pipeline, told as text, JSON or a page.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -97,15 +96,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
     let plan =
         Plan { spec: &pipeline.spec, schema: &pipeline.schema, base, models: &models, host: &host };
     let mut stream = Stream::new(plan, args.output.as_deref())?;
-    let recordings = Recordings {
-        files: &args.data,
-        pipeline: &pipeline,
-        args: &args.recording,
-        rows_max: None,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    };
+    let recordings = Recordings::of((&args.data, &args.recording), &pipeline, (screen, args.quiet));
     let truth = truth(args, &recordings)?;
     let mut times: BTreeMap<String, Column> = BTreeMap::new();
     let rows = recordings.each(|input| {

@@ -1,6 +1,5 @@
 //! Recordings through the pipeline up to its windows, and what is known of each window.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -128,15 +127,8 @@ pub(super) fn collect(
          network that learns from samples",
         args.pipeline.display()
     );
-    let recordings = Recordings {
-        files: &args.data,
-        pipeline,
-        args: &args.recording,
-        rows_max: args.rows,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    };
+    let all = Recordings::of((&args.data, &args.recording), pipeline, (screen, args.quiet));
+    let recordings = Recordings { rows_max: args.rows, ..all };
     let (engine, rows) = recordings.windows(|windows| set.push(&windows))?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
     tracing::info!(
