@@ -132,25 +132,15 @@ pub struct Stream {
 impl Stream {
     /// A stream that looks at the score `output`, or at the first.
     pub fn new(plan: Plan<'_>, output: Option<&str>) -> Result<Stream, StreamError> {
-        let stages = plan.spec.stages.iter();
-        let scores: Vec<&ScoreSpec> = stages
-            .filter_map(|stage| match stage {
-                StageSpec::Score(score) => Some(score),
-                _ => None,
-            })
-            .collect();
-        let first = scores.first().ok_or_else(|| StreamError::NoScore(plan.spec.name.clone()))?;
+        let name = &plan.spec.name;
+        let first = plan.spec.scores().next().ok_or_else(|| StreamError::NoScore(name.clone()))?;
         let output = output.unwrap_or(&first.output).to_owned();
-        let Some(score) = scores.iter().find(|score| score.output == output) else {
-            let names: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
-            let (pipeline, found) = (plan.spec.name.clone(), names.join(", "));
+        let Some(score) = plan.spec.score(&output).cloned() else {
+            let names: Vec<&str> = plan.spec.scores().map(|score| score.output.as_str()).collect();
+            let (pipeline, found) = (name.clone(), names.join(", "));
             return Err(StreamError::NoOutput { pipeline, output, found });
         };
-        let score = (*score).clone();
-        let alarm = plan.spec.stages.iter().find_map(|stage| match stage {
-            StageSpec::Alarm(alarm) if alarm.on == output => Some(alarm.clone()),
-            _ => None,
-        });
+        let alarm = plan.spec.alarm_on(&output).cloned();
         let engine = Engine::new("evaluate".into(), vec![plan.build(false)?]);
         let changes = BTreeMap::new();
         let windows = Vec::new();

@@ -223,7 +223,8 @@ impl<'a> Builder<'a> {
 
     fn window(&mut self, window: &super::spec::WindowSpec) -> Result<Window, PlanError> {
         let step = self.step.ok_or_else(|| self.unfit("`window` needs a `resample` before it"))?;
-        let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input != ModelInput::Features);
+        let wants_sequence =
+            |s: &StageSpec| s.score().is_some_and(|score| score.input != ModelInput::Features);
         let channels = window.signals.clone().unwrap_or_else(|| self.signals.clone());
         let steps = step.count(window.length) as usize;
         // What is measured when an alarm is raised is kept for a verdict, where it is not too much.
@@ -253,8 +254,7 @@ impl<'a> Builder<'a> {
         let pipeline = self.spec.name.clone();
         // Statistics say how far from normal a window is; an alarm for low numbers would take that for the opposite.
         let is_low = |alarm: &AlarmSpec| alarm.below && alarm.on == score.output;
-        let mut stages = self.spec.stages.iter();
-        let has_low = stages.any(|s| matches!(s, StageSpec::Alarm(alarm) if is_low(alarm)));
+        let has_low = self.spec.stages.iter().filter_map(StageSpec::alarm).any(is_low);
         let spec = ScoreSpec { fallback: score.fallback && !has_low, ..score.clone() };
         let features = self.features.clone();
         let loader = Loader::new(spec, features, self.sequence.clone(), self.options.host.clone());

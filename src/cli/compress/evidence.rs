@@ -21,7 +21,7 @@ use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, Model, ModelFile, Wanted};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::names::window_signals;
-use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec};
 use crate::stage::score::ScoreStage;
 use crate::stage::{Around, Effects, Flow, Stage};
 use crate::time::{Tick, Timestamp};
@@ -374,11 +374,8 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
         windows.len(),
         path.display()
     );
-    let of_window = |stage: &StageSpec| match stage {
-        StageSpec::Window(window) => Some(window_signals(&pipeline.schema, window)),
-        _ => None,
-    };
-    let channels = pipeline.spec.stages.iter().find_map(of_window).unwrap_or_default();
+    let window = pipeline.spec.window();
+    let channels = window.map(|window| window_signals(&pipeline.schema, window));
     let assets = engine.pipelines().first().map(|pipeline| pipeline.assets().to_vec());
     let faulty = match &args.labels {
         Some(column) => Some(labelled(&recordings, column, &windows, &assets.unwrap_or_default())?),
@@ -388,7 +385,7 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
         1 => "of a recording".to_owned(),
         some => format!("of {some} recordings"),
     };
-    Ok(Gathered { windows, channels, spec, faulty, source })
+    Ok(Gathered { windows, channels: channels.unwrap_or_default(), spec, faulty, source })
 }
 
 /// Of each window, whether something was wrong in it: a label that is not of normal running in the column `truth`, or a
@@ -422,14 +419,10 @@ fn labelled(
 
 /// The pipeline's score called `output`, or its first.
 fn score_spec(spec: &PipelineSpec, output: Option<&str>) -> anyhow::Result<ScoreSpec> {
-    let scores: Vec<&ScoreSpec> = (spec.stages.iter())
-        .filter_map(|stage| if let StageSpec::Score(score) = stage { Some(score) } else { None })
-        .collect();
-    let wanted = |score: &&&ScoreSpec| output.is_none_or(|output| score.output == output);
-    let found = scores.iter().find(wanted).map(|score| (*score).clone());
-    let names: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
+    let found = output.map_or_else(|| spec.scores().next(), |output| spec.score(output));
+    let names: Vec<&str> = spec.scores().map(|score| score.output.as_str()).collect();
     let names = names.join(", ");
-    found.ok_or_else(|| {
+    found.cloned().ok_or_else(|| {
         anyhow::anyhow!("pipeline `{}` has no such score; it has: {names}", spec.name)
     })
 }

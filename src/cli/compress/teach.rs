@@ -90,12 +90,8 @@ impl Evidence {
     fn closer(&self, args: &CompressArgs, screen: &Screen) -> anyhow::Result<Windows> {
         let Some(path) = &args.pipeline else { return Ok(self.choosing()) };
         let mut pipeline = load_pipeline(path, args.schemas.as_deref())?;
-        let stages = &mut pipeline.spec.stages;
-        let step = stages.iter().find_map(|stage| match stage {
-            StageSpec::Resample(resample) => Some(resample.every.whole()),
-            _ => None,
-        });
-        for stage in stages {
+        let step = pipeline.spec.grid().map(|grid| grid.every.whole());
+        for stage in &mut pipeline.spec.stages {
             if let (StageSpec::Window(window), Some(step)) = (stage, step) {
                 let now = window.every.unwrap_or(window.length);
                 let share = self.calibrating() as f64 / self.most() as f64;

@@ -28,7 +28,7 @@ use crate::model::onnx::hex;
 use crate::model::{Host, ModelFile};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::OtherModel;
-use crate::pipeline::spec::{Fill, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{Fill, ScoreSpec};
 use crate::time::Span;
 use crate::usage::Usage;
 
@@ -158,15 +158,8 @@ const LOOKS_AHEAD: &str =
 /// Whether a verdict counts from a moment at which all that it rests on was there. Between two readings of a signal that is
 /// measured less often than the grid has steps, what is filled in waits for the second.
 fn is_causal(pipeline: &LoadedPipeline) -> bool {
-    let mut stages = pipeline.spec.stages.iter();
-    let ahead = stages.find_map(|stage| match stage {
-        StageSpec::Resample(resample) => {
-            let looks = matches!(resample.fill, Fill::Linear | Fill::Next);
-            Some(resample.every.span()).filter(|_| looks)
-        }
-        _ => None,
-    });
-    ahead.is_none_or(|step| {
+    let ahead = pipeline.spec.grid().filter(|g| matches!(g.fill, Fill::Linear | Fill::Next));
+    ahead.map(|grid| grid.every.span()).is_none_or(|step| {
         pipeline
             .schema
             .signals
@@ -176,12 +169,7 @@ fn is_causal(pipeline: &LoadedPipeline) -> bool {
 }
 
 fn score_of<'p>(pipeline: &'p LoadedPipeline, output: &str) -> anyhow::Result<&'p ScoreSpec> {
-    let mut stages = pipeline.spec.stages.iter();
-    let found = stages.find_map(|stage| match stage {
-        StageSpec::Score(score) if score.output == output => Some(score),
-        _ => None,
-    });
-    found.with_context(|| format!("the pipeline has no score `{output}`"))
+    pipeline.spec.score(output).with_context(|| format!("the pipeline has no score `{output}`"))
 }
 
 /// The file of the model that gave the score.
@@ -230,12 +218,7 @@ struct Found {
 }
 
 fn step(pipeline: &LoadedPipeline) -> Span {
-    let mut stages = pipeline.spec.stages.iter();
-    let step = stages.find_map(|stage| match stage {
-        StageSpec::Resample(resample) => Some(resample.every.span()),
-        _ => None,
-    });
-    step.unwrap_or(Span::ZERO)
+    pipeline.spec.grid().map_or(Span::ZERO, |grid| grid.every.span())
 }
 
 /// Holds the verdicts against faults.

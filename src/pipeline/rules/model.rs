@@ -29,12 +29,8 @@ pub(in crate::pipeline) fn check(
     goes_on: bool,
 ) -> BTreeMap<String, String> {
     let mut refused = BTreeMap::new();
-    for index in 0..look.parts.stages.len() {
-        let Some(StageSpec::Score(score)) =
-            look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
-        else {
-            continue;
-        };
+    for (index, spec) in look.parts.each() {
+        let Some(score) = spec.score() else { continue };
         let (spot, before) = (look.stage(index, "score"), look.problems.all.len());
         if file_is_there(look, spot.key("model"), score, folder) {
             fits(look, spot, score, &folder.join(&score.model), host);
@@ -218,15 +214,8 @@ impl Fed {
     /// `None` where schema, grid or window are not right, so that nothing can be said.
     fn of(look: &Look<'_>) -> Option<Fed> {
         let schema = look.schema?;
-        let stages = || look.parts.stages.iter().filter_map(|s| s.spec.as_ref());
-        let step = stages().find_map(|s| match s {
-            StageSpec::Resample(resample) => Some(resample.every),
-            _ => None,
-        })?;
-        let window = stages().find_map(|s| match s {
-            StageSpec::Window(window) => Some(window),
-            _ => None,
-        })?;
+        let step = look.parts.specs().find_map(StageSpec::resample)?.every;
+        let window = look.parts.specs().find_map(StageSpec::window)?;
         let known = window.features.iter().all(|f| is_feature(f));
         let steps = Some(step.count(window.length)).filter(|steps| *steps > 0 && known)?;
         let channels = window_signals(schema, window);
@@ -262,9 +251,8 @@ fn misfit(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, mismatch: &Mis
 
 /// Drift is told from the training data's distribution, so the model must have noted it.
 fn baseline(look: &mut Look<'_>, score: &ScoreSpec, is_noted: bool) {
-    for index in 0..look.parts.stages.len() {
-        let spec = look.parts.stages.get(index).and_then(|s| s.spec.as_ref());
-        let Some(StageSpec::Drift(drift)) = spec else { continue };
+    for (index, spec) in look.parts.each() {
+        let Some(drift) = spec.drift() else { continue };
         if drift.on == score.output && !is_noted {
             let spot = look.stage(index, "drift").key("on");
             let message = format!(
@@ -281,9 +269,8 @@ fn baseline(look: &mut Look<'_>, score: &ScoreSpec, is_noted: bool) {
 
 /// A score that is held against nothing is stored and sent, and calls no window abnormal.
 fn verdict(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &ScoreStage) {
-    let mut others = look.parts.stages.iter().filter_map(|stage| stage.spec.as_ref());
-    let is_watched =
-        others.any(|spec| matches!(spec, StageSpec::Alarm(alarm) if alarm.on == score.output));
+    let mut alarms = look.parts.specs().filter_map(StageSpec::alarm);
+    let is_watched = alarms.any(|alarm| alarm.on == score.output);
     let mut noted = stage.model().metadata.outputs.iter().flatten();
     let is_life = noted.any(|(_, meaning)| matches!(meaning, Meaning::RemainingLife { .. }));
     if stage.threshold().is_some() || is_watched || is_life {
@@ -298,12 +285,8 @@ fn verdict(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &Score
 
 /// An alarm without `raise` leans on the score's threshold, so there must be one.
 fn threshold(look: &mut Look<'_>, score: &ScoreSpec, threshold: Option<f64>) {
-    for index in 0..look.parts.stages.len() {
-        let Some(StageSpec::Alarm(alarm)) =
-            look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
-        else {
-            continue;
-        };
+    for (index, spec) in look.parts.each() {
+        let Some(alarm) = spec.alarm() else { continue };
         let limit = alarm.raise.or(threshold);
         let spot = look.stage(index, "alarm");
         if alarm.on != score.output || alarm.below {
