@@ -11,9 +11,10 @@ use super::metrics::percentile;
 use crate::engine::{Engine, Failure, Pipeline};
 use crate::frame::{Input, Windows};
 use crate::model::training::TrainingSet;
-use crate::model::{Given, Host, HostError, Model, ModelError};
+use crate::model::{Given, Host, HostError, Model, ModelError, whole_row};
+use crate::pipeline::names;
 use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
-use crate::pipeline::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{AlarmSpec, PipelineSpec, ScoreSpec};
 use crate::record::{AlarmState, Record};
 use crate::schema::Schema;
 use crate::stage::score::Scorer;
@@ -240,21 +241,13 @@ impl Stream {
     /// Some of what the model was given, whole rows only.
     fn samples(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
         let Some(first) = self.windows.first() else { return (Vec::new(), Vec::new()) };
-        let (steps, channels) = (first.steps, first.channels);
-        let (shape, width) = match self.score.input {
-            ModelInput::Features => (vec![1, first.names.len()], first.names.len()),
-            ModelInput::Sequence => (vec![1, steps, channels], steps * channels),
-            ModelInput::ChannelsFirst => (vec![1, channels, steps], steps * channels),
-        };
-        let of = |windows: &Windows| -> Vec<Vec<f32>> {
-            let is_features = self.score.input == ModelInput::Features;
-            let all = if is_features { &windows.features } else { &windows.sequence };
-            let rows = all.chunks_exact(width.max(1)).take(SAMPLES);
-            rows.map(|row| row.iter().map(|value| *value as f32).collect()).collect()
-        };
-        let whole = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
-        let rows = self.windows.iter().flat_map(of).filter(whole).take(SAMPLES);
-        (rows.collect(), shape)
+        let input = self.score.input;
+        let channels = vec![String::new(); first.channels];
+        let shape = Given::of(input, &first.names, first.steps, &channels).shape(1);
+        let rows = self.windows.iter().flat_map(|windows| {
+            (0..windows.len()).filter_map(move |at| whole_row(input, windows, at))
+        });
+        (rows.take(SAMPLES).collect(), shape)
     }
 
     fn is_on(&self, asset: &str, at: Timestamp) -> bool {
@@ -335,17 +328,7 @@ pub fn training_set(
     name: &str,
     inputs: impl IntoIterator<Item = Input>,
 ) -> Result<TrainingSet, StreamError> {
-    let mut set = TrainingSet { name: name.to_owned(), ..TrainingSet::default() };
-    for stage in &plan.spec.stages {
-        match stage {
-            StageSpec::Resample(resample) => set.step = Some(resample.every.span()),
-            StageSpec::Window(window) => {
-                set.window = Some(window.length);
-                set.every = window.every.or(Some(window.length));
-            }
-            _ => {}
-        }
-    }
+    let mut set = names::training_set(plan.spec, plan.schema, name, false);
     windows(plan, inputs)?.iter().for_each(|windows| set.push(windows));
     Ok(set)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use super::parts::{Part, append, divided, first_of, slice};
+use super::parts::{Part, divided, first_of};
 use super::{Answers, CompressArgs, ask, compare, made_up};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
@@ -18,7 +18,7 @@ use crate::frame::{Asset, Windows};
 use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
 use crate::model::training::TrainingSet;
-use crate::model::{Given, Host, Model, ModelFile, Wanted};
+use crate::model::{Given, Host, Model, ModelFile, Wanted, whole_row};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::names::window_signals;
 use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec};
@@ -90,11 +90,7 @@ impl Evidence {
 
     /// The windows that may choose.
     pub(super) fn choosing(&self) -> Windows {
-        let mut windows = self.part(0, 0);
-        for at in (0..self.len()).filter(|at| self.chooses(*at)) {
-            append(&mut windows, self.part(at, 1));
-        }
-        windows
+        self.windows.picked((0..self.len()).filter(|at| self.chooses(*at)))
     }
 
     /// Of each asset where its first window begins that judges.
@@ -109,11 +105,10 @@ impl Evidence {
 
     /// What the model is given of `windows`, oldest first, and how many numbers a step has.
     pub(super) fn numbers<'a>(&self, windows: &'a Windows) -> (&'a [f64], usize) {
-        match self.spec.input {
-            ModelInput::Features => (&windows.features, windows.names.len()),
-            ModelInput::Sequence | ModelInput::ChannelsFirst => {
-                (&windows.sequence, windows.channels)
-            }
+        if self.is_row() {
+            (&windows.features, windows.names.len())
+        } else {
+            (&windows.sequence, windows.channels)
         }
     }
 
@@ -172,7 +167,7 @@ impl Evidence {
         taught: &mut Vec<f64>,
     ) {
         for (at, score) in scores.iter().enumerate() {
-            let one = slice(windows, at..at + 1);
+            let one = windows.picked([at]);
             let is_whole = self.numbers(&one).0.iter().all(|value| value.is_finite());
             if let Some(score) = score.filter(|score| is_whole && score.is_finite()) {
                 set.push(&one);
@@ -244,23 +239,8 @@ impl Evidence {
 
     /// The rows that models are given, of windows that have all their numbers and are `wanted`.
     pub(super) fn inputs(&self, wanted: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
-        let windows = &self.windows;
-        let channels = windows.channels;
-        let values = self.numbers(windows).0;
-        let width = values.len() / windows.len().max(1);
-        let row = |row: &[f64]| -> Vec<f32> {
-            let of = |channel| row.iter().skip(channel).step_by(channels.max(1));
-            match self.spec.input {
-                ModelInput::ChannelsFirst => {
-                    (0..channels).flat_map(of).map(|v| *v as f32).collect()
-                }
-                _ => row.iter().map(|value| *value as f32).collect(),
-            }
-        };
-        let rows = values.chunks(width.max(1)).enumerate().filter(|(at, _)| wanted(*at));
-        rows.map(|(_, values)| row(values))
-            .filter(|row| row.iter().all(|value| value.is_finite()))
-            .collect()
+        let places = (0..self.len()).filter(|at| wanted(*at));
+        places.filter_map(|at| whole_row(self.spec.input, &self.windows, at)).collect()
     }
 
     /// The score of each window.
@@ -283,7 +263,7 @@ impl Evidence {
 
     /// `count` windows from `first` on, fewer at the end.
     pub(super) fn part(&self, first: usize, count: usize) -> Windows {
-        slice(&self.windows, first..(first + count).min(self.len()))
+        self.windows.picked(first..(first + count).min(self.len()))
     }
 
     /// How many windows there are.
@@ -367,7 +347,7 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
     let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
     let recordings = recordings(args, &pipeline, screen);
     let mut windows = Windows::default();
-    let (engine, _) = recordings.windows(|more| append(&mut windows, more))?;
+    let (engine, _) = recordings.windows(|more| windows.append(more))?;
     anyhow::ensure!(
         windows.len() >= 2,
         "the recordings gave {} windows: give longer ones, or look at `length` of {}",

@@ -15,7 +15,7 @@ use rand_distr::StandardNormal;
 
 use super::CompressArgs;
 use super::evidence::{Evidence, apply, recordings};
-use super::parts::{append, before, slice};
+use super::parts::before;
 use crate::cli::screen::Screen;
 use crate::frame::Windows;
 use crate::model::training::TrainingSet;
@@ -66,11 +66,11 @@ impl Evidence {
             }
             let mut part = Windows::default();
             for place in places {
-                let one = slice(&windows, *place..place + 1);
+                let one = windows.picked([*place]);
                 for _ in 0..copies {
-                    append(&mut part, self.changed(one.clone(), &deviations, &mut random));
+                    part.append(self.changed(one.clone(), &deviations, &mut random));
                 }
-                append(&mut part, one);
+                part.append(one);
             }
             seen += part.len();
             let scores = apply(stage, part.clone())?;
@@ -100,7 +100,7 @@ impl Evidence {
             }
         }
         let (mut windows, until) = (Windows::default(), self.until());
-        let take = |more| append(&mut windows, before(&more, &until));
+        let take = |more| windows.append(before(&more, &until));
         recordings(args, &pipeline, screen).windows(take)?;
         Ok(windows)
     }
