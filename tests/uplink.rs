@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use edge::feeding::{DRAIN_FOR, Feeding, Running};
 use edge::records::{alarm, score};
-use edge::{Mosquitto, PATIENCE, free_port, link_to, subscribe, unique, until};
+use edge::{Mosquitto, PATIENCE, Proxy, free_port, subscribe, unique, until};
 use forebay::command::quarantine::{Ask, Held};
 use forebay::config::{HttpConfig, MqttConfig, MqttVersion, Secret, UplinkMqttConfig};
 use forebay::demo::broker::Broker;
@@ -330,9 +330,9 @@ async fn mqtt_delivers_every_record_over_a_link_that_flaps() {
         let broker = Broker::start(None).unwrap();
         let (v4, v5) = broker.ports();
         let mut received = subscribe(v4, "cloud/#").await;
-        let (link, _end) = link_to(if version == MqttVersion::V5 { v5 } else { v4 }).await;
+        let proxy = Proxy::to(if version == MqttVersion::V5 { v5 } else { v4 }).await;
         let (mut feeding, outbox) = Feeding::new();
-        let uplink = mqtt(link.addr().port(), version);
+        let uplink = mqtt(proxy.port, version);
         let running = Running::start(uplink, outbox, &feeding, 16 * 1024);
         let mut ids = BTreeSet::new();
         let mut repeats = 0;
@@ -341,7 +341,7 @@ async fn mqtt_delivers_every_record_over_a_link_that_flaps() {
                 let first = (round * 5 + tick) * 20;
                 feeding.put((first..first + 20).map(score).collect());
             }
-            link.set_up(round % 3 != 1).await;
+            proxy.set_up(round % 3 != 1);
             let due = monotonic() + Duration::from_millis(40);
             while let Ok(Some((topic, line, _))) =
                 tokio::time::timeout(due.saturating_duration_since(monotonic()), received.recv())
@@ -349,9 +349,9 @@ async fn mqtt_delivers_every_record_over_a_link_that_flaps() {
             {
                 repeats += u32::from(!check(&topic, &line, &mut ids));
             }
-            link.cut().await;
+            proxy.cut();
         }
-        link.set_up(true).await;
+        proxy.set_up(true);
         until("all have left the outbox", || running.left() == 2000).await;
         while ids.len() < 2000 {
             let (topic, line, _) =

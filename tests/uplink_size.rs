@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use edge::feeding::{Feeding, Running};
 use edge::records::{alarm, score};
-use edge::{Mosquitto, PATIENCE, link_to, subscribe, unique, until};
+use edge::{Mosquitto, PATIENCE, Proxy, subscribe, unique, until};
 use forebay::config::{MqttConfig, MqttVersion, UplinkMqttConfig};
 use forebay::record::{Lane, Outgoing, Record};
 use forebay::uplink::MqttUplink;
@@ -78,18 +78,17 @@ async fn a_record_too_large_for_the_broker_is_quarantined_and_the_others_arrive(
 async fn a_link_that_is_cut_again_and_again_puts_nothing_into_quarantine() {
     let config = "allow_anonymous true\npersistence false";
     let Some(broker) = Mosquitto::start(config) else { return };
-    let (link, _end) = link_to(broker.port).await;
+    let proxy = Proxy::to(broker.port).await;
     let (mut feeding, outbox) = Feeding::new();
     feeding.put((0..200).map(|n| if n % 7 == 0 { swollen(score(n)) } else { score(n) }).collect());
-    let uplink = mqtt(link.addr().port(), MqttVersion::V311);
-    let running = Running::start(uplink, outbox, &feeding, 64 * 1024);
+    let running = Running::start(mqtt(proxy.port, MqttVersion::V311), outbox, &feeding, 64 * 1024);
     // Cut as soon as something has come through, so that the link is bad and not useless.
     for round in 0..40 {
         let before = running.left();
         until("some have come through", || running.left() > before || running.left() == 200).await;
-        link.cut().await;
-        link.set_up(round % 2 == 0).await;
-        link.set_up(true).await;
+        proxy.cut();
+        proxy.set_up(round % 2 == 0);
+        proxy.set_up(true);
     }
     until("all are delivered", || running.left() == 200).await;
     assert_eq!(running.counts.refused.load(Relaxed), 0);

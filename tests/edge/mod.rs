@@ -18,12 +18,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use forebay::config::{MqttConfig, MqttVersion};
-use forebay::demo::link::{Link, LinkOptions};
 use forebay::time::monotonic;
 use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
 use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
 use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 /// Longest wait for anything that should happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,11 +136,58 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A link to this port that can be cut and mended; it ends with its guard.
-pub async fn link_to(port: u16) -> (Link, DropGuard) {
-    let stop = CancellationToken::new();
-    let options = LinkOptions::to(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    (Link::start(options, stop.clone()).await.unwrap(), stop.drop_guard())
+/// A TCP proxy whose link can be cut and mended.
+pub struct Proxy {
+    pub port: u16,
+    cut: std::sync::Arc<std::sync::Mutex<CancellationToken>>,
+    up: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    pub async fn to(target: u16) -> Proxy {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let cut = std::sync::Arc::new(std::sync::Mutex::new(CancellationToken::new()));
+        let up = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let (cuts, ups) = (cut.clone(), up.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                if !ups.load(std::sync::atomic::Ordering::SeqCst) {
+                    continue;
+                }
+                let cut = cuts.lock().unwrap().clone();
+                tokio::spawn(async move {
+                    let address = (Ipv4Addr::LOCALHOST, target);
+                    let Ok(mut far) = tokio::net::TcpStream::connect(address).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        () = cut.cancelled() => {}
+                    }
+                });
+            }
+        });
+        Proxy { port, cut, up, task }
+    }
+
+    /// Cuts all connections; new ones work unless the link is down.
+    pub fn cut(&self) {
+        std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
+    }
+
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, std::sync::atomic::Ordering::SeqCst);
+        if !up {
+            self.cut();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 fn options(id: &str, port: u16) -> MqttOptions {
