@@ -44,16 +44,8 @@ fn spec(clean: &str) -> PipelineSpec {
 }
 
 fn pipeline(spec: &PipelineSpec) -> Pipeline {
-    let options = PlanOptions {
-        base: Path::new("."),
-        live: false,
-        asset_limit: 1000,
-        models: &[],
-        host: &forebay::model::Host::default(),
-        refused: None,
-        features_only: false,
-    };
-    plan(spec, &schema(), options).expect("the pipeline fits")
+    let host = forebay::model::Host::default();
+    plan(spec, &schema(), PlanOptions::of(Path::new("."), &host)).expect("the pipeline fits")
 }
 
 /// The readings of `steps` tenths of a second, from the `from`-th on.

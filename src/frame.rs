@@ -26,16 +26,6 @@ pub enum Quality {
     Bad,
 }
 
-/// Where the time of a reading came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TimeSource {
-    /// The payload said so.
-    #[default]
-    Payload,
-    /// The payload had none: when it arrived. Redelivered after a crash, such a reading may count twice.
-    Arrival,
-}
-
 /// An asset as the door knows it: its id, and what else the topic said of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Asset {
@@ -121,6 +111,11 @@ impl Input {
     /// stopped, or had no connection. What the stages wait for may stand in the broker's queue.
     pub fn of_deafness() -> Input {
         Input { route: Input::DEAF.into(), ..Input::default() }
+    }
+
+    /// The time of its newest reading.
+    pub fn latest(&self) -> Timestamp {
+        self.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN)
     }
 
     /// The input of a tick's commands.
@@ -305,5 +300,40 @@ impl Windows {
     pub fn row(&self, index: usize) -> &[f64] {
         let width = self.names.len();
         self.features.get(index * width..(index + 1) * width).unwrap_or_default()
+    }
+
+    /// The samples of window `index`, oldest first.
+    pub fn samples(&self, index: usize) -> &[f64] {
+        let width = self.steps * self.channels;
+        self.sequence.get(index * width..(index + 1) * width).unwrap_or_default()
+    }
+
+    /// Adds windows of the same pipeline behind these, without their scores.
+    pub fn append(&mut self, more: Windows) {
+        self.names = more.names;
+        self.steps = more.steps;
+        self.channels = more.channels;
+        self.asset.extend(more.asset);
+        self.start.extend(more.start);
+        self.end.extend(more.end);
+        self.coverage.extend(more.coverage);
+        self.features.extend(more.features);
+        self.sequence.extend(more.sequence);
+    }
+
+    /// Some of these windows, in this order, without their scores.
+    #[must_use]
+    pub fn picked(&self, windows: impl IntoIterator<Item = usize>) -> Windows {
+        let (names, steps, channels) = (self.names.clone(), self.steps, self.channels);
+        let mut some = Windows { names, steps, channels, ..Windows::default() };
+        for at in windows {
+            some.asset.push(self.asset[at]);
+            some.start.push(self.start[at]);
+            some.end.push(self.end[at]);
+            some.coverage.push(self.coverage[at]);
+            some.features.extend_from_slice(self.row(at));
+            some.sequence.extend_from_slice(self.samples(at));
+        }
+        some
     }
 }

@@ -9,8 +9,8 @@ pub mod schema;
 pub mod command;
 pub mod frame;
 pub mod record;
-pub mod metrics;
 pub mod usage;
+pub mod metrics;
 // what the edges share
 pub mod link;
 // in

@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 use crate::record::{Lane, Severity};
+use crate::usage::Usage;
 
 pub use targets::{TargetCounts, Targets};
 
@@ -381,8 +382,8 @@ impl Metrics {
 
     /// Everything as OpenMetrics text; reads the process's memory on the way.
     pub fn encode(&self) -> String {
-        if let Some(bytes) = resident_bytes() {
-            self.resident.set(bytes as i64);
+        if let Ok(usage) = Usage::of(None) {
+            self.resident.set(usage.resident as i64);
         }
         let mut text = String::with_capacity(8 * 1024);
         let written = encode_registry(&mut text, &self.registry)
@@ -443,13 +444,6 @@ impl Lanes {
             self.waiting_bytes.clone(),
         );
     }
-}
-
-/// Bytes of memory that this process holds; `None` where the system does not say.
-pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

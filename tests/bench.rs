@@ -2,14 +2,15 @@
 //! judged here: a test machine has other things to do.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::process::Command;
+#[path = "common/bin.rs"]
+mod bin;
 
 use serde_json::Value;
 
 #[test]
 fn a_bench_takes_all_that_it_sends_and_says_what_it_measured() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_forebay"))
+    let output = bin::forebay()
         .args(["bench", "--broker", "rumqttd", "--duration", "1s", "--rate", "200", "--json"])
         .arg("--store")
         .arg(folder.path())

@@ -2,6 +2,8 @@
 //! in `tests/snapshots`; after a change to a message, look at the new one and accept it (`INSTA_UPDATE=always`).
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "common/bin.rs"]
+mod bin;
 #[path = "check/config.rs"]
 mod config;
 #[path = "check/files.rs"]
@@ -16,7 +18,7 @@ mod pipeline;
 mod schema;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// A node whose files are all right and need no model.
 pub(crate) const CONFIG: &str = "node = \"gateway-1\"\n";
@@ -75,10 +77,7 @@ pub(crate) fn write(folder: &Path, files: &[(&str, &[u8])]) {
 }
 
 pub(crate) fn run_in(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOREBAY_")) {
-        command.env_remove(name);
-    }
+    let mut command = bin::forebay();
     command.arg("check").args(arguments).current_dir(folder).envs(variables.iter().copied());
     command.output().unwrap()
 }

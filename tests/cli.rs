@@ -1,18 +1,18 @@
 //! The command line as its users meet it: help, exit codes, schemas, completion, `doctor`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "common/bin.rs"]
+mod bin;
+
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use forebay::demo::ports::free_port;
 use serde_json::Value;
 
 fn forebay(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOREBAY_")) {
-        command.env_remove(name);
-    }
+    let mut command = bin::forebay();
     command.args(arguments).current_dir(folder).envs(variables.iter().copied()).output().unwrap()
 }
 

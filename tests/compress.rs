@@ -1,9 +1,12 @@
 //! `forebay compress` as its users meet it: what it writes, what it says, and that what loses too much is not written.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "common/bin.rs"]
+mod bin;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use forebay::time::Timestamp;
 use serde_json::Value;
@@ -13,7 +16,7 @@ fn model(name: &str) -> PathBuf {
 }
 
 fn forebay(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_forebay")).args(arguments).output().unwrap()
+    bin::forebay().args(arguments).output().unwrap()
 }
 
 fn compress(model: &Path, out: &Path, more: &[&str]) -> Output {
@@ -155,14 +158,14 @@ const PIPELINE: &str = "name = \"machine\"\nschema = \"machine\"\ntopics = [\"pl
 [[stage]]\nresample = { every = \"1s\" }\n[[stage]]\nwindow = { length = \"10s\", every = \"2s\", features = [\"mean\", \"std\"] }\n\
 [[stage]]\nscore = { model = \"model.onnx\", output = \"anomaly\", input = \"sequence\" }\n";
 
-/// A folder with a pipeline, a recording whose swing slows down for 100 s of every 300 with a column and a file that say
-/// when, one without faults, and a network that learned of it what is normal.
+/// A folder with a pipeline, a recording whose swing slows down for 100 s of every 300 with a column of numbers, one of
+/// words and a file that say when, one without faults, and a network that learned of it what is normal.
 fn site() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let recording = |faults: bool| {
         let (mut rows, mut times) =
-            (String::from("time,a,b,fault\n"), String::from("asset,from,to\n"));
+            (String::from("time,a,b,fault,state\n"), String::from("asset,from,to\n"));
         let mut phase: f64 = 0.0;
         for second in 0..2400 {
             let at = |second: i64| Timestamp(1_767_225_600_000_000 + second * 1_000_000);
@@ -170,7 +173,8 @@ fn site() -> tempfile::TempDir {
             phase += if faulty { 0.5 } else { 0.9 };
             let wobble = (second * 7919 % 101) as f64 / 200.0;
             let (a, b) = (5.0 + phase.sin() + wobble, 40.0 - 3.0 * phase.cos() - wobble);
-            writeln!(rows, "{},{a},{b},{}", at(second), i32::from(faulty)).unwrap();
+            let state = if faulty { "slow" } else { "normal" };
+            writeln!(rows, "{},{a},{b},{},{state}", at(second), i32::from(faulty)).unwrap();
             if faulty && second % 300 == 200 {
                 writeln!(times, "mixer-1,{},{}", at(second), at(second + 99)).unwrap();
             }
@@ -193,7 +197,7 @@ fn site() -> tempfile::TempDir {
 /// A command on a recording of `mixer-1`, with the runtime under test. It writes `small.onnx`, or trains `model.onnx`.
 fn on_recording(folder: &Path, command: &str, data: &str, more: &[&str]) -> Output {
     let out = if command == "train" { "model.onnx" } else { "small.onnx" };
-    let mut process = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut process = bin::forebay();
     process.current_dir(folder).arg(command);
     process.args(["--quiet", "--json", "--pipeline", "pipeline.toml", "--data", data]);
     process.args(["--schemas", "schemas", "--asset", "mixer-1", "--out", out]).args(more);
@@ -222,7 +226,7 @@ fn number(value: &Value) -> f64 {
 fn what_is_kept_keeps_the_contract_and_gives_its_golden_answers() {
     let folder = site();
     let (original, small) = (folder.path().join("model.onnx"), folder.path().join("small.onnx"));
-    for (method, truth) in [("int8-weights", "fault"), ("int8", "times.csv"), ("student", "fault")]
+    for (method, truth) in [("int8-weights", "fault"), ("int8", "times.csv"), ("student", "state")]
     {
         let labels = ["--to", method, "--labels", truth, "--max-loss", "5%"];
         let more = [&labels[..], &["--html", "report.html", "--units", "8"]].concat();

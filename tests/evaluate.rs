@@ -1,9 +1,12 @@
 //! `forebay evaluate` on recordings made here: a fan whose fault is known, and folders laid out as the public benchmarks are.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/bin.rs"]
+mod bin;
+
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use forebay::evaluate::stream::{Plan, Stream, Verdict};
 use forebay::ingest::replay::{Recording, RecordingOptions};
@@ -64,7 +67,7 @@ fn site() -> TempDir {
 }
 
 fn forebay(folder: &Path, arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut command = bin::forebay();
     command.args(arguments.split(' ')).current_dir(folder).output().unwrap()
 }
 

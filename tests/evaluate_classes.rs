@@ -3,9 +3,12 @@
 //! numbers, so what each row is taken for is counted here by itself.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/bin.rs"]
+mod bin;
+
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use forebay::time::Timestamp;
 use polars::prelude::{Column, DataFrame};
@@ -78,7 +81,7 @@ fn site(model: &str, class: &str) -> TempDir {
 }
 
 fn forebay(folder: &Path, arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut command = bin::forebay();
     let arguments = format!("evaluate --pipeline pipeline.toml --schemas . {arguments}");
     command.args(arguments.split(' ')).current_dir(folder).output().unwrap()
 }

@@ -8,7 +8,6 @@
 mod edge;
 mod node_kit;
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::Command;
@@ -68,16 +67,8 @@ impl Drop for Disk {
 }
 
 fn http(receiver: &Receiver) -> HttpUplink {
-    HttpUplink::new(&HttpConfig {
-        url: format!("http://{}/in", receiver.addr()),
-        token: None,
-        headers: BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(5),
-        dictionary: false,
-        in_flight: 8,
-    })
-    .unwrap()
+    let usual = HttpConfig::to(format!("http://{}/in", receiver.addr()));
+    HttpUplink::new(&HttpConfig { timeout: Span::seconds(5), ..usual }).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,10 +13,10 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use forebay::decode::{DecodeOptions, Decoder, Rows};
+use forebay::decode::Rows;
 use forebay::engine::Engine;
 use forebay::pipeline::load::load_pipeline;
-use forebay::pipeline::plan::{PlanOptions, plan, route};
+use forebay::pipeline::plan::PlanOptions;
 use forebay::stage::{Account, Reason};
 use forebay::time::Timestamp;
 use serde_json::{Value, json};
@@ -31,21 +31,11 @@ fn cases() -> Vec<PathBuf> {
 /// Runs a case and gives the lines that should be expected.
 fn run(case: &Path) -> String {
     let loaded = load_pipeline(&case.join("pipeline.toml"), None).unwrap_or_else(|e| panic!("{e}"));
-    let options = PlanOptions {
-        base: case,
-        live: true,
-        asset_limit: 100,
-        models: &[],
-        host: &forebay::model::Host::default(),
-        refused: None,
-        features_only: false,
-    };
-    let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();
-    let mut engine = Engine::new("golden".into(), vec![planned]);
-    let (name, limit) = (route(&loaded.spec), DecodeOptions { message_max: 1 << 20 });
-    let (topics, format) = (&loaded.spec.topics, &loaded.spec.format);
-    let decoder = Decoder::new(name.clone(), topics, format, &loaded.schema, limit).unwrap();
-    let mut rows = Rows::new(name);
+    let host = forebay::model::Host::default();
+    let options = PlanOptions { live: true, ..PlanOptions::of(loaded.base(), &host) };
+    let mut engine = loaded.engine("golden", options).unwrap();
+    let decoder = loaded.decoder().unwrap();
+    let mut rows = Rows::new(decoder.route().to_owned());
     let mut out = String::new();
     let mut write = |engine: &mut Engine, rows: &mut Rows, at: Timestamp| {
         let input = if rows.is_empty() { Vec::new() } else { vec![rows.take()] };

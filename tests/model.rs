@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
+#[path = "common/bin.rs"]
+mod bin;
 #[path = "model/bad.rs"]
 mod bad;
 #[path = "model/compress.rs"]
@@ -53,7 +55,8 @@ pub(crate) fn sum(width: usize, kind: Kind, batch: Dim) -> Graph {
     let float = match kind {
         Kind::Float32 => "features",
         Kind::Float64 | Kind::Int64 => {
-            graph.cast_to_float("features", "float");
+            graph.node("Cast", &["features"], "float");
+            graph.attribute("to", 1);
             "float"
         }
     };

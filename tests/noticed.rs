@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use forebay::decode::{DecodeOptions, Decoder, Rows};
+use forebay::decode::{Decoder, Rows};
 use forebay::demo::detect::Detections;
 use forebay::demo::fault::FaultPlan;
 use forebay::demo::plant::{Plant, PlantOptions};
 use forebay::demo::telemetry::{Dirt, Telemetry, Totals};
 use forebay::engine::Engine;
 use forebay::pipeline::load::{LoadedPipeline, load_pipeline};
-use forebay::pipeline::plan::{PlanOptions, plan, route};
+use forebay::pipeline::plan::PlanOptions;
 use forebay::record::Record;
 use forebay::stage::{Account, Reason};
 use forebay::time::{Span, Timestamp};
@@ -30,21 +30,10 @@ struct Outcome {
 fn pipeline() -> (LoadedPipeline, Engine, Decoder) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/pump.toml");
     let loaded = load_pipeline(&file, None).unwrap();
-    let options = PlanOptions {
-        base: file.parent().unwrap(),
-        live: true,
-        asset_limit: 100,
-        models: &[],
-        host: &forebay::model::Host::default(),
-        refused: None,
-        features_only: false,
-    };
-    let planned = plan(&loaded.spec, &loaded.schema, options).unwrap();
-    let engine = Engine::new("demo".into(), vec![planned]);
-    let options = DecodeOptions { message_max: 1 << 20 };
-    let spec = &loaded.spec;
-    let decoder =
-        Decoder::new(route(spec), &spec.topics, &spec.format, &loaded.schema, options).unwrap();
+    let host = forebay::model::Host::default();
+    let options = PlanOptions { live: true, ..PlanOptions::of(loaded.base(), &host) };
+    let engine = loaded.engine("demo", options).unwrap();
+    let decoder = loaded.decoder().unwrap();
     (loaded, engine, decoder)
 }
 

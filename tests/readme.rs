@@ -7,28 +7,75 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod edge;
+mod node_kit;
 mod readme_kit;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
+use edge::{publish, until};
 use forebay::cli::json_schemas;
+use forebay::config::MqttVersion;
 use forebay::demo::broker::Broker;
 use forebay::stage::Reason;
-use readme_kit::{Block, Node, PAGES, Site, backticked, blocks, manual, rows};
+use forebay::time::{Timestamp, now};
+use node_kit::{Node, bin};
+use readme_kit::{Block, PAGES, Site, backticked, blocks, fan, manual, rows};
+use rumqttc::QoS;
 use serde_json::Value;
 
 /// Commands that are for a node that runs.
 const REMOTE: [&str; 5] =
     ["model push", "model list", "model canary", "model promote", "model rollback"];
 
-#[test]
-fn every_command_works_in_the_example_site() {
+/// A node that runs in the example site, on ports of its own.
+async fn running(site: &Site, broker: &Broker) -> Node {
+    let mut command = site.forebay("run");
+    command
+        .env("FOREBAY_MQTT__URL", broker.url(MqttVersion::V5))
+        .env("FOREBAY_FEED__LISTEN", "127.0.0.1:0")
+        .env("FOREBAY_UPLINK__TARGETS__CLOUD__HTTP__URL", "http://127.0.0.1:9/nobody");
+    let mut node = Node::spawn(command);
+    node.ready(200).await;
+    node
+}
+
+/// Publishes three minutes of the fan, and waits until they are scored.
+async fn feed_fan(node: &Node, broker: &Broker) {
+    let start = now().0 - 180_000_000;
+    let messages = (0..180).map(|row| {
+        let ts = Timestamp(start + row * 1_000_000);
+        let (vibration, temperature) = fan(row, row > 60);
+        format!("{{\"t\":\"{ts}\",\"vibration\":{vibration},\"temp\":{temperature}}}")
+    });
+    // Two that are rejected, at the door and by `clean`, so that their counters are there.
+    let wrong = ["nonsense".to_owned(), "{\"vibration\":99,\"t\":0}".to_owned()];
+    let on_topic = |text: String| ("site/hall-1/fan/fan-7/data".to_owned(), text.into_bytes());
+    let messages = messages.chain(wrong).map(on_topic).collect();
+    publish(broker.ports().0, QoS::AtLeastOnce, messages).await;
+    until("windows are scored", || has(node, "/api/v1/scores/latest", "\"anomaly\"")).await;
+}
+
+fn has(node: &Node, path: &str, text: &str) -> bool {
+    node.get(path).is_some_and(|(_, body)| body.contains(text))
+}
+
+/// Status and body; of a stream, which does not end, the status.
+fn get(node: &Node, path: &str) -> (u16, String) {
+    if !path.contains("/stream") {
+        return node.get(path).unwrap();
+    }
+    let answer = ureq::get(format!("{}{path}", node.url().unwrap())).call().unwrap();
+    (answer.status().as_u16(), String::new())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_works_in_the_example_site() {
     let site = Site::new();
     let mut ran = 0;
     // For commands that are for a node that runs.
-    let mut running: Option<(Broker, Node)> = None;
+    let mut there: Option<(Broker, Node)> = None;
     for Block { kind, text, .. } in blocks() {
         match kind.split_once(' ') {
             Some(("toml", path)) => site.write(path, &text),
@@ -39,12 +86,13 @@ fn every_command_works_in_the_example_site() {
                     });
                     let mut process = site.forebay(command);
                     if REMOTE.iter().any(|remote| command.starts_with(remote)) {
-                        let (_, node) = running.get_or_insert_with(|| {
+                        if there.is_none() {
                             let broker = Broker::start(None).unwrap();
-                            let node = Node::start(&site, &broker);
-                            (broker, node)
-                        });
-                        process.env("FOREBAY_NODE", node.url());
+                            let node = running(&site, &broker).await;
+                            there = Some((broker, node));
+                        }
+                        let url = there.as_ref().and_then(|(_, node)| node.url());
+                        process.env("FOREBAY_NODE", url.unwrap());
                     }
                     let output = process.output().unwrap();
                     assert!(
@@ -182,8 +230,8 @@ fn records_have_the_fields_that_the_table_says() {
 }
 
 /// A real node on the example site: each path answers, each metric is there, each feed topic is published.
-#[test]
-fn a_running_node_answers_every_path_and_has_every_metric() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_answers_every_path_and_has_every_metric() {
     let site = Site::new();
     for Block { kind, text, .. } in blocks() {
         if let Some(("toml", path)) = kind.split_once(' ') {
@@ -194,31 +242,31 @@ fn a_running_node_answers_every_path_and_has_every_metric() {
         "train --pipeline pipelines/fan.toml --data normal.csv --out pipelines/models/fan.onnx";
     assert!(site.forebay(train).output().unwrap().status.success());
     let broker = Broker::start(None).unwrap();
-    let node = Node::start(&site, &broker);
-    node.feed_fan();
+    let node = running(&site, &broker).await;
+    feed_fan(&node, &broker).await;
 
     for row in rows("| path | |") {
         for path in backticked(&row[0]) {
             let path = path.replace("{pipeline}", "fan").replace("{asset}", "fan-7");
-            let (status, body) = node.get(&path);
+            let (status, body) = get(&node, &path);
             assert_eq!(status, 200, "{path}: {body}");
         }
         for word in backticked(&row[1]).iter().filter(|word| word.starts_with('?')) {
             let path = backticked(&row[0]).remove(0).replace("{pipeline}", "fan");
             let query =
                 word.replace("asset=&", "asset=fan-7&").replace("pipeline=", "pipeline=fan");
-            let (status, body) = node.get(&(path.replace("{asset}", "fan-7") + &query));
+            let (status, body) = get(&node, &(path.replace("{asset}", "fan-7") + &query));
             assert_eq!(status, 200, "{path}{query}: {body}");
         }
     }
     let train = "train --pipeline pipelines/fan.toml --data day.csv --rows 600 --out new.onnx";
     assert!(site.forebay(train).status().unwrap().success());
     let model = std::fs::read(site.path("new.onnx")).unwrap();
-    let put = format!("{}/api/v1/models/incoming/ID/model.onnx", node.url());
+    let put = format!("{}/api/v1/models/incoming/ID/model.onnx", node.url().unwrap());
     assert_eq!(ureq::put(put).send(&model[..]).unwrap().status(), 201);
     for row in rows("| command | body |") {
         let (path, body) = (backticked(&row[0]).remove(0), backticked(&row[1]).remove(0));
-        let (status, answer) = node.post(&path, &body);
+        let (status, answer) = node.post(&path, &serde_json::from_str(&body).unwrap()).unwrap();
         assert_eq!(status, 200, "{path}: {answer}");
     }
     let tables = ["| path | |", "| command | body |"].map(rows);
@@ -228,7 +276,10 @@ fn a_running_node_answers_every_path_and_has_every_metric() {
     for path in forebay::feed::api::PATHS.split(", ").filter(|path| *path != "/") {
         assert!(paths.iter().any(|p| p == path), "`{path}` is not in the manual");
     }
-    let metrics = node.metrics_with("forebay_readings_rejected_total");
+    // They are brought up to date several times a second.
+    let last = "forebay_readings_rejected_total";
+    until(last, || has(&node, "/metrics", last)).await;
+    let metrics = node.get("/metrics").unwrap().1;
     for row in rows("| metric | |") {
         for word in backticked(&row[0]).iter().filter(|word| word.starts_with("forebay_")) {
             let (name, label) = word.split_once('{').unwrap_or((word, ""));
@@ -238,7 +289,7 @@ fn a_running_node_answers_every_path_and_has_every_metric() {
             assert!(found, "`{word}`\n{metrics}");
         }
     }
-    assert!(node.stop().success());
+    node.stop().await.fine();
 }
 
 #[test]
@@ -264,6 +315,6 @@ fn links_lead_somewhere() {
             }
         }
     }
-    let built = Command::new(env!("CARGO_BIN_EXE_forebay")).arg("--version").output().unwrap();
+    let built = bin::forebay().arg("--version").output().unwrap();
     assert!(built.status.success());
 }

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/bin.rs"]
+mod bin;
 mod edge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use edge::feeding::{Feeding, Running};
@@ -173,7 +175,7 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path, port: u16, format: &str) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        let mut child = bin::forebay()
             .args(["receive", "--json", "--format", format, "--roll-size", "40KiB", "--out"])
             .arg(folder)
             .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -208,15 +210,8 @@ impl Process {
 async fn what_was_answered_survives_kills_of_the_receiver() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let uplink = HttpUplink::new(&HttpConfig {
-        url: format!("http://127.0.0.1:{port}/in"),
-        token: None,
-        headers: BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(5),
-        dictionary: false,
-        in_flight: 8,
-    });
+    let usual = HttpConfig::to(format!("http://127.0.0.1:{port}/in"));
+    let uplink = HttpUplink::new(&HttpConfig { timeout: Span::seconds(5), ..usual });
     let (mut feeding, outbox) = Feeding::new();
     let running = Running::start(uplink.unwrap(), outbox, &feeding, 2048);
     for round in 0..8 {

@@ -13,6 +13,9 @@ use forebay::record::{
 };
 use forebay::schema::{Schema, Signal};
 use forebay::time::Timestamp;
+use polars::prelude::DataType;
+use polars_io::SerReader;
+use polars_io::parquet::read::ParquetReader;
 use tempfile::TempDir;
 
 fn score(i: i64, feature: &str) -> Record {
@@ -51,7 +54,7 @@ fn records() -> Vec<Record> {
         limit: 0.8,
         by: None,
         reason: None,
-        until: None,
+        until: Some(Timestamp(9)),
         contributions: Vec::new(),
     });
     let raw = Record::Raw(RawRecord {
@@ -142,6 +145,21 @@ fn notices_and_verdicts_are_rows_that_can_be_read_back() {
     assert_eq!(read_parquet(&path).unwrap(), records);
     let csv = String::from_utf8(write(&folder_again(), "r.csv", &records)).unwrap();
     assert_eq!(csv.lines().count(), 1 + 1 + 3 + 1, "{csv}");
+    assert!(csv.contains("peak_start"), "{csv}");
+    let with_alarm: Vec<Record> = records.into_iter().chain(self::records()).collect();
+    let csv = write(&folder_again(), "r.csv", &with_alarm);
+    fs::write(&path, write(&folder, "r.parquet", &with_alarm)).unwrap();
+    let frame = ParquetReader::new(fs::File::open(&path).unwrap()).finish().unwrap();
+    let mut reader = csv::Reader::from_reader(csv.as_slice());
+    let header = reader.headers().unwrap().clone();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    for (at, name) in header.iter().enumerate() {
+        let cells = || rows.iter().map(|row| &row[at]).filter(|cell| !cell.is_empty());
+        let is_time = |cell: &str| cell.parse::<Timestamp>().is_ok();
+        let are_times = cells().count() > 0 && cells().all(is_time);
+        let kind = frame.column(name).unwrap().dtype();
+        assert_eq!(matches!(kind, DataType::Datetime(..)), are_times, "{name}: {kind:?}");
+    }
 }
 
 #[test]

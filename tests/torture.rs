@@ -5,7 +5,6 @@
 mod edge;
 mod node_kit;
 
-use std::process::Command;
 use std::time::Duration;
 
 use edge::until;
@@ -16,7 +15,7 @@ use node_kit::{Node, Site, broker};
 use serde_json::Value;
 
 fn torture(arguments: &[&str]) -> (Option<i32>, Value, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_forebay"))
+    let output = node_kit::bin::forebay()
         .args(["torture", "--json", "--rate", "1000"])
         .args(arguments)
         .output()

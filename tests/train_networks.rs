@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/bin.rs"]
+mod bin;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -42,7 +45,7 @@ fn train(folder: &Path, out: &str, more: &str) -> Output {
 }
 
 fn command(folder: &Path, out: &str, more: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut command = bin::forebay();
     command.current_dir(folder).args(["train", "--quiet", "--json", "--pipeline", "pipeline.toml"]);
     if !more.contains("--data") {
         command.args(["--data", "machine.csv"]);
@@ -209,7 +212,7 @@ fn labels_that_are_words_name_the_classes() {
     let (by_numbers, by_words) =
         (report(&by_numbers), report(&train(folder.path(), "words.onnx", options)));
     assert_eq!(by_numbers["epochs"], by_words["epochs"]);
-    let mut inspect = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut inspect = bin::forebay();
     inspect.current_dir(folder.path()).args(["model", "inspect", "words.onnx"]);
     let told = String::from_utf8(inspect.output().unwrap().stdout).unwrap();
     assert!(told.contains("one of normal, slow"), "{told}");
@@ -257,7 +260,7 @@ fn trees_learn_the_end_of_a_life_too() {
         "--kind trees --life-unit 1s --cap 1000 --data lives.csv --rounds 300 --tree-rate 0.1",
     ));
     assert!(life["held_out"].as_u64().unwrap() > 0, "{life}");
-    let found = Command::new(env!("CARGO_BIN_EXE_forebay"))
+    let found = bin::forebay()
         .current_dir(folder.path())
         .args([
             "evaluate",
@@ -311,7 +314,7 @@ fn several_runs_to_failure_of_one_machine_are_several_lives() {
             "--kind trees --rounds 80 --holdout 0 --life-unit 1s --cap 9999 --asset m --data";
         report(&train(folder.path(), out, &format!("{options} {}", data.join(" "))));
         for truth in [apart, marked] {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+            let mut command = bin::forebay();
             command.current_dir(folder.path());
             command.args(["evaluate", "--quiet", "--json", "--pipeline", "pipeline.toml"]);
             command.args(["--schemas", "schemas", "--onnxruntime", "tract"]);

@@ -115,13 +115,10 @@ async fn serve(port: u16, far: &Arc<FarSide>) -> tokio::task::JoinHandle<()> {
 
 fn http(port: u16, token: &std::path::Path) -> HttpUplink {
     HttpUplink::new(&HttpConfig {
-        url: format!("http://127.0.0.1:{port}/in"),
         token: Some(Secret::File(token.to_owned())),
         headers: BTreeMap::from([("x-site".into(), "north".into())]),
-        ca: None,
         timeout: Span::millis(700),
-        dictionary: false,
-        in_flight: 8,
+        ..HttpConfig::to(format!("http://127.0.0.1:{port}/in"))
     })
     .unwrap()
 }
@@ -410,15 +407,7 @@ async fn mqtt_keeps_the_records_while_the_broker_is_away() {
 
 #[test]
 fn wrong_settings_are_refused_before_anything_is_sent() {
-    let good = HttpConfig {
-        url: "https://example.org/in".into(),
-        token: None,
-        headers: BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(1),
-        dictionary: false,
-        in_flight: 8,
-    };
+    let good = HttpConfig::to("https://example.org/in");
     let header = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
     let wrong = [
         (HttpConfig { url: "example.org/in".into(), ..good.clone() }, "http://"),

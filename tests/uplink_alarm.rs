@@ -8,7 +8,6 @@
 
 mod edge;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -61,15 +60,7 @@ async fn over_a_link(
     let link = Link::start(LinkOptions::to(addr), stop.clone()).await.unwrap();
     let latency = Duration::from_millis(round_trip) / 2;
     link.set_weather(Weather { latency, bytes_per_s: Some(speed), ..Weather::default() });
-    let uplink = HttpUplink::new(&HttpConfig {
-        url: format!("http://{}/in", link.addr()),
-        token: None,
-        headers: BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(30),
-        dictionary: false,
-        in_flight: 8,
-    });
+    let uplink = HttpUplink::new(&HttpConfig::to(format!("http://{}/in", link.addr())));
     (far, link, uplink.unwrap())
 }
 

@@ -4,7 +4,7 @@
 
 mod edge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -51,16 +51,9 @@ fn far_side(folder: &Path) -> ReceiveOptions {
 }
 
 fn http(receiver: &Receiver, dictionary: bool) -> HttpUplink {
-    HttpUplink::new(&HttpConfig {
-        url: format!("http://{}/in", receiver.address().unwrap()),
-        token: None,
-        headers: BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(5),
-        dictionary,
-        in_flight: 8,
-    })
-    .unwrap()
+    let usual = HttpConfig::to(format!("http://{}/in", receiver.address().unwrap()));
+    let config = HttpConfig { timeout: Span::seconds(5), dictionary, ..usual };
+    HttpUplink::new(&config).unwrap()
 }
 
 /// The ids that the far side keeps, in the order in which they came.

@@ -127,16 +127,8 @@ async fn take(State(far): State<Arc<Far>>, headers: HeaderMap, body: Bytes) -> S
 }
 
 fn http(addr: SocketAddr, in_flight: usize) -> HttpUplink {
-    HttpUplink::new(&HttpConfig {
-        url: format!("http://{addr}/in"),
-        token: None,
-        headers: BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(30),
-        dictionary: false,
-        in_flight,
-    })
-    .unwrap()
+    let usual = HttpConfig::to(format!("http://{addr}/in"));
+    HttpUplink::new(&HttpConfig { in_flight, ..usual }).unwrap()
 }
 
 /// Parcels small enough that a backlog takes many.

@@ -72,7 +72,8 @@ fn stuck(width: usize, least: f64) -> Vec<u8> {
     graph.attribute("axis", 2);
     graph.node("Reshape", &["near", "row"], "chances");
     graph.node("NonMaxSuppression", &["boxes", "chances", "most", "overlap"], "kept");
-    graph.cast_to_float("kept", "numbers");
+    graph.node("Cast", &["kept"], "numbers");
+    graph.attribute("to", 1);
     graph.node("ReduceMax", &["numbers"], "last");
     graph.attribute("keepdims", 0);
     graph.node("Mul", &["last", "tiny"], "nothing");

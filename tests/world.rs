@@ -11,7 +11,7 @@ use forebay::config::MqttVersion;
 use forebay::demo::DemoError;
 use forebay::demo::fault::FaultPlan;
 use forebay::demo::link::{Link, LinkOptions, Outage, Weather};
-use forebay::demo::load::{self, Acks, LoadOptions, Subscriber};
+use forebay::demo::load::{self, LoadOptions, Subscriber};
 use forebay::demo::mosquitto::Mosquitto;
 use forebay::demo::plant::{Plant, PlantOptions};
 use forebay::demo::ports::free_port;
@@ -433,24 +433,22 @@ async fn a_load_reaches_a_bare_subscriber_through_mosquitto_whole() {
         return;
     };
     for version in [MqttVersion::V311, MqttVersion::V5] {
-        for acks in [Acks::Automatic, Acks::Manual] {
-            let url = mosquitto.url();
-            let subscriber = Subscriber::start(&url, version, "plant/#", acks, 100).await.unwrap();
-            let options = LoadOptions {
-                sender: SenderOptions { url, ..sender(SocketAddr::from(([0; 4], 0)), version) },
-                messages: 2_000,
-                rate: None,
-                assets: 10,
-                signals: 8,
-                start: Timestamp(1_700_000_000_000_000),
-                every: Span::millis(100),
-                lead: None,
-            };
-            let load = load::publish(options, CancellationToken::new()).await.unwrap();
-            assert_eq!((load.messages, load.readings, load.resent), (2_000, 16_000, 0));
-            let taken = subscriber.finish(2_000, PATIENCE).await;
-            assert_eq!(taken.messages, 2_000, "{version:?} {acks:?}: {:?}", taken.failed);
-            assert!(taken.rate() > 0.0);
-        }
+        let url = mosquitto.url();
+        let subscriber = Subscriber::start(&url, version, "plant/#", 100).await.unwrap();
+        let options = LoadOptions {
+            sender: SenderOptions { url, ..sender(SocketAddr::from(([0; 4], 0)), version) },
+            messages: 2_000,
+            rate: None,
+            assets: 10,
+            signals: 8,
+            start: Timestamp(1_700_000_000_000_000),
+            every: Span::millis(100),
+            lead: None,
+        };
+        let load = load::publish(options, CancellationToken::new()).await.unwrap();
+        assert_eq!((load.messages, load.readings, load.resent), (2_000, 16_000, 0));
+        let taken = subscriber.finish(2_000, PATIENCE).await;
+        assert_eq!(taken.messages, 2_000, "{version:?}: {:?}", taken.failed);
+        assert!(taken.rate() > 0.0);
     }
 }

@@ -24,15 +24,8 @@ pub(crate) fn shipped() -> LoadedPipeline {
 
 /// The same, ready to run; recorded input, so that no clock is looked at.
 pub(crate) fn pipeline(loaded: &LoadedPipeline) -> Pipeline {
-    let options = PlanOptions {
-        base: loaded.path.parent().expect("it has a folder"),
-        live: false,
-        asset_limit: 1000,
-        models: &[],
-        host: &forebay::model::Host::default(),
-        refused: None,
-        features_only: false,
-    };
+    let host = forebay::model::Host::default();
+    let options = PlanOptions::of(loaded.base(), &host);
     plan(&loaded.spec, &loaded.schema, options).expect("the pipeline fits")
 }
 

@@ -6,7 +6,6 @@
 //! and the engine's memory into checkpoints: what a node writes, and nobody sees, but the flash. It promises the product's own numbers for this recording, scaled to a day; it does not
 //! know how the next day differs from the recorded one.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,7 +14,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::args::EstimateArgs;
-use super::recordings::Recordings;
+use super::recordings::{Recordings, none_failed};
 use super::screen::Screen;
 use super::{Outcome, print};
 use crate::config::{HttpConfig, MqttConfig, MqttEncoding, StoreConfig, UplinkMqttConfig};
@@ -23,7 +22,7 @@ use crate::engine::Engine;
 use crate::frame::{Input, Readings};
 use crate::model::Host;
 use crate::pipeline::load::load_pipeline;
-use crate::pipeline::plan::{PlanOptions, plan};
+use crate::pipeline::plan::PlanOptions;
 use crate::record::{Lane, Outgoing, Record, Step};
 use crate::store::{Committed, Durability, Ledger, Outbox, Receipts, Store, StoreOptions};
 use crate::time::{Span, Tick, Timestamp};
@@ -119,37 +118,18 @@ fn run(
     journal: &mut Journal,
 ) -> anyhow::Result<()> {
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
-    let options = PlanOptions {
-        base: args.pipeline.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &[],
-        host: &Host::with_library(args.onnxruntime.as_deref()),
-        refused: None,
-        features_only: false,
-    };
-    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
-    let mut engine = Engine::new("gateway-1".into(), vec![planned]);
-    let recordings = Recordings {
-        files: &args.data,
-        pipeline: &pipeline,
-        args: &args.recording,
-        rows_max: None,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    };
+    let host = Host::with_library(args.onnxruntime.as_deref());
+    let options = PlanOptions::of(pipeline.base(), &host);
+    let mut engine = pipeline.engine("gateway-1", options)?;
+    let recordings = Recordings::of((&args.data, &args.recording), &pipeline, (screen, args.quiet));
     recordings.each(|input| {
-        let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+        let now = input.latest();
         journal.put(&input)?;
         kept.put(engine.step(vec![input], now).records)?;
         journal.checkpoint(&engine)
     })?;
     kept.put(engine.finish().records)?;
-    if let Some(failure) = engine.take_failures().first() {
-        anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
-    }
-    Ok(())
+    none_failed(&mut engine)
 }
 
 /// The journal and the checkpoints of a node that the readings come to.
@@ -321,15 +301,7 @@ impl Kept {
         let disk_bytes = self.outbox.stats().lane(lane).queued_bytes as f64;
         let mut cost =
             LaneEstimate { records: times.len() as f64, disk_bytes, ..LaneEstimate::default() };
-        let http = HttpUplink::new(&HttpConfig {
-            url: "https://collector.example/forebay".into(),
-            token: None,
-            headers: BTreeMap::new(),
-            ca: None,
-            timeout: Span::seconds(30),
-            dictionary: false,
-            in_flight: 8,
-        })?;
+        let http = HttpUplink::new(&HttpConfig::to("https://collector.example/forebay"))?;
         let mqtt = |encoding, dictionary| {
             let broker = MqttConfig::default();
             let config =

@@ -20,7 +20,6 @@ use crate::model::signature::{PublicKey, SigningKey};
 use crate::model::{self, ModelFile, Trust};
 use crate::pipeline::load::load_pipeline;
 use crate::pipeline::names::feature_names;
-use crate::pipeline::spec::StageSpec;
 
 /// `forebay model`.
 #[derive(Clone, Debug, Args)]
@@ -136,10 +135,7 @@ fn running(args: &RunningArgs) -> anyhow::Result<()> {
     let RunningArgs { memory, warm, clip, threshold, .. } = *args;
     anyhow::ensure!(clip > 0.0 && threshold > 0.0, "`--clip` and `--threshold` must be above 0");
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
-    let window = pipeline.spec.stages.iter().find_map(|stage| match stage {
-        StageSpec::Window(window) => Some(window),
-        _ => None,
-    });
+    let window = pipeline.spec.window();
     let window = window.context("the pipeline has no `window` stage: there are no features")?;
     let features = feature_names(&pipeline.schema, window);
     let name = args.out.file_stem().unwrap_or_default().to_string_lossy();

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,7 +17,7 @@ use crate::frame::{Input, Windows};
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::model::Host;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::{PlanOptions, plan, route};
+use crate::pipeline::plan::{PlanOptions, route};
 use crate::pipeline::spec::RecordingSpec;
 use crate::time::Timestamp;
 
@@ -38,7 +38,17 @@ pub(super) struct Recordings<'a> {
     pub(super) runs: RefCell<Runs>,
 }
 
-impl Recordings<'_> {
+impl<'a> Recordings<'a> {
+    /// All rows of `files`, which are written as `args` says.
+    pub(super) fn of(
+        (files, args): (&'a [PathBuf], &'a RecordingArgs),
+        pipeline: &'a LoadedPipeline,
+        (screen, quiet): (&'a Screen, bool),
+    ) -> Recordings<'a> {
+        let runs = RefCell::default();
+        Recordings { files, pipeline, args, rows_max: None, quiet, screen, runs }
+    }
+
     /// Reads all recordings in their order, batch by batch, and says how many rows they had.
     pub(super) fn each(
         &self,
@@ -83,35 +93,22 @@ impl Recordings<'_> {
         Ok(rows)
     }
 
-    /// Puts all recordings through the pipeline in the file `path` up to its windows, hands these on as they close, and
-    /// gives the engine as it stands then, with the number of rows. A pipeline that fails on them is an error.
-    pub(super) fn windows(
-        &self,
-        path: &Path,
-        mut take: impl FnMut(Windows),
-    ) -> anyhow::Result<(Engine, u64)> {
-        let options = PlanOptions {
-            base: path.parent().unwrap_or(Path::new("")),
-            live: false,
-            asset_limit: usize::MAX,
-            models: &[],
-            host: &Host::default(),
-            refused: None,
-            features_only: true,
-        };
-        let planned = plan(&self.pipeline.spec, &self.pipeline.schema, options)?;
-        let mut engine = Engine::new("recordings".into(), vec![planned]);
+    /// Puts all recordings through the pipeline up to its windows, hands these on as they close, and gives the engine as it
+    /// stands then, with the number of rows. A pipeline that fails on them is an error.
+    pub(super) fn windows(&self, mut take: impl FnMut(Windows)) -> anyhow::Result<(Engine, u64)> {
+        let host = Host::default();
+        let usual = PlanOptions::of(self.pipeline.base(), &host);
+        let options = PlanOptions { features_only: true, ..usual };
+        let mut engine = self.pipeline.engine("recordings", options)?;
         let rows = self.each(|input| {
-            let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+            let now = input.latest();
             engine.step(vec![input], now);
             engine.take_windows().into_iter().for_each(&mut take);
             Ok(())
         })?;
         engine.finish();
         engine.take_windows().into_iter().for_each(&mut take);
-        if let Some(failure) = engine.take_failures().first() {
-            anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
-        }
+        none_failed(&mut engine)?;
         warn_of_late(&engine);
         Ok((engine, rows))
     }
@@ -210,7 +207,6 @@ fn note(batch: &Input, seen: &mut BTreeMap<String, (Timestamp, Timestamp)>) {
     }
 }
 
-/// The largest batch that divides `rows`, so that whole batches end exactly there.
 /// Says how many readings came later than others of their asset and were left out.
 pub(super) fn warn_of_late(engine: &Engine) {
     let late: u64 = engine.pipelines().iter().map(|pipeline| pipeline.account().late).sum();
@@ -223,6 +219,15 @@ pub(super) fn warn_of_late(engine: &Engine) {
     }
 }
 
+/// A pipeline that failed on recordings is an error.
+pub(super) fn none_failed(engine: &mut Engine) -> anyhow::Result<()> {
+    if let Some(failure) = engine.take_failures().first() {
+        anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
+    }
+    Ok(())
+}
+
+/// The largest batch that divides `rows`, so that whole batches end exactly there.
 fn part_of(rows: usize) -> usize {
     (1..=BATCH_ROWS.min(rows.max(1))).rev().find(|size| rows.is_multiple_of(*size)).unwrap_or(1)
 }

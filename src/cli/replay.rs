@@ -1,6 +1,5 @@
 //! `forebay replay`: recordings through the same engine that runs live, at full speed.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -8,47 +7,31 @@ use anyhow::Context;
 
 use super::Outcome;
 use super::args::ReplayArgs;
-use super::recordings::Recordings;
+use super::recordings::{Recordings, none_failed};
 use super::results::{Results, ResultsError, ResultsFormat};
 use super::screen::Screen;
-use crate::engine::Engine;
 use crate::model::Host;
 use crate::pipeline::load::load_pipeline;
-use crate::pipeline::plan::{OtherModel, PlanOptions, plan};
+use crate::pipeline::plan::{OtherModel, PlanOptions};
 use crate::record::Outgoing;
 use crate::stage::{Account, Reason};
-use crate::time::{Timestamp, monotonic};
+use crate::time::monotonic;
 
 /// Puts recordings through a pipeline and writes what it makes of them.
 pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
-    let options = PlanOptions {
-        base: args.pipeline.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &models,
-        host: &Host::with_library(args.onnxruntime.as_deref()),
-        refused: None,
-        features_only: false,
-    };
-    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
-    let mut engine = Engine::new("replay".into(), vec![planned]);
+    let host = Host::with_library(args.onnxruntime.as_deref());
+    let options = PlanOptions { models: &models, ..PlanOptions::of(pipeline.base(), &host) };
+    let mut engine = pipeline.engine("replay", options)?;
     let target = args.out.to_str().context("`--out` is not text")?;
     let format = args.format.or((target == "-").then_some(ResultsFormat::Ndjson));
     let mut results = Results::create(target, format)?;
-    let recordings = Recordings {
-        files: &args.files,
-        pipeline: &pipeline,
-        args: &args.recording,
-        rows_max: None,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    };
+    let recordings =
+        Recordings::of((&args.files, &args.recording), &pipeline, (screen, args.quiet));
     let started = monotonic();
     let rows = recordings.each(|input| {
-        let now = input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN);
+        let now = input.latest();
         keep(&mut results, &engine.step(vec![input], now).records)
     });
     let written = rows.and_then(|rows| {
@@ -68,9 +51,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
     if !args.quiet {
         screen.note(&summary(rows, written, &account, seconds, target));
     }
-    if let Some(failure) = engine.take_failures().first() {
-        anyhow::bail!("pipeline `{}` failed: {}", failure.pipeline, failure.reason);
-    }
+    none_failed(&mut engine)?;
     Ok(Outcome::Fine)
 }
 

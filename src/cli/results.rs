@@ -197,8 +197,7 @@ fn by_name(target: &str) -> Option<ResultsFormat> {
     }
 }
 
-/// Whether a file can be put in this place: not on standard output, nor over a device or a pipe.
-/// Whether a file can be put there under its name: nothing stands there, or a file.
+/// Whether a file can be put in this place under its name: not on standard output, nor over a device or a pipe.
 pub(super) fn is_plain(path: &Path) -> bool {
     path != Path::new("-") && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
 }

@@ -26,7 +26,7 @@ use crate::time::Timestamp;
 const GROUP_ROWS: usize = 32 << 10;
 
 /// Groups of columns in their order, with the type of each in Parquet.
-const GROUPS: [(&str, Kind); 45] = [
+const GROUPS: [(&str, Kind); 47] = [
     ("type", Kind::Text),
     ("id", Kind::Text),
     ("node", Kind::Text),
@@ -72,6 +72,8 @@ const GROUPS: [(&str, Kind); 45] = [
     ("fault", Kind::Text),
     ("given", Kind::Time),
     ("peak", Kind::Number),
+    ("peak_start", Kind::Time),
+    ("until", Kind::Time),
 ];
 
 /// Groups that are objects in a record.

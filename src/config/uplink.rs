@@ -165,6 +165,21 @@ pub struct HttpConfig {
     pub in_flight: usize,
 }
 
+impl HttpConfig {
+    /// To this address, and every other setting as usual.
+    pub fn to(url: impl Into<String>) -> HttpConfig {
+        HttpConfig {
+            url: url.into(),
+            token: None,
+            headers: BTreeMap::new(),
+            ca: None,
+            timeout: http_timeout(),
+            dictionary: false,
+            in_flight: in_flight(),
+        }
+    }
+}
+
 fn http_timeout() -> Span {
     Span::seconds(30)
 }

@@ -188,16 +188,7 @@ fn shapes(signals: usize) -> Vec<String> {
     (0..SHAPES).map(shape).collect()
 }
 
-/// How the bare subscriber acknowledges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acks {
-    /// The client library does, on arrival.
-    Automatic,
-    /// We do, one by one, as the node must.
-    Manual,
-}
-
-/// A subscriber that does nothing but count: the most that any node could take.
+/// A subscriber that does nothing but count and acknowledge, one by one as the node must: the most that any node could take.
 #[derive(Debug)]
 pub struct Subscriber {
     progress: watch::Receiver<Taken>,
@@ -231,7 +222,6 @@ impl Subscriber {
         url: &str,
         version: MqttVersion,
         filter: &str,
-        acks: Acks,
         in_flight: u16,
     ) -> Result<Subscriber, DemoError> {
         let (host, port) = broker_address(url)?;
@@ -241,11 +231,10 @@ impl Subscriber {
         // Acknowledgements wait here for the connection; a full one would end it. Mosquitto was seen to send more than
         // its in-flight limit to a 3.1.1 client.
         let places = 1 << 16;
-        let manual = acks == Acks::Manual;
         let (client, connection) = match version {
             MqttVersion::V311 => {
                 let mut options = rumqttc::MqttOptions::new(id, host, port);
-                options.set_manual_acks(manual).set_keep_alive(Duration::from_mins(1));
+                options.set_manual_acks(true).set_keep_alive(Duration::from_mins(1));
                 options.set_max_packet_size(1 << 20, 1 << 20);
                 let (client, mut events) = rumqttc::AsyncClient::new(options, places);
                 let mut network = rumqttc::NetworkOptions::new();
@@ -255,14 +244,14 @@ impl Subscriber {
             }
             MqttVersion::V5 => {
                 let mut options = v5::MqttOptions::new(id, host, port);
-                options.set_manual_acks(manual).set_keep_alive(Duration::from_mins(1));
+                options.set_manual_acks(true).set_keep_alive(Duration::from_mins(1));
                 options.set_receive_maximum(Some(in_flight));
                 options.set_outgoing_inflight_upper_limit(16);
                 let (client, events) = v5::AsyncClient::new(options, places);
                 (Client::V5(client), Connection::V5(Box::new(events)))
             }
         };
-        let task = tokio::spawn(run(client, connection, filter, manual, tx));
+        let task = tokio::spawn(run(client, connection, filter, tx));
         let first = progress.wait_for(|taken| taken.ready || taken.failed.is_some()).await;
         let failed = first.map_or(Some("it ended".to_owned()), |taken| taken.failed.clone());
         if let Some(reason) = failed {
@@ -308,7 +297,6 @@ async fn run(
     client: Client,
     mut connection: Connection,
     filter: String,
-    manual: bool,
     progress: watch::Sender<Taken>,
 ) {
     let filters = [filter];
@@ -321,7 +309,7 @@ async fn run(
             }
             Ok(Event::Message(message)) => {
                 count(&progress);
-                if manual { client.acknowledge(message.id) } else { Ok(()) }
+                client.acknowledge(message.id)
             }
             Ok(_) => Ok(()),
             Err(error) => break error.to_string(),
@@ -333,24 +321,9 @@ async fn run(
     progress.send_modify(|taken| taken.failed = Some(failed));
 }
 
-/// The value below which `share` of the sorted `values` lie (nearest rank); `None` of none.
-pub fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
-    let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
-    sorted.get(rank.min(sorted.len()).wrapping_sub(1)).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_by_nearest_rank() {
-        let values: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!(percentile(&values, 0.5), Some(Duration::from_millis(50)));
-        assert_eq!(percentile(&values, 0.99), Some(Duration::from_millis(99)));
-        assert_eq!(percentile(&values[..1], 0.99), Some(Duration::from_millis(1)));
-        assert_eq!(percentile(&[], 0.5), None);
-    }
 
     #[test]
     fn a_window_is_closed_by_the_first_message_past_it() {

@@ -17,7 +17,8 @@ use crate::model::logistic::{self, LogisticOptions, LogisticReport};
 use crate::model::pca::{self, PcaOptions, TrainReport};
 use crate::model::training::{TrainError, TrainingSet};
 use crate::model::{Model, ModelError, Runtime};
-use crate::pipeline::spec::{PipelineSpec, StageSpec};
+use crate::pipeline::names;
+use crate::pipeline::spec::PipelineSpec;
 use crate::schema::Schema;
 use crate::time::Span;
 
@@ -230,21 +231,10 @@ fn scores(
 
 /// The windows that are clearly healthy or clearly faulty, and whether each is faulty.
 fn clear(all: &Labelled) -> (Windows, Vec<bool>) {
-    let from = &all.windows;
-    let mut windows = Windows { names: from.names.clone(), ..Windows::default() };
-    let mut labels = Vec::new();
-    for (index, label) in all.labels.iter().enumerate() {
-        if *label == Label::Unclear {
-            continue;
-        }
-        labels.push(matches!(label, Label::Faulty(_)));
-        windows.asset.push(from.asset[index]);
-        windows.start.push(from.start[index]);
-        windows.end.push(from.end[index]);
-        windows.coverage.push(from.coverage[index]);
-        windows.features.extend_from_slice(from.row(index));
-    }
-    (windows, labels)
+    let is_clear = |at: &usize| all.labels[*at] != Label::Unclear;
+    let clear: Vec<usize> = (0..all.labels.len()).filter(is_clear).collect();
+    let labels = clear.iter().map(|&at| matches!(all.labels[at], Label::Faulty(_))).collect();
+    (all.windows.picked(clear), labels)
 }
 
 fn training_set(
@@ -253,23 +243,8 @@ fn training_set(
     name: &str,
     windows: &Windows,
 ) -> TrainingSet {
-    let mut set = TrainingSet { name: name.to_owned(), ..TrainingSet::default() };
-    for stage in &pipeline.stages {
-        match stage {
-            StageSpec::Resample(spec) => set.step = Some(spec.every.span()),
-            StageSpec::Window(spec) => {
-                set.window = Some(spec.length);
-                set.every = spec.every;
-            }
-            _ => {}
-        }
-    }
+    let mut set = names::training_set(pipeline, schema, name, false);
     set.push(windows);
-    let unit = |feature: &String| {
-        let signal = feature.rsplit_once('.').map_or(feature.as_str(), |(signal, _)| signal);
-        schema.position(signal).map_or_else(String::new, |i| schema.signals[i].unit.clone())
-    };
-    set.units = set.names.iter().map(unit).collect();
     set
 }
 

@@ -64,19 +64,8 @@ pub struct Labelled {
 impl Labelled {
     /// Adds the windows of another run of the same pipeline.
     pub fn append(&mut self, more: Labelled) {
-        append(&mut self.windows, more.windows);
+        self.windows.append(more.windows);
         self.labels.extend(more.labels);
-    }
-}
-
-fn append(all: &mut Windows, more: Windows) {
-    all.asset.extend(more.asset);
-    all.start.extend(more.start);
-    all.end.extend(more.end);
-    all.coverage.extend(more.coverage);
-    all.features.extend(more.features);
-    if all.names.is_empty() {
-        all.names = more.names;
     }
 }
 
@@ -136,10 +125,10 @@ pub fn windows_of(
         let input =
             Input { route: route.clone(), assets: assets.clone(), readings, ..Input::default() };
         engine.step(vec![input], START.plus(plant.elapsed()));
-        engine.take_windows().into_iter().for_each(|closed| append(&mut windows, closed));
+        engine.take_windows().into_iter().for_each(|closed| windows.append(closed));
     }
     engine.finish();
-    engine.take_windows().into_iter().for_each(|closed| append(&mut windows, closed));
+    engine.take_windows().into_iter().for_each(|closed| windows.append(closed));
     if let Some(failure) = engine.take_failures().into_iter().next() {
         return Err(WindowsError::Failed(failure.pipeline, failure.reason));
     }
@@ -160,15 +149,8 @@ fn engine(
     });
     let window = window.ok_or_else(|| WindowsError::NoWindows(pipeline.name.clone()))?;
     window.every = every.or(window.every);
-    let options = PlanOptions {
-        base: Path::new(""),
-        live: false,
-        asset_limit: usize::MAX,
-        models: &[],
-        host: &Host::default(),
-        refused: None,
-        features_only: true,
-    };
+    let host = Host::default();
+    let options = PlanOptions { features_only: true, ..PlanOptions::of(Path::new(""), &host) };
     let planned =
         plan::plan(&spec, schema, options).map_err(|e| WindowsError::Plan(Box::new(e)))?;
     Ok(Engine::new("demo".to_owned(), vec![planned]))

@@ -4,25 +4,10 @@
 //! Colours are CSS variables with a fallback, so that the report's light and dark themes reach into them.
 
 use plotters::element::{Circle, PathElement};
-use plotters::prelude::{
-    ChartBuilder, IntoDrawingArea, IntoFont, LineSeries, RGBColor, SVGBackend,
-};
+use plotters::prelude::{ChartBuilder, IntoFont, LineSeries};
 
-use crate::feed::chart;
+use crate::feed::chart::{self, Area, Drawn, FINE, GRID, LINE, TEXT, THRESHOLD};
 
-/// Stand-ins that plotters draws with, each replaced by a CSS variable.
-const LINE: RGBColor = RGBColor(0xA2, 0, 0x51);
-const FLOOR: RGBColor = RGBColor(0xA2, 0, 0x52);
-const GRID: RGBColor = RGBColor(0xA2, 0, 0x54);
-const TEXT: RGBColor = RGBColor(0xA2, 0, 0x55);
-const PAINT: [(&str, &str); 4] = [
-    ("\"#A20051\"", "\"var(--chart-line, #1668b8)\""),
-    ("\"#A20052\"", "\"var(--chart-threshold, #b45309)\" stroke-dasharray=\"10 8\""),
-    ("\"#A20054\"", "\"var(--chart-grid, #d5dbe1)\""),
-    ("\"#A20055\"", "\"var(--chart-text, #5b6670)\""),
-];
-/// Whole pixels only, so drawn larger and shown smaller.
-const FINE: u32 = 2;
 const WIDTH: u32 = 380;
 const HEIGHT: u32 = 300;
 /// Most points that can be told apart.
@@ -49,30 +34,16 @@ pub struct Curve {
 
 /// The whole SVG; empty where the drawing library refuses.
 pub fn draw(curve: &Curve) -> String {
-    let mut svg = String::with_capacity(16 * 1024);
-    {
-        let backend = SVGBackend::with_string(&mut svg, (WIDTH * FINE, HEIGHT * FINE));
-        if let Err(error) = paint(backend, curve) {
-            tracing::warn!(curve = curve.title, %error, "cannot be drawn");
-            return String::new();
-        }
-    }
-    for (from, to) in PAINT {
-        svg = svg.replace(from, to);
-    }
-    let body = svg.split_once('>').map_or("", |(_, body)| body);
-    let title = chart::escape(&curve.title);
-    let (wide, high) = (WIDTH * FINE, HEIGHT * FINE);
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         viewBox=\"0 0 {wide} {high}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>{body}"
-    )
+    let drawn = chart::svg((WIDTH, HEIGHT), &curve.title, |root| paint(root, curve));
+    drawn.unwrap_or_else(|error| {
+        tracing::warn!(curve = curve.title, %error, "cannot be drawn");
+        String::new()
+    })
 }
 
-fn paint(backend: SVGBackend<'_>, curve: &Curve) -> Result<(), Box<dyn std::error::Error>> {
-    let root = backend.into_drawing_area();
+fn paint(root: &Area<'_>, curve: &Curve) -> Drawn {
     let ((left, right), (low, high)) = curve.span;
-    let mut plot = ChartBuilder::on(&root)
+    let mut plot = ChartBuilder::on(root)
         .margin(8 * FINE)
         .margin_right(20 * FINE)
         .x_label_area_size(38 * FINE)
@@ -93,7 +64,7 @@ fn paint(backend: SVGBackend<'_>, curve: &Curve) -> Result<(), Box<dyn std::erro
         .label_style(label)
         .draw()?;
     let beside = thinned(&curve.beside);
-    let dashed = plotters::style::ShapeStyle::from(FLOOR).stroke_width(FINE);
+    let dashed = plotters::style::ShapeStyle::from(THRESHOLD).stroke_width(FINE);
     plot.draw_series([PathElement::new(beside, dashed)])?;
     let points = thinned(&curve.points);
     if curve.dots {
@@ -139,7 +110,7 @@ mod tests {
                     Curve { title, points, beside, mark, dots, span: whole, ..Curve::default() };
                 let svg = draw(&curve);
                 assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
-                assert!(!svg.contains("#A2005") && !svg.contains("<script"));
+                assert!(!svg.contains("#A1005") && !svg.contains("<script"));
             }
         }
         assert_eq!(thinned(&[(0.0, 0.0), (1.0, 1.0)]).len(), 2);

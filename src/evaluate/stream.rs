@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::metrics::percentile;
 use crate::engine::{Engine, Failure, Pipeline};
 use crate::frame::{Input, Windows};
 use crate::model::training::TrainingSet;
-use crate::model::{Given, Host, HostError, Model, ModelError};
+use crate::model::{Given, Host, HostError, Model, ModelError, whole_row};
+use crate::pipeline::names;
 use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
-use crate::pipeline::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{AlarmSpec, PipelineSpec, ScoreSpec};
 use crate::record::{AlarmState, Record};
 use crate::schema::Schema;
 use crate::stage::score::Scorer;
@@ -77,15 +79,8 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     fn build(&self, features_only: bool) -> Result<Pipeline, PlanError> {
-        let options = PlanOptions {
-            base: self.base,
-            live: false,
-            asset_limit: usize::MAX,
-            models: self.models,
-            host: self.host,
-            refused: None,
-            features_only,
-        };
+        let usual = PlanOptions::of(self.base, self.host);
+        let options = PlanOptions { models: self.models, features_only, ..usual };
         let mut pipeline = plan(self.spec, self.schema, options)?;
         pipeline.keep_windows = true;
         Ok(pipeline)
@@ -138,25 +133,15 @@ pub struct Stream {
 impl Stream {
     /// A stream that looks at the score `output`, or at the first.
     pub fn new(plan: Plan<'_>, output: Option<&str>) -> Result<Stream, StreamError> {
-        let stages = plan.spec.stages.iter();
-        let scores: Vec<&ScoreSpec> = stages
-            .filter_map(|stage| match stage {
-                StageSpec::Score(score) => Some(score),
-                _ => None,
-            })
-            .collect();
-        let first = scores.first().ok_or_else(|| StreamError::NoScore(plan.spec.name.clone()))?;
+        let name = &plan.spec.name;
+        let first = plan.spec.scores().next().ok_or_else(|| StreamError::NoScore(name.clone()))?;
         let output = output.unwrap_or(&first.output).to_owned();
-        let Some(score) = scores.iter().find(|score| score.output == output) else {
-            let names: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
-            let (pipeline, found) = (plan.spec.name.clone(), names.join(", "));
+        let Some(score) = plan.spec.score(&output).cloned() else {
+            let names: Vec<&str> = plan.spec.scores().map(|score| score.output.as_str()).collect();
+            let (pipeline, found) = (name.clone(), names.join(", "));
             return Err(StreamError::NoOutput { pipeline, output, found });
         };
-        let score = (*score).clone();
-        let alarm = plan.spec.stages.iter().find_map(|stage| match stage {
-            StageSpec::Alarm(alarm) if alarm.on == output => Some(alarm.clone()),
-            _ => None,
-        });
+        let alarm = plan.spec.alarm_on(&output).cloned();
         let engine = Engine::new("evaluate".into(), vec![plan.build(false)?]);
         let changes = BTreeMap::new();
         let windows = Vec::new();
@@ -170,7 +155,7 @@ impl Stream {
 
     /// Takes the next readings.
     pub fn take(&mut self, input: Input) -> Result<(), StreamError> {
-        let now = latest(&input);
+        let now = input.latest();
         let records = self.engine.step(vec![input], now).records;
         self.keep(records.into_iter().map(|outgoing| outgoing.record))
     }
@@ -256,21 +241,13 @@ impl Stream {
     /// Some of what the model was given, whole rows only.
     fn samples(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
         let Some(first) = self.windows.first() else { return (Vec::new(), Vec::new()) };
-        let (steps, channels) = (first.steps, first.channels);
-        let (shape, width) = match self.score.input {
-            ModelInput::Features => (vec![1, first.names.len()], first.names.len()),
-            ModelInput::Sequence => (vec![1, steps, channels], steps * channels),
-            ModelInput::ChannelsFirst => (vec![1, channels, steps], steps * channels),
-        };
-        let of = |windows: &Windows| -> Vec<Vec<f32>> {
-            let is_features = self.score.input == ModelInput::Features;
-            let all = if is_features { &windows.features } else { &windows.sequence };
-            let rows = all.chunks_exact(width.max(1)).take(SAMPLES);
-            rows.map(|row| row.iter().map(|value| *value as f32).collect()).collect()
-        };
-        let whole = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
-        let rows = self.windows.iter().flat_map(of).filter(whole).take(SAMPLES);
-        (rows.collect(), shape)
+        let input = self.score.input;
+        let channels = vec![String::new(); first.channels];
+        let shape = Given::of(input, &first.names, first.steps, &channels).shape(1);
+        let rows = self.windows.iter().flat_map(|windows| {
+            (0..windows.len()).filter_map(move |at| whole_row(input, windows, at))
+        });
+        (rows.take(SAMPLES).collect(), shape)
     }
 
     fn is_on(&self, asset: &str, at: Timestamp) -> bool {
@@ -307,14 +284,13 @@ impl Verdicts {
         let (rows, shape) = &self.samples;
         let mut times = time_inferences(host, model, rows, shape)?;
         times.sort_unstable();
-        Ok((percentile(&times, 50), percentile(&times, 99)))
+        Ok((micros(&times, 50), micros(&times, 99)))
     }
 }
 
-/// The value below which so many in a hundred of the sorted times lie, in microseconds.
-pub fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
-    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(place).map(|time| time.as_secs_f64() * 1e6)
+/// The time below which so many in a hundred of the sorted ones lie, in microseconds.
+pub(super) fn micros(sorted: &[Duration], percent: usize) -> Option<f64> {
+    percentile(sorted, percent).map(|time| time.as_secs_f64() * 1e6)
 }
 
 /// The verdict that was the newest at each row: that of the last window that had ended with the row, of a grid of `step`.
@@ -338,7 +314,7 @@ pub fn windows(
 ) -> Result<Vec<Windows>, StreamError> {
     let mut engine = Engine::new("evaluate".into(), vec![plan.build(true)?]);
     for input in inputs {
-        let now = latest(&input);
+        let now = input.latest();
         engine.step(vec![input], now);
     }
     engine.finish();
@@ -352,17 +328,7 @@ pub fn training_set(
     name: &str,
     inputs: impl IntoIterator<Item = Input>,
 ) -> Result<TrainingSet, StreamError> {
-    let mut set = TrainingSet { name: name.to_owned(), ..TrainingSet::default() };
-    for stage in &plan.spec.stages {
-        match stage {
-            StageSpec::Resample(resample) => set.step = Some(resample.every.span()),
-            StageSpec::Window(window) => {
-                set.window = Some(window.length);
-                set.every = window.every.or(Some(window.length));
-            }
-            _ => {}
-        }
-    }
+    let mut set = names::training_set(plan.spec, plan.schema, name, false);
     windows(plan, inputs)?.iter().for_each(|windows| set.push(windows));
     Ok(set)
 }
@@ -388,10 +354,6 @@ pub fn time_inferences(
         times.push(began.elapsed());
     }
     Ok(times)
-}
-
-fn latest(input: &Input) -> Timestamp {
-    input.readings.ts.iter().max().copied().unwrap_or(Timestamp::MIN)
 }
 
 fn failed(failures: Vec<Failure>) -> Result<(), StreamError> {

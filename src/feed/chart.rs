@@ -16,11 +16,11 @@ use crate::feed::history::Point;
 use crate::time::{Span, Timestamp};
 
 /// Stand-ins that plotters draws with, each replaced by a CSS variable.
-const LINE: RGBColor = RGBColor(0xA1, 0, 0x51);
-const THRESHOLD: RGBColor = RGBColor(0xA1, 0, 0x52);
+pub(crate) const LINE: RGBColor = RGBColor(0xA1, 0, 0x51);
+pub(crate) const THRESHOLD: RGBColor = RGBColor(0xA1, 0, 0x52);
 const ALARM: RGBColor = RGBColor(0xA1, 0, 0x53);
-const GRID: RGBColor = RGBColor(0xA1, 0, 0x54);
-const TEXT: RGBColor = RGBColor(0xA1, 0, 0x55);
+pub(crate) const GRID: RGBColor = RGBColor(0xA1, 0, 0x54);
+pub(crate) const TEXT: RGBColor = RGBColor(0xA1, 0, 0x55);
 const PAINT: [(&str, &str); 5] = [
     ("\"#A10051\"", "\"var(--chart-line, #1668b8)\""),
     ("\"#A10052\"", "\"var(--chart-threshold, #b45309)\" stroke-dasharray=\"10 8\""),
@@ -29,7 +29,7 @@ const PAINT: [(&str, &str); 5] = [
     ("\"#A10055\"", "\"var(--chart-text, #5b6670)\""),
 ];
 /// plotters knows whole pixels only; drawn this much larger, lines come out smooth.
-const FINE: u32 = 2;
+pub(crate) const FINE: u32 = 2;
 /// Steps of the time axis, in seconds.
 const STEPS: [i64; 20] = [
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400,
@@ -71,9 +71,9 @@ pub enum ChartError {
     },
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Plot<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// The whole SVG. `title` is what screen readers say.
 pub fn draw(
@@ -84,25 +84,28 @@ pub fn draw(
 ) -> Result<String, ChartError> {
     let points = thin(points, spec.width as usize);
     let frame = Frame::around(&points);
+    let ChartSpec { width, height, .. } = spec;
+    svg((width, height), title, |root| paint(root, &points, alarms, &frame, spec))
+        .map_err(|e| ChartError::Draw { width, height, reason: e.to_string() })
+}
+
+/// An SVG of this size, with what `paint` draws on a surface that is [`FINE`] times as large.
+pub(crate) fn svg(
+    (width, height): (u32, u32),
+    title: &str,
+    paint: impl FnOnce(&Area<'_>) -> Drawn,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let (wide, high) = (width * FINE, height * FINE);
     let mut svg = String::with_capacity(16 * 1024);
-    let backend = SVGBackend::with_string(&mut svg, (spec.width * FINE, spec.height * FINE));
-    let drawn = paint(&backend.into_drawing_area(), &points, alarms, &frame, spec);
-    drawn.map_err(|e| ChartError::Draw {
-        width: spec.width,
-        height: spec.height,
-        reason: e.to_string(),
-    })?;
+    paint(&SVGBackend::with_string(&mut svg, (wide, high)).into_drawing_area())?;
     for (from, to) in PAINT {
         svg = svg.replace(from, to);
     }
     let body = svg.split_once('>').map_or("", |(_, body)| body);
     let title = escape(title);
-    let (width, height) = (spec.width, spec.height);
     Ok(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>{body}",
-        width * FINE,
-        height * FINE
+         viewBox=\"0 0 {wide} {high}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>{body}"
     ))
 }
 

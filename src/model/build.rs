@@ -141,13 +141,6 @@ impl Graph {
         });
     }
 
-    /// Adds an operator that turns any numbers into float32. Gives back the result's name.
-    pub fn cast_to_float<'n>(&mut self, input: &str, output: &'n str) -> &'n str {
-        self.node("Cast", &[input], output);
-        self.attribute("to", i64::from(DataType::Float as i32));
-        output
-    }
-
     /// Gives the operator added last a whole number as an attribute.
     pub fn attribute(&mut self, name: &str, value: i64) {
         if let Some(node) = self.proto.node.last_mut() {

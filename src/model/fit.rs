@@ -9,6 +9,7 @@ use super::element::Element;
 use super::metadata::Meaning;
 use super::onnx::{Port, shape_text};
 use super::session::{Model, Part, Wanted};
+use crate::frame::Windows;
 use crate::pipeline::spec::ModelInput;
 
 /// One difference between a model and its pipeline.
@@ -104,17 +105,17 @@ impl<'a> Given<'a> {
     }
 }
 
+/// What a model with this `input` is given of window `at`; `None` where one of the numbers is missing.
+pub fn whole_row(input: ModelInput, windows: &Windows, at: usize) -> Option<Vec<f32>> {
+    let row = if input == ModelInput::Features { windows.row(at) } else { windows.samples(at) };
+    let is_turned = input == ModelInput::ChannelsFirst;
+    let channels = if is_turned { windows.channels.max(1) } else { 1 };
+    let of = |channel| row.iter().skip(channel).step_by(channels);
+    let row: Vec<f32> = (0..channels).flat_map(of).map(|value| *value as f32).collect();
+    (!row.is_empty() && row.iter().all(|value| value.is_finite())).then_some(row)
+}
+
 impl Model {
-    /// How the model's input differs from a row of the features `names`.
-    pub fn check_features(&self, names: &[String]) -> Vec<Mismatch> {
-        self.check_given(Given::Features(names))
-    }
-
-    /// How the model's input differs from a sequence of `steps` samples of `channels`.
-    pub fn check_sequence(&self, steps: usize, channels: &[String]) -> Vec<Mismatch> {
-        self.check_given(Given::Sequence { steps, channels })
-    }
-
     /// How the model's input differs from what is given.
     pub fn check_given(&self, given: Given<'_>) -> Vec<Mismatch> {
         let mut found = match (self.signature.data().as_slice(), given) {
@@ -372,4 +373,28 @@ fn check_names(what: &str, expected: &[String], found: &[String]) -> Vec<Mismatc
 
 fn kind(port: &Port) -> String {
     port.element.map_or_else(|| "something that is no tensor".into(), |e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_laid_out_as_its_input_says() {
+        let windows = Windows {
+            end: vec![crate::time::Timestamp(0); 2],
+            features: vec![7.0, 8.0],
+            names: vec!["mean".into()],
+            sequence: vec![0.0, 1.0, f64::NAN, 3.0, 10.0, 11.0, 12.0, 13.0],
+            steps: 2,
+            channels: 2,
+            ..Windows::default()
+        };
+        let row = |input, at| whole_row(input, &windows, at);
+        assert_eq!(row(ModelInput::Features, 1), Some(vec![8.0]));
+        assert_eq!(row(ModelInput::Sequence, 1), Some(vec![10.0, 11.0, 12.0, 13.0]));
+        assert_eq!(row(ModelInput::ChannelsFirst, 1), Some(vec![10.0, 12.0, 11.0, 13.0]));
+        assert_eq!(row(ModelInput::ChannelsFirst, 0), None);
+        assert_eq!(row(ModelInput::Sequence, 2), None);
+    }
 }

@@ -7,13 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::plan::{PlanError, PlanOptions, plan, route};
 use super::rules::{self, Look, Parts};
 use super::spec::PipelineSpec;
 use crate::config::Config;
+use crate::decode::{DecodeError, DecodeOptions, Decoder};
 use crate::diagnose::document::{part, whole};
 use crate::diagnose::nearest::{list, nearest};
 use crate::diagnose::source::io_reason;
 use crate::diagnose::{Document, Place, Problem, Problems, Source, Spot};
+use crate::engine::Engine;
 use crate::model::Host;
 use crate::schema::{Schema, Signal};
 use crate::store;
@@ -42,6 +45,24 @@ pub struct LoadedPipeline {
     pub schema: Schema,
     /// By score: why its model cannot be used. `None`: that is an error.
     pub refused: Option<BTreeMap<String, String>>,
+}
+
+impl LoadedPipeline {
+    /// The folder from which it names models.
+    pub fn base(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// An engine of this pipeline alone, of a node of this name.
+    pub fn engine(&self, node: &str, options: PlanOptions<'_>) -> Result<Engine, PlanError> {
+        Ok(Engine::new(node.to_owned(), vec![plan(&self.spec, &self.schema, options)?]))
+    }
+
+    /// What makes readings of its messages, of up to 1 MiB each.
+    pub fn decoder(&self) -> Result<Decoder, DecodeError> {
+        let (spec, options) = (&self.spec, DecodeOptions { message_max: 1 << 20 });
+        Decoder::new(route(spec), &spec.topics, &spec.format, &self.schema, options)
+    }
 }
 
 /// Reads a node's config and everything it names, models included. Those of a node that has run before are no errors: it

@@ -2,9 +2,11 @@
 //!
 //! `plan` lays out features by [`feature_names`], `check` compares models with it, `train` writes it into models.
 
-use super::spec::WindowSpec;
+use super::spec::{ModelInput, PipelineSpec, ScoreSpec, WindowSpec};
+use crate::model::training::TrainingSet;
 use crate::schema::Schema;
 use crate::stage::features::Feature;
+use crate::time::Step;
 
 pub use crate::stage::features::NAMES as FEATURES;
 
@@ -30,6 +32,38 @@ pub fn feature_names(schema: &Schema, window: &WindowSpec) -> Vec<String> {
         names.collect::<Vec<_>>()
     };
     window_signals(schema, window).into_iter().flat_map(of).collect()
+}
+
+/// What is known of a pipeline's windows before any is made: a set to learn from, without windows. With `samples`, they are
+/// samples and not features where the pipeline's first score is given these.
+pub fn training_set(
+    spec: &PipelineSpec,
+    schema: &Schema,
+    name: &str,
+    samples: bool,
+) -> TrainingSet {
+    let step = spec.grid().map(|grid| grid.every);
+    let mut set = TrainingSet { name: name.to_owned(), ..TrainingSet::default() };
+    set.step = step.map(Step::span);
+    let Some(window) = spec.window() else { return set };
+    set.window = Some(window.length);
+    set.every = Some(window.every.unwrap_or(window.length));
+    let unit = |signal: &String| {
+        let found = schema.signals.iter().find(|s| s.name == *signal);
+        found.map_or_else(String::new, |s| s.unit.clone())
+    };
+    let signals = window_signals(schema, window);
+    let is_given = |score: &ScoreSpec| score.input != ModelInput::Features;
+    let wants_samples = samples && spec.scores().next().is_some_and(is_given);
+    if let Some(step) = step.filter(|_| wants_samples) {
+        set.steps = step.count(window.length) as usize;
+        set.units = signals.iter().map(unit).collect();
+        set.names = signals;
+    } else {
+        let units = |signal| std::iter::repeat_n(unit(signal), window.features.len());
+        set.units = signals.iter().flat_map(units).collect();
+    }
+    set
 }
 
 #[cfg(test)]

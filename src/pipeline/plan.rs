@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::spec::{AlarmSpec, ModelInput, PipelineSpec, ScoreSpec, StageSpec};
 use crate::engine::{Pipeline, Planned};
+use crate::model::onnx::{digest, hex};
 use crate::model::{Host, HostError};
 use crate::schema::Schema;
 use crate::schema::expression::ExpressionError;
@@ -40,6 +41,21 @@ pub struct PlanOptions<'a> {
     pub refused: Option<&'a BTreeMap<String, String>>,
     /// Stop after the window stage and keep its windows (`Engine::take_windows`): what training needs.
     pub features_only: bool,
+}
+
+impl<'a> PlanOptions<'a> {
+    /// For a recording: the pipeline as it is written, of any number of assets.
+    pub fn of(base: &'a Path, host: &'a Host) -> PlanOptions<'a> {
+        PlanOptions {
+            base,
+            live: false,
+            asset_limit: usize::MAX,
+            models: &[],
+            host,
+            refused: None,
+            features_only: false,
+        }
+    }
 }
 
 /// A model that takes the place of one in the pipeline file.
@@ -97,14 +113,6 @@ pub fn route(spec: &PipelineSpec) -> String {
         digest.update([0]);
     }
     format!("{}@{}", spec.schema, &hex(&digest.finalize())[..8])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }
 
 /// Builds the stages of a pipeline.
@@ -208,14 +216,15 @@ impl<'a> Builder<'a> {
         } else {
             format!("{MEMORY}{text}")
         };
-        let fingerprint = hex(&Sha256::digest(key.as_bytes()))[..16].to_owned();
+        let fingerprint = digest(key.as_bytes())[..16].to_owned();
         self.stages.push(Planned { stage, fingerprint });
         Ok(())
     }
 
     fn window(&mut self, window: &super::spec::WindowSpec) -> Result<Window, PlanError> {
         let step = self.step.ok_or_else(|| self.unfit("`window` needs a `resample` before it"))?;
-        let wants_sequence = |s: &StageSpec| matches!(s, StageSpec::Score(score) if score.input != ModelInput::Features);
+        let wants_sequence =
+            |s: &StageSpec| s.score().is_some_and(|score| score.input != ModelInput::Features);
         let channels = window.signals.clone().unwrap_or_else(|| self.signals.clone());
         let steps = step.count(window.length) as usize;
         // What is measured when an alarm is raised is kept for a verdict, where it is not too much.
@@ -245,8 +254,7 @@ impl<'a> Builder<'a> {
         let pipeline = self.spec.name.clone();
         // Statistics say how far from normal a window is; an alarm for low numbers would take that for the opposite.
         let is_low = |alarm: &AlarmSpec| alarm.below && alarm.on == score.output;
-        let mut stages = self.spec.stages.iter();
-        let has_low = stages.any(|s| matches!(s, StageSpec::Alarm(alarm) if is_low(alarm)));
+        let has_low = self.spec.stages.iter().filter_map(StageSpec::alarm).any(is_low);
         let spec = ScoreSpec { fallback: score.fallback && !has_low, ..score.clone() };
         let features = self.features.clone();
         let loader = Loader::new(spec, features, self.sequence.clone(), self.options.host.clone());

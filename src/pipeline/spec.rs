@@ -5,6 +5,7 @@
 
 mod adapt;
 mod bearing;
+mod stages;
 
 use std::collections::BTreeMap;
 

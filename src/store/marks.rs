@@ -144,49 +144,7 @@ pub(super) fn marks(kv: &dyn Kv, lane: Lane) -> Result<Vec<Mark>, StoreError> {
         let bytes = kv.get(&[b'g', lane as u8, why as u8])?;
         marks.extend(bytes.and_then(|bytes| unseal(&bytes)));
     }
-    let old: Option<OldMark> = kv.get(&[b'e', lane as u8])?.and_then(|bytes| unseal(&bytes));
-    marks.extend(old.map(OldMark::into_mark));
     Ok(marks)
-}
-
-/// A mark as stores up to version 0.1 of Forebay have it: one a lane, for the oldest records.
-#[derive(Serialize, Deserialize)]
-struct OldMark {
-    lane: Lane,
-    upto: u64,
-    loss: OldLoss,
-}
-
-#[derive(Serialize, Deserialize)]
-struct OldLoss {
-    said_at: u64,
-    ordinal: u32,
-    number: u64,
-    lane: Lane,
-    count: u64,
-    first_tick: u64,
-    last_tick: u64,
-    reason: String,
-    at: Timestamp,
-}
-
-impl OldMark {
-    fn into_mark(self) -> Mark {
-        let OldMark { lane, upto, loss } = self;
-        let loss = Loss {
-            said_at: loss.said_at,
-            ordinal: loss.ordinal,
-            number: loss.number,
-            lane: loss.lane,
-            count: loss.count,
-            first_tick: loss.first_tick,
-            last_tick: loss.last_tick,
-            reason: loss.reason,
-            at: loss.at,
-            lost: Lost::default(),
-        };
-        Mark { lane, why: Why::Full, gone: vec![(1, upto)], thinned: None, loss }
-    }
 }
 
 /// Writes which numbers of a lane a target has; gives the bytes.
@@ -247,36 +205,4 @@ pub(super) fn unseal<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Option<T> {
         return None;
     }
     postcard::from_bytes(rest).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::mem::MemKv;
-
-    /// The value as the version before wrote it, byte by byte: fields in order, no names.
-    #[test]
-    fn a_mark_of_the_older_format_is_read() {
-        let kv = MemKv::new();
-        let old = OldMark {
-            lane: Lane::Raw,
-            upto: 7,
-            loss: OldLoss {
-                said_at: 9,
-                ordinal: LOSS_ORDINAL + 3,
-                number: 4,
-                lane: Lane::Raw,
-                count: 5,
-                first_tick: 1,
-                last_tick: 6,
-                reason: "lane limit".into(),
-                at: Timestamp(3),
-            },
-        };
-        put(&kv, &[b'e', Lane::Raw as u8], &old).unwrap();
-        let marks = marks(&kv, Lane::Raw).unwrap();
-        assert_eq!(marks.len(), 1);
-        assert_eq!((marks[0].gone.as_slice(), marks[0].loss.count), ([(1, 7)].as_slice(), 5));
-        assert!(super::marks(&kv, Lane::Score).unwrap().is_empty());
-    }
 }

@@ -66,9 +66,4 @@ impl Released {
     pub fn iter(&self) -> impl Iterator<Item = Receipt> + '_ {
         self.0.iter()
     }
-
-    /// The receipts themselves.
-    pub fn into_receipts(self) -> Receipts {
-        self.0
-    }
 }

@@ -9,12 +9,12 @@ use std::path::Path;
 use super::TortureError;
 use super::numbers::{Numbers, SIGNALS};
 use super::site::{NODE, NUMBERED, Site};
-use crate::decode::{DecodeOptions, Decoder, Rows};
+use crate::decode::Rows;
 use crate::demo::pump::Signal;
 use crate::engine::{Engine, Pipeline};
 use crate::model::Host;
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
-use crate::pipeline::plan::{PlanOptions, plan, route};
+use crate::pipeline::plan::{PlanOptions, plan};
 use crate::record::{RawRecord, Record};
 use crate::stage::Account;
 use crate::time::now;
@@ -47,12 +47,8 @@ pub(super) fn compute(
     }
     let planned = pipelines.iter().map(|p| planned(p, onnxruntime)).collect::<Result<_, _>>()?;
     let mut engine = Engine::new(NODE.to_owned(), planned);
-    let LoadedPipeline { spec, schema, .. } = &pipelines[0];
-    let options = DecodeOptions { message_max: 1 << 20 };
-    let name = route(spec);
-    let decoder = Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options)
-        .map_err(|e| unusable(e.to_string()))?;
-    let mut rows = Rows::new(name);
+    let decoder = pipelines[0].decoder().map_err(|e| unusable(e.to_string()))?;
+    let mut rows = Rows::new(decoder.route().to_owned());
     let mut expected = Expected { used: vec![0; count as usize], ..Expected::default() };
     for number in 0..count {
         let (topic, payload) = (numbers.topic(number), numbers.payload(number));
@@ -76,15 +72,9 @@ pub(super) fn compute(
 }
 
 fn planned(loaded: &LoadedPipeline, library: Option<&Path>) -> Result<Pipeline, TortureError> {
-    let options = PlanOptions {
-        base: loaded.path.parent().unwrap_or(Path::new("")),
-        live: true,
-        asset_limit: 10_000,
-        models: &[],
-        host: &Host::with_library(library),
-        refused: None,
-        features_only: false,
-    };
+    let host = Host::with_library(library);
+    let usual = PlanOptions::of(loaded.base(), &host);
+    let options = PlanOptions { live: true, asset_limit: 10_000, ..usual };
     plan(&loaded.spec, &loaded.schema, options)
         .map_err(|e| TortureError::Undisturbed(e.to_string()))
 }

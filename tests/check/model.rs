@@ -11,7 +11,11 @@ fn sum(width: usize, kind: Kind, output: &str) -> Graph {
     graph.input("features", kind, &[Dim::Batch, Dim::Fixed(width)]);
     let float = match kind {
         Kind::Float32 => "features",
-        _ => graph.cast_to_float("features", "float"),
+        _ => {
+            graph.node("Cast", &["features"], "float");
+            graph.attribute("to", 1);
+            "float"
+        }
     };
     graph.weights("ones", &[width], &vec![1.0; width]);
     graph.node("MatMul", &[float, "ones"], output);

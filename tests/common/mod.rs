@@ -60,15 +60,8 @@ pub fn pipeline(spec: &PipelineSpec) -> Pipeline {
 
 fn planned(spec: &PipelineSpec, live: bool) -> Pipeline {
     let base = Path::new(".");
-    let options = PlanOptions {
-        base,
-        live,
-        asset_limit: 100,
-        models: &[],
-        host: &forebay::model::Host::default(),
-        refused: None,
-        features_only: false,
-    };
+    let host = forebay::model::Host::default();
+    let options = PlanOptions { live, asset_limit: 100, ..PlanOptions::of(base, &host) };
     plan(spec, &schema(), options).unwrap()
 }
 

@@ -172,7 +172,7 @@ fn whom_a_node_believes() {
 }
 
 fn forebay(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut command = crate::bin::forebay();
     command.env("NO_COLOR", "1").args(arguments).output().unwrap()
 }
 

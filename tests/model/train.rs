@@ -1,6 +1,7 @@
 //! The trainers against oracles computed another way, in float64.
 
 use forebay::evaluate::metrics::ranking::roc_auc;
+use forebay::model::Given;
 use forebay::model::logistic::{self, LogisticOptions};
 use forebay::model::pca::{self, PcaOptions};
 use forebay::model::training::{TrainError, TrainingSet};
@@ -173,7 +174,7 @@ fn the_same_windows_give_the_same_bytes_and_the_file_says_what_it_was_trained_on
     assert_eq!(metadata.unreadable, Vec::<String>::new());
     assert_eq!(model.version(), report.version);
     assert_eq!(model.name(), "machine");
-    assert!(model.check_features(&set.names).is_empty());
+    assert!(model.check_given(Given::Features(&set.names)).is_empty());
 }
 
 #[test]

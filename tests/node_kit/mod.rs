@@ -5,6 +5,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../common/bin.rs"]
+pub(crate) mod bin;
 pub mod brokers;
 pub mod shift;
 
@@ -77,15 +79,9 @@ pub fn broker(url: &str, version: MqttVersion) -> String {
 
 /// `forebay` with these arguments in this folder, with no settings from outside.
 pub fn forebay(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOREBAY_")) {
-        command.env_remove(name);
-    }
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null());
+    let mut command = bin::forebay();
+    command.args(arguments).current_dir(folder).envs(variables.iter().copied());
+    command.stdin(Stdio::null());
     command
 }
 

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use forebay::config::MqttVersion;
-use forebay::decode::{DecodeOptions, Decoder, Rows};
+use forebay::decode::Rows;
 use forebay::demo::fault::FaultPlan;
 use forebay::demo::plant::{Plant, PlantOptions};
 use forebay::demo::sender::{Sender, SenderOptions};
 use forebay::demo::telemetry::{Dirt, Message, Telemetry, Totals};
-use forebay::engine::Engine;
 use forebay::pipeline::load::load_pipeline;
-use forebay::pipeline::plan::{PlanOptions, plan, route};
+use forebay::pipeline::plan::PlanOptions;
 use forebay::record::Record;
 use forebay::stage::Account;
 use forebay::time::{Span, now};
@@ -56,22 +55,12 @@ impl Shift {
     pub fn replay(&self, site: &Site) -> Replay {
         let path = site.path("pipelines/pump.toml");
         let loaded = load_pipeline(&path, None).unwrap_or_else(|e| panic!("{e}"));
-        let (spec, schema) = (&loaded.spec, &loaded.schema);
-        let options = PlanOptions {
-            base: path.parent().unwrap(),
-            live: true,
-            asset_limit: 10_000,
-            models: &[],
-            host: &forebay::model::Host::default(),
-            refused: None,
-            features_only: false,
-        };
-        let mut engine = Engine::new(NODE.into(), vec![plan(spec, schema, options).unwrap()]);
-        let name = route(spec);
-        let options = DecodeOptions { message_max: 1 << 20 };
-        let decoder =
-            Decoder::new(name.clone(), &spec.topics, &spec.format, schema, options).unwrap();
-        let mut rows = Rows::new(name);
+        let host = forebay::model::Host::default();
+        let usual = PlanOptions::of(loaded.base(), &host);
+        let options = PlanOptions { live: true, asset_limit: 10_000, ..usual };
+        let mut engine = loaded.engine(NODE, options).unwrap();
+        let decoder = loaded.decoder().unwrap();
+        let mut rows = Rows::new(decoder.route().to_owned());
         let mut records = Vec::new();
         for tick in self.messages.chunks(700) {
             for message in tick {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::super::{Outcome, print};
 use crate::cli::run::runtime;
 use crate::config::MqttVersion;
-use crate::demo::load::{Acks, Subscriber};
+use crate::demo::load::Subscriber;
 
 /// How often the child says how many it has.
 const TELL: Duration = Duration::from_millis(20);
@@ -29,8 +29,7 @@ pub(super) fn count(url: &str, in_flight: u16) -> anyhow::Result<Outcome> {
     });
     runtime()?.block_on(async {
         let version = MqttVersion::V5;
-        let subscriber =
-            Subscriber::start(url, version, "plant/#", Acks::Manual, in_flight).await?;
+        let subscriber = Subscriber::start(url, version, "plant/#", in_flight).await?;
         while !ended.load(Ordering::Relaxed) {
             let taken = subscriber.taken();
             if let Some(reason) = taken.failed {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SIGNALS;
 use super::node::ask;
-use crate::decode::{DecodeOptions, Decoder, Rows};
-use crate::demo::load::{Load, messages, percentile, topic};
+use crate::decode::Rows;
+use crate::demo::load::{Load, messages, topic};
 use crate::demo::plant::asset_id;
-use crate::engine::Engine;
+use crate::evaluate::metrics::percentile;
 use crate::model::Host;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::plan::{PlanOptions, plan, route};
+use crate::pipeline::plan::PlanOptions;
 use crate::record::Record;
 use crate::time::{Span, Timestamp, monotonic};
 
@@ -73,22 +72,11 @@ pub(super) fn completing(
     start: Timestamp,
     every: Span,
 ) -> anyhow::Result<Span> {
-    let options = PlanOptions {
-        base: pipeline.path.parent().unwrap_or(Path::new("")),
-        live: false,
-        asset_limit: 1,
-        models: &[],
-        host: &Host::default(),
-        refused: None,
-        features_only: false,
-    };
-    let planned = plan(&pipeline.spec, &pipeline.schema, options)?;
-    let mut engine = Engine::new("bench".into(), vec![planned]);
-    let name = route(&pipeline.spec);
-    let (topics, format) = (&pipeline.spec.topics, &pipeline.spec.format);
-    let options = DecodeOptions { message_max: 1 << 20 };
-    let decoder = Decoder::new(name.clone(), topics, format, &pipeline.schema, options)?;
-    let mut rows = Rows::new(name);
+    let host = Host::default();
+    let options = PlanOptions::of(pipeline.base(), &host);
+    let mut engine = pipeline.engine("bench", options)?;
+    let decoder = pipeline.decoder()?;
+    let mut rows = Rows::new(decoder.route().to_owned());
     for (ts, payload) in messages(SIGNALS, start, every).take(PLENTY) {
         decoder.decode(&topic(0), payload.as_bytes(), ts, &mut rows)?;
         let step = engine.step(vec![rows.take()], ts);
@@ -112,6 +100,6 @@ pub(super) fn of(seen: &Seen, load: &Load, completing: Span) -> Latency {
         })
         .collect();
     all.sort_unstable();
-    let ms = |share| percentile(&all, share).map(|d| d.as_secs_f64() * 1e3);
-    Latency { records: all.len(), p50_ms: ms(0.5), p99_ms: ms(0.99), most_ms: ms(1.0) }
+    let ms = |percent| percentile(&all, percent).map(|d| d.as_secs_f64() * 1e3);
+    Latency { records: all.len(), p50_ms: ms(50), p99_ms: ms(99), most_ms: ms(100) }
 }

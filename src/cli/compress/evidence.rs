@@ -4,13 +4,12 @@
 //! (a threshold, ranges); the second half judges, and what reaches into it does neither. Made-up windows come from the model's baseline, each column by itself,
 //! or are plain noise where it has none: enough to see whether the arithmetic is near, and told as what it is.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use super::parts::{Part, append, divided, first_of, slice};
+use super::parts::{Part, divided, first_of};
 use super::{Answers, CompressArgs, ask, compare, made_up};
 use crate::cli::recordings::Recordings;
 use crate::cli::screen::{Screen, look};
@@ -19,10 +18,10 @@ use crate::frame::{Asset, Windows};
 use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
 use crate::model::training::TrainingSet;
-use crate::model::{Given, Host, Model, ModelFile, Wanted};
+use crate::model::{Given, Host, Model, ModelFile, Wanted, whole_row};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::names::window_signals;
-use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec};
 use crate::stage::score::ScoreStage;
 use crate::stage::{Around, Effects, Flow, Stage};
 use crate::time::{Tick, Timestamp};
@@ -91,11 +90,7 @@ impl Evidence {
 
     /// The windows that may choose.
     pub(super) fn choosing(&self) -> Windows {
-        let mut windows = self.part(0, 0);
-        for at in (0..self.len()).filter(|at| self.chooses(*at)) {
-            append(&mut windows, self.part(at, 1));
-        }
-        windows
+        self.windows.picked((0..self.len()).filter(|at| self.chooses(*at)))
     }
 
     /// Of each asset where its first window begins that judges.
@@ -110,11 +105,10 @@ impl Evidence {
 
     /// What the model is given of `windows`, oldest first, and how many numbers a step has.
     pub(super) fn numbers<'a>(&self, windows: &'a Windows) -> (&'a [f64], usize) {
-        match self.spec.input {
-            ModelInput::Features => (&windows.features, windows.names.len()),
-            ModelInput::Sequence | ModelInput::ChannelsFirst => {
-                (&windows.sequence, windows.channels)
-            }
+        if self.is_row() {
+            (&windows.features, windows.names.len())
+        } else {
+            (&windows.sequence, windows.channels)
         }
     }
 
@@ -173,7 +167,7 @@ impl Evidence {
         taught: &mut Vec<f64>,
     ) {
         for (at, score) in scores.iter().enumerate() {
-            let one = slice(windows, at..at + 1);
+            let one = windows.picked([at]);
             let is_whole = self.numbers(&one).0.iter().all(|value| value.is_finite());
             if let Some(score) = score.filter(|score| is_whole && score.is_finite()) {
                 set.push(&one);
@@ -245,23 +239,8 @@ impl Evidence {
 
     /// The rows that models are given, of windows that have all their numbers and are `wanted`.
     pub(super) fn inputs(&self, wanted: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
-        let windows = &self.windows;
-        let channels = windows.channels;
-        let values = self.numbers(windows).0;
-        let width = values.len() / windows.len().max(1);
-        let row = |row: &[f64]| -> Vec<f32> {
-            let of = |channel| row.iter().skip(channel).step_by(channels.max(1));
-            match self.spec.input {
-                ModelInput::ChannelsFirst => {
-                    (0..channels).flat_map(of).map(|v| *v as f32).collect()
-                }
-                _ => row.iter().map(|value| *value as f32).collect(),
-            }
-        };
-        let rows = values.chunks(width.max(1)).enumerate().filter(|(at, _)| wanted(*at));
-        rows.map(|(_, values)| row(values))
-            .filter(|row| row.iter().all(|value| value.is_finite()))
-            .collect()
+        let places = (0..self.len()).filter(|at| wanted(*at));
+        places.filter_map(|at| whole_row(self.spec.input, &self.windows, at)).collect()
     }
 
     /// The score of each window.
@@ -284,7 +263,7 @@ impl Evidence {
 
     /// `count` windows from `first` on, fewer at the end.
     pub(super) fn part(&self, first: usize, count: usize) -> Windows {
-        slice(&self.windows, first..(first + count).min(self.len()))
+        self.windows.picked(first..(first + count).min(self.len()))
     }
 
     /// How many windows there are.
@@ -358,15 +337,8 @@ pub(super) fn recordings<'a>(
     pipeline: &'a LoadedPipeline,
     screen: &'a Screen,
 ) -> Recordings<'a> {
-    Recordings {
-        files: &args.data,
-        pipeline,
-        args: &args.recording,
-        rows_max: args.rows,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    }
+    let all = Recordings::of((&args.data, &args.recording), pipeline, (screen, args.quiet));
+    Recordings { rows_max: args.rows, ..all }
 }
 
 /// The windows of recordings.
@@ -375,18 +347,15 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
     let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
     let recordings = recordings(args, &pipeline, screen);
     let mut windows = Windows::default();
-    let (engine, _) = recordings.windows(path, |more| append(&mut windows, more))?;
+    let (engine, _) = recordings.windows(|more| windows.append(more))?;
     anyhow::ensure!(
         windows.len() >= 2,
         "the recordings gave {} windows: give longer ones, or look at `length` of {}",
         windows.len(),
         path.display()
     );
-    let of_window = |stage: &StageSpec| match stage {
-        StageSpec::Window(window) => Some(window_signals(&pipeline.schema, window)),
-        _ => None,
-    };
-    let channels = pipeline.spec.stages.iter().find_map(of_window).unwrap_or_default();
+    let window = pipeline.spec.window();
+    let channels = window.map(|window| window_signals(&pipeline.schema, window));
     let assets = engine.pipelines().first().map(|pipeline| pipeline.assets().to_vec());
     let faulty = match &args.labels {
         Some(column) => Some(labelled(&recordings, column, &windows, &assets.unwrap_or_default())?),
@@ -396,11 +365,11 @@ fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result
         1 => "of a recording".to_owned(),
         some => format!("of {some} recordings"),
     };
-    Ok(Gathered { windows, channels, spec, faulty, source })
+    Ok(Gathered { windows, channels: channels.unwrap_or_default(), spec, faulty, source })
 }
 
-/// Of each window, whether something was wrong in it: a label above 0 in the column `truth`, or a fault in the file of
-/// that name.
+/// Of each window, whether something was wrong in it: a label that is not of normal running in the column `truth`, or a
+/// fault in the file of that name.
 fn labelled(
     recordings: &Recordings<'_>,
     truth: &str,
@@ -411,7 +380,7 @@ fn labelled(
     if Path::new(truth).is_file() {
         faults = labels::faults(Path::new(truth))?;
     } else {
-        for (asset, column) in recordings.column(truth)? {
+        for (asset, column) in recordings.labels(truth, None)?.columns {
             let pairs = column.times.into_iter().zip(column.values);
             let wrong = pairs.filter(|(_, value)| *value > 0.0).map(|(at, _)| at);
             times.insert(asset, wrong.collect::<BTreeSet<Timestamp>>());
@@ -430,14 +399,10 @@ fn labelled(
 
 /// The pipeline's score called `output`, or its first.
 fn score_spec(spec: &PipelineSpec, output: Option<&str>) -> anyhow::Result<ScoreSpec> {
-    let scores: Vec<&ScoreSpec> = (spec.stages.iter())
-        .filter_map(|stage| if let StageSpec::Score(score) = stage { Some(score) } else { None })
-        .collect();
-    let wanted = |score: &&&ScoreSpec| output.is_none_or(|output| score.output == output);
-    let found = scores.iter().find(wanted).map(|score| (*score).clone());
-    let names: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
+    let found = output.map_or_else(|| spec.scores().next(), |output| spec.score(output));
+    let names: Vec<&str> = spec.scores().map(|score| score.output.as_str()).collect();
     let names = names.join(", ");
-    found.ok_or_else(|| {
+    found.cloned().ok_or_else(|| {
         anyhow::anyhow!("pipeline `{}` has no such score; it has: {names}", spec.name)
     })
 }

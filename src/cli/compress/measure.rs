@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::evidence::{Evidence, apply};
+use crate::evaluate::metrics::percentile;
 use crate::stage::score::ScoreStage;
 use crate::time::monotonic;
 
@@ -64,12 +65,9 @@ pub(super) fn latency(
 }
 
 fn summed(batch: usize, mut times: Vec<Duration>) -> Latency {
-    times.sort();
-    let at = |share: f64| {
-        let place = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len().max(1));
-        times.get(place - 1).map_or(0.0, |time| time.as_secs_f64() * 1e3)
-    };
-    Latency { batch, p50_ms: at(0.5), p95_ms: at(0.95), rounds: times.len() }
+    times.sort_unstable();
+    let ms = |percent| percentile(&times, percent).map_or(0.0, |time| time.as_secs_f64() * 1e3);
+    Latency { batch, p50_ms: ms(50), p95_ms: ms(95), rounds: times.len() }
 }
 
 /// Most memory of a process that opens the model and tries it, in bytes. `None` where that cannot be found out.

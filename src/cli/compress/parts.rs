@@ -1,10 +1,9 @@
-//! Windows in a column each: some of them, more of them, and which may choose and which judge.
+//! Which windows may choose and which judge.
 //!
 //! [`super::evidence`] and [`super::teach`] cut by it. It promises that nothing which chooses shares an instant with what
 //! judges, of the same asset.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use crate::frame::Windows;
 use crate::time::Timestamp;
@@ -18,38 +17,6 @@ pub(super) enum Part {
     Between,
     /// It judges.
     Judges,
-}
-
-/// Adds windows behind others.
-pub(super) fn append(windows: &mut Windows, more: Windows) {
-    windows.names = more.names;
-    windows.steps = more.steps;
-    windows.channels = more.channels;
-    windows.asset.extend(more.asset);
-    windows.start.extend(more.start);
-    windows.end.extend(more.end);
-    windows.coverage.extend(more.coverage);
-    windows.features.extend(more.features);
-    windows.sequence.extend(more.sequence);
-}
-
-/// Some of these windows.
-pub(super) fn slice(all: &Windows, range: Range<usize>) -> Windows {
-    let columns = |values: &[f64], width: usize| {
-        values.get(range.start * width..range.end * width).unwrap_or_default().to_vec()
-    };
-    Windows {
-        asset: all.asset[range.clone()].to_vec(),
-        start: all.start[range.clone()].to_vec(),
-        end: all.end[range.clone()].to_vec(),
-        coverage: all.coverage[range.clone()].to_vec(),
-        names: all.names.clone(),
-        features: columns(&all.features, all.names.len()),
-        sequence: columns(&all.sequence, all.steps * all.channels),
-        steps: all.steps,
-        channels: all.channels,
-        scores: Vec::new(),
-    }
 }
 
 /// The second half of each asset's windows judges, those of the first that end before it begins choose.
@@ -85,13 +52,9 @@ pub(super) fn first_of(windows: &Windows, parts: &[Part]) -> BTreeMap<u32, Times
 
 /// Those of `windows` that end before their asset's windows begin that judge.
 pub(super) fn before(windows: &Windows, until: &BTreeMap<u32, Timestamp>) -> Windows {
-    let mut kept = slice(windows, 0..0);
-    for at in 0..windows.len() {
-        if until.get(&windows.asset[at]).is_some_and(|until| windows.end[at] <= *until) {
-            append(&mut kept, slice(windows, at..at + 1));
-        }
-    }
-    kept
+    let ends_before =
+        |at: &usize| until.get(&windows.asset[*at]).is_some_and(|until| windows.end[*at] <= *until);
+    windows.picked((0..windows.len()).filter(ends_before))
 }
 
 #[cfg(test)]

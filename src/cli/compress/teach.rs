@@ -15,7 +15,7 @@ use rand_distr::StandardNormal;
 
 use super::CompressArgs;
 use super::evidence::{Evidence, apply, recordings};
-use super::parts::{append, before, slice};
+use super::parts::before;
 use crate::cli::screen::Screen;
 use crate::frame::Windows;
 use crate::model::training::TrainingSet;
@@ -66,11 +66,11 @@ impl Evidence {
             }
             let mut part = Windows::default();
             for place in places {
-                let one = slice(&windows, *place..place + 1);
+                let one = windows.picked([*place]);
                 for _ in 0..copies {
-                    append(&mut part, self.changed(one.clone(), &deviations, &mut random));
+                    part.append(self.changed(one.clone(), &deviations, &mut random));
                 }
-                append(&mut part, one);
+                part.append(one);
             }
             seen += part.len();
             let scores = apply(stage, part.clone())?;
@@ -90,12 +90,8 @@ impl Evidence {
     fn closer(&self, args: &CompressArgs, screen: &Screen) -> anyhow::Result<Windows> {
         let Some(path) = &args.pipeline else { return Ok(self.choosing()) };
         let mut pipeline = load_pipeline(path, args.schemas.as_deref())?;
-        let stages = &mut pipeline.spec.stages;
-        let step = stages.iter().find_map(|stage| match stage {
-            StageSpec::Resample(resample) => Some(resample.every.whole()),
-            _ => None,
-        });
-        for stage in stages {
+        let step = pipeline.spec.grid().map(|grid| grid.every.whole());
+        for stage in &mut pipeline.spec.stages {
             if let (StageSpec::Window(window), Some(step)) = (stage, step) {
                 let now = window.every.unwrap_or(window.length);
                 let share = self.calibrating() as f64 / self.most() as f64;
@@ -104,8 +100,8 @@ impl Evidence {
             }
         }
         let (mut windows, until) = (Windows::default(), self.until());
-        let take = |more| append(&mut windows, before(&more, &until));
-        recordings(args, &pipeline, screen).windows(path, take)?;
+        let take = |more| windows.append(before(&more, &until));
+        recordings(args, &pipeline, screen).windows(take)?;
         Ok(windows)
     }
 

@@ -138,15 +138,8 @@ fn config(args: &DemoArgs, world: &World, store: std::path::PathBuf) -> Config {
     config.store.checkpoint_every = Span::seconds(10);
     config.feed.listen = args.listen.map_or_else(|| "127.0.0.1:0".into(), |a| a.to_string());
     config.onnxruntime.library.clone_from(&args.onnxruntime);
-    let http = HttpConfig {
-        url: format!("http://{}/records", world.link.addr()),
-        token: None,
-        headers: std::collections::BTreeMap::new(),
-        ca: None,
-        timeout: Span::seconds(5),
-        dictionary: false,
-        in_flight: 8,
-    };
+    let http = HttpConfig::to(format!("http://{}/records", world.link.addr()));
+    let http = HttpConfig { timeout: Span::seconds(5), ..http };
     let mut uplink = UplinkConfig::to("cloud", TargetConfig::Http(http));
     uplink.retry_max = Span::seconds(2);
     uplink.drain_for = Span::seconds(10);

@@ -1,6 +1,5 @@
 //! `forebay evaluate --pipeline`: recordings with labels through a pipeline, told as text, JSON or a page.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,10 +24,11 @@ use crate::evaluate::suite::ModelUsed;
 use crate::feed::chart::escape;
 use crate::frame::Input;
 use crate::model::metadata::Meaning;
+use crate::model::onnx::hex;
 use crate::model::{Host, ModelFile};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::OtherModel;
-use crate::pipeline::spec::{Fill, ScoreSpec, StageSpec};
+use crate::pipeline::spec::{Fill, ScoreSpec};
 use crate::time::Span;
 use crate::usage::Usage;
 
@@ -96,15 +96,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
     let plan =
         Plan { spec: &pipeline.spec, schema: &pipeline.schema, base, models: &models, host: &host };
     let mut stream = Stream::new(plan, args.output.as_deref())?;
-    let recordings = Recordings {
-        files: &args.data,
-        pipeline: &pipeline,
-        args: &args.recording,
-        rows_max: None,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    };
+    let recordings = Recordings::of((&args.data, &args.recording), &pipeline, (screen, args.quiet));
     let truth = truth(args, &recordings)?;
     let mut times: BTreeMap<String, Column> = BTreeMap::new();
     let rows = recordings.each(|input| {
@@ -166,15 +158,8 @@ const LOOKS_AHEAD: &str =
 /// Whether a verdict counts from a moment at which all that it rests on was there. Between two readings of a signal that is
 /// measured less often than the grid has steps, what is filled in waits for the second.
 fn is_causal(pipeline: &LoadedPipeline) -> bool {
-    let mut stages = pipeline.spec.stages.iter();
-    let ahead = stages.find_map(|stage| match stage {
-        StageSpec::Resample(resample) => {
-            let looks = matches!(resample.fill, Fill::Linear | Fill::Next);
-            Some(resample.every.span()).filter(|_| looks)
-        }
-        _ => None,
-    });
-    ahead.is_none_or(|step| {
+    let ahead = pipeline.spec.grid().filter(|g| matches!(g.fill, Fill::Linear | Fill::Next));
+    ahead.map(|grid| grid.every.span()).is_none_or(|step| {
         pipeline
             .schema
             .signals
@@ -184,12 +169,7 @@ fn is_causal(pipeline: &LoadedPipeline) -> bool {
 }
 
 fn score_of<'p>(pipeline: &'p LoadedPipeline, output: &str) -> anyhow::Result<&'p ScoreSpec> {
-    let mut stages = pipeline.spec.stages.iter();
-    let found = stages.find_map(|stage| match stage {
-        StageSpec::Score(score) if score.output == output => Some(score),
-        _ => None,
-    });
-    found.with_context(|| format!("the pipeline has no score `{output}`"))
+    pipeline.spec.score(output).with_context(|| format!("the pipeline has no score `{output}`"))
 }
 
 /// The file of the model that gave the score.
@@ -238,12 +218,7 @@ struct Found {
 }
 
 fn step(pipeline: &LoadedPipeline) -> Span {
-    let mut stages = pipeline.spec.stages.iter();
-    let step = stages.find_map(|stage| match stage {
-        StageSpec::Resample(resample) => Some(resample.every.span()),
-        _ => None,
-    });
-    step.unwrap_or(Span::ZERO)
+    pipeline.spec.grid().map_or(Span::ZERO, |grid| grid.every.span())
 }
 
 /// Holds the verdicts against faults.
@@ -312,13 +287,6 @@ fn digest(path: &Path) -> anyhow::Result<(String, String)> {
     let mut digest = Sha256::new();
     std::io::copy(&mut file, &mut digest).with_context(failed)?;
     Ok((path.display().to_string(), hex(&digest.finalize())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }
 
 impl Evaluation {

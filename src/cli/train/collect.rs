@@ -1,8 +1,6 @@
 //! Recordings through the pipeline up to its windows, and what is known of each window.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Context;
 
@@ -14,8 +12,9 @@ use crate::evaluate::labels::{Column, Labels};
 use crate::evaluate::life::{Runs, run_name};
 use crate::model::training::TrainingSet;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::spec::{ModelInput, StageSpec};
-use crate::time::{Span, Step, Timestamp};
+use crate::pipeline::names::training_set;
+use crate::pipeline::spec::ModelInput;
+use crate::time::{Span, Timestamp};
 
 /// What a model learns from.
 pub(super) struct Collected {
@@ -53,60 +52,6 @@ impl Collected {
     }
 }
 
-/// What is known of the windows before a recording is read. With `samples`, they are samples and not features where the
-/// pipeline's first score is given these.
-fn training_set(pipeline: &LoadedPipeline, out: &Path, samples: bool) -> TrainingSet {
-    let name = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut set = TrainingSet { name, ..TrainingSet::default() };
-    for stage in &pipeline.spec.stages {
-        match stage {
-            StageSpec::Resample(resample) => set.step = Some(resample.every.span()),
-            StageSpec::Window(window) => {
-                set.window = Some(window.length);
-                set.every = window.every.or(Some(window.length));
-                let unit = |signal: &String| {
-                    let found = pipeline.schema.signals.iter().find(|s| s.name == *signal);
-                    found.map_or_else(String::new, |s| s.unit.clone())
-                };
-                let all = pipeline.schema.signals.iter().map(|s| s.name.clone()).collect();
-                let signals: Vec<String> = window.signals.clone().unwrap_or(all);
-                if let Some(step) = grid(pipeline).filter(|_| samples && wants_samples(pipeline)) {
-                    set.steps = step.count(window.length) as usize;
-                    set.units = signals.iter().map(unit).collect();
-                    set.names = signals;
-                    continue;
-                }
-                set.units = signals
-                    .iter()
-                    .flat_map(|signal| std::iter::repeat_n(unit(signal), window.features.len()))
-                    .collect();
-            }
-            _ => {}
-        }
-    }
-    set
-}
-
-/// The step of the pipeline's grid.
-pub(super) fn grid(pipeline: &LoadedPipeline) -> Option<Step> {
-    pipeline.spec.stages.iter().find_map(|stage| match stage {
-        StageSpec::Resample(resample) => Some(resample.every),
-        _ => None,
-    })
-}
-
-/// What the pipeline's first score is given.
-fn input(pipeline: &LoadedPipeline) -> Option<ModelInput> {
-    pipeline.spec.stages.iter().find_map(|stage| match stage {
-        StageSpec::Score(score) => Some(score.input),
-        _ => None,
-    })
-}
-
-fn wants_samples(pipeline: &LoadedPipeline) -> bool {
-    input(pipeline).is_some_and(|input| input != ModelInput::Features)
-}
-
 /// Puts the recordings through the pipeline up to its windows. A kind that can learn from `samples` gets them where the
 /// pipeline's first score does.
 pub(super) fn collect(
@@ -115,29 +60,24 @@ pub(super) fn collect(
     samples: bool,
     screen: &Screen,
 ) -> anyhow::Result<Collected> {
+    let input = pipeline.spec.scores().next().map(|score| score.input);
     anyhow::ensure!(
-        !samples || input(pipeline) != Some(ModelInput::ChannelsFirst),
+        !samples || input != Some(ModelInput::ChannelsFirst),
         "what is trained here takes [windows, steps, channels], and the `score` of {} has `input = \"channels_first\"`: \
          set it to \"sequence\" there",
         args.pipeline.display()
     );
-    let mut set = training_set(pipeline, &args.out, samples);
+    let name = args.out.file_stem().unwrap_or_default().to_string_lossy();
+    let mut set = training_set(&pipeline.spec, &pipeline.schema, &name, samples);
     anyhow::ensure!(
         set.steps > 0 || !set.units.is_empty(),
         "the `window` of {} has no `features`, and what is trained here learns from them: name some there, or choose a kind of \
          network that learns from samples",
         args.pipeline.display()
     );
-    let recordings = Recordings {
-        files: &args.data,
-        pipeline,
-        args: &args.recording,
-        rows_max: args.rows,
-        quiet: args.quiet,
-        screen,
-        runs: RefCell::default(),
-    };
-    let (engine, rows) = recordings.windows(&args.pipeline, |windows| set.push(&windows))?;
+    let all = Recordings::of((&args.data, &args.recording), pipeline, (screen, args.quiet));
+    let recordings = Recordings { rows_max: args.rows, ..all };
+    let (engine, rows) = recordings.windows(|windows| set.push(&windows))?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
     tracing::info!(
         rows,

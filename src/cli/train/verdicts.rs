@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::collect::{Collected, grid};
+use super::collect::Collected;
 use super::net::class_names;
 use super::{TrainArgs, TrainKind};
 use crate::command::Verdict;
 use crate::model::training::TrainingSet;
 use crate::pipeline::load::LoadedPipeline;
-use crate::pipeline::spec::{StageSpec, WindowSpec};
+use crate::pipeline::names::window_signals;
+use crate::pipeline::spec::WindowSpec;
 use crate::record::VerdictRecord;
 use crate::stage::features::{Feature, Scene, describe};
 use crate::time::Step;
@@ -195,19 +196,15 @@ struct Windows<'a> {
 
 impl<'a> Windows<'a> {
     fn of(pipeline: &'a LoadedPipeline) -> anyhow::Result<Windows<'a>> {
-        let spec = pipeline.spec.stages.iter().find_map(|stage| match stage {
-            StageSpec::Window(window) => Some(window),
-            _ => None,
-        });
-        let spec = spec.context("the pipeline has no `window`")?;
+        let spec = pipeline.spec.window().context("the pipeline has no `window`")?;
+        let grid = pipeline.spec.grid().context("the pipeline has no `resample`")?;
         let features: Result<Vec<Feature>, String> =
             spec.features.iter().map(|name| name.parse()).collect();
-        let all = pipeline.schema.signals.iter().map(|signal| signal.name.clone()).collect();
         Ok(Windows {
             spec,
             features: features.map_err(anyhow::Error::msg)?,
-            signals: spec.signals.clone().unwrap_or(all),
-            step: grid(pipeline).context("the pipeline has no `resample`")?,
+            signals: window_signals(&pipeline.schema, spec),
+            step: grid.every,
         })
     }
 

@@ -21,7 +21,7 @@ use crate::model::boost::BoostOptions;
 use crate::model::training::TrainingSet;
 use crate::model::trees::{self, Target, TreesOptions};
 use crate::pipeline::plan::route;
-use crate::pipeline::spec::{BearingSpec, StageSpec};
+use crate::pipeline::spec::BearingSpec;
 use crate::stage::envelope::{HARMONICS, SLIP, Spectrum, envelope};
 use crate::time::{Span, Timestamp};
 
@@ -84,11 +84,8 @@ fn options() -> TreesOptions {
 pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     let settings = format!("{:?} {FEATURES:?} {MARGIN}", options());
     let (spec, schema, mut findings) = written(PIPELINE, SCHEMA, &settings)?;
-    let mut bearings = spec.stages.iter().filter_map(|stage| match stage {
-        StageSpec::Window(window) => window.bearing.as_ref(),
-        _ => None,
-    });
-    let bearing = bearings.next().ok_or("the pipeline knows no bearing")?;
+    let bearing = spec.window().and_then(|window| window.bearing.as_ref());
+    let bearing = bearing.ok_or("the pipeline knows no bearing")?;
     let plan = run.plan(&spec, &schema);
     let (mut described, mut peaks) = (Vec::new(), Vec::new());
     for recording in recordings(run.folder, &mut findings)? {

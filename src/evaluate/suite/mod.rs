@@ -21,8 +21,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::evaluate::report::Figure;
-use crate::evaluate::stream::{Plan, percentile};
+use crate::evaluate::stream::{Plan, micros};
 use crate::model::Host;
+use crate::model::onnx::{digest, hex};
 use crate::pipeline::spec::PipelineSpec;
 use crate::schema::Schema;
 use crate::time::monotonic;
@@ -193,8 +194,7 @@ pub struct ModelUsed {
 impl ModelUsed {
     /// Of a file's content.
     pub fn of(part: impl Into<String>, bytes: &[u8]) -> ModelUsed {
-        let sha256 = hex(Sha256::new_with_prefix(bytes));
-        ModelUsed { part: part.into(), bytes: bytes.len() as u64, sha256 }
+        ModelUsed { part: part.into(), bytes: bytes.len() as u64, sha256: digest(bytes) }
     }
 }
 
@@ -308,10 +308,10 @@ pub fn run(
         error,
         files,
         data_sha256,
-        config_sha256: hex(findings.settings),
+        config_sha256: hex(&findings.settings.finalize()),
         models: findings.models,
-        inference_p50_us: percentile(&times, 50),
-        inference_p99_us: percentile(&times, 99),
+        inference_p50_us: micros(&times, 50),
+        inference_p99_us: micros(&times, 99),
         seconds: began.elapsed().as_secs_f64(),
         figures: findings.figures,
     })
@@ -337,7 +337,7 @@ fn data(folder: &Path) -> (usize, String, Vec<Failure>) {
             failed(path, &error);
         }
     }
-    (found.len(), hex(digest), unread)
+    (found.len(), hex(&digest.finalize()), unread)
 }
 
 /// All files below a folder, in order of their names.
@@ -375,12 +375,4 @@ fn csv_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         (stem.parse::<u64>().unwrap_or(u64::MAX), stem)
     });
     Ok(found)
-}
-
-fn hex(digest: Sha256) -> String {
-    use std::fmt::Write;
-    digest.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }

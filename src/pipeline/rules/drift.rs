@@ -12,10 +12,10 @@ const DAY: Span = Span::seconds(24 * 3600);
 pub(super) fn check(look: &mut Look<'_>) {
     let mut outputs: Vec<String> = Vec::new();
     let mut followed: Vec<String> = Vec::new();
-    for index in 0..look.parts.stages.len() {
-        match look.parts.stages.get(index).and_then(|s| s.spec.as_ref()) {
-            Some(StageSpec::Score(score)) => outputs.push(score.output.clone()),
-            Some(StageSpec::Drift(drift)) => {
+    for (index, spec) in look.parts.each() {
+        match spec {
+            StageSpec::Score(score) => outputs.push(score.output.clone()),
+            StageSpec::Drift(drift) => {
                 on(look, index, drift, &outputs, &mut followed);
                 numbers(look, index, drift);
             }

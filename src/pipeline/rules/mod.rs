@@ -50,6 +50,16 @@ pub(super) const KINDS: [&str; 7] =
     ["clean", "resample", "window", "score", "drift", "alarm", "emit"];
 
 impl Parts {
+    /// Each stage whose settings can be read, with its place.
+    fn each(&self) -> impl Iterator<Item = (usize, &StageSpec)> {
+        self.stages.iter().enumerate().filter_map(|(at, stage)| Some((at, stage.spec.as_ref()?)))
+    }
+
+    /// Their settings.
+    fn specs(&self) -> impl Iterator<Item = &StageSpec> {
+        self.each().map(|(_, spec)| spec)
+    }
+
     /// The parts of a file, given what fits its type.
     pub(super) fn of(
         document: &Document,

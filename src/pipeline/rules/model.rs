@@ -49,12 +49,8 @@ pub(in crate::pipeline) fn check(
     goes_on: bool,
 ) -> BTreeMap<String, String> {
     let mut refused = BTreeMap::new();
-    for index in 0..look.parts.stages.len() {
-        let Some(StageSpec::Score(score)) =
-            look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
-        else {
-            continue;
-        };
+    for (index, spec) in look.parts.each() {
+        let Some(score) = spec.score() else { continue };
         let (spot, before) = (look.stage(index, "score"), look.problems.all.len());
         if file_is_there(look, spot.key("model"), score, folder) {
             fits(look, spot, score, &folder.join(&score.model), host);
@@ -255,16 +251,8 @@ impl Fed {
 }
 
 fn grid_and_window<'a>(look: &Look<'a>) -> Option<(Step, &'a WindowSpec)> {
-    let stages = || look.parts.stages.iter().filter_map(|s| s.spec.as_ref());
-    let step = stages().find_map(|s| match s {
-        StageSpec::Resample(resample) => Some(resample.every),
-        _ => None,
-    })?;
-    let window = stages().find_map(|s| match s {
-        StageSpec::Window(window) => Some(window),
-        _ => None,
-    })?;
-    Some((step, window))
+    let step = look.parts.specs().find_map(StageSpec::resample)?.every;
+    Some((step, look.parts.specs().find_map(StageSpec::window)?))
 }
 
 fn misfit(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, mismatch: &Mismatch) {
@@ -336,29 +324,20 @@ fn answers(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &Score
 
 /// Drift is told from the training data's distribution, so the model must have noted it.
 fn baseline(look: &mut Look<'_>, score: &ScoreSpec, noted: Option<&Baseline>, given: &Fed) {
-    let (reason, found) = match noted {
+    let (given, inputs) = (given.features.len(), noted.map(|noted| noted.inputs.len()));
+    let (reason, found) = match inputs {
         None => (
             "does not say how its training data was distributed",
             "no `forebay.baseline` in the model".to_owned(),
         ),
-        Some(noted)
-            if score.input == ModelInput::Features
-                && noted.inputs.len() != given.features.len() =>
-        {
-            (
-                "says of other inputs how they were distributed",
-                format!(
-                    "{} inputs in `forebay.baseline`, {} features",
-                    noted.inputs.len(),
-                    given.features.len()
-                ),
-            )
-        }
+        Some(inputs) if score.input == ModelInput::Features && inputs != given => (
+            "says of other inputs how they were distributed",
+            format!("{inputs} inputs in `forebay.baseline`, {given} features"),
+        ),
         Some(_) => return,
     };
-    for index in 0..look.parts.stages.len() {
-        let spec = look.parts.stages.get(index).and_then(|s| s.spec.as_ref());
-        let Some(StageSpec::Drift(drift)) = spec else { continue };
+    for (index, spec) in look.parts.each() {
+        let Some(drift) = spec.drift() else { continue };
         if drift.on == score.output {
             let spot = look.stage(index, "drift").key("on");
             let message = format!("model `{}` {reason}", score.model);
@@ -372,9 +351,8 @@ fn baseline(look: &mut Look<'_>, score: &ScoreSpec, noted: Option<&Baseline>, gi
 
 /// A score that is held against nothing is stored and sent, and calls no window abnormal.
 fn verdict(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &ScoreStage) {
-    let mut others = look.parts.stages.iter().filter_map(|stage| stage.spec.as_ref());
-    let is_watched =
-        others.any(|spec| matches!(spec, StageSpec::Alarm(alarm) if alarm.on == score.output));
+    let mut alarms = look.parts.specs().filter_map(StageSpec::alarm);
+    let is_watched = alarms.any(|alarm| alarm.on == score.output);
     let mut noted = stage.model().metadata.outputs.iter().flatten();
     let is_life = noted.any(|(_, meaning)| matches!(meaning, Meaning::RemainingLife { .. }));
     if stage.threshold().is_some() || is_watched || is_life {
@@ -389,12 +367,8 @@ fn verdict(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &Score
 
 /// An alarm without `raise` leans on the score's threshold, so there must be one.
 fn threshold(look: &mut Look<'_>, score: &ScoreSpec, threshold: Option<f64>) {
-    for index in 0..look.parts.stages.len() {
-        let Some(StageSpec::Alarm(alarm)) =
-            look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
-        else {
-            continue;
-        };
+    for (index, spec) in look.parts.each() {
+        let Some(alarm) = spec.alarm() else { continue };
         let limit = alarm.raise.or(threshold);
         let spot = look.stage(index, "alarm");
         if alarm.on != score.output || alarm.below {

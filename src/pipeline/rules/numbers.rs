@@ -9,10 +9,10 @@ use crate::time::Span;
 
 /// Checks the settings of `clean` and `resample`.
 pub(super) fn check(look: &mut Look<'_>) {
-    for index in 0..look.parts.stages.len() {
-        match look.parts.stages.get(index).and_then(|s| s.spec.as_ref()) {
-            Some(StageSpec::Clean(clean)) => clean_stage(look, index, clean),
-            Some(StageSpec::Resample(resample)) => resample_stage(look, index, resample),
+    for (index, spec) in look.parts.each() {
+        match spec {
+            StageSpec::Clean(clean) => clean_stage(look, index, clean),
+            StageSpec::Resample(resample) => resample_stage(look, index, resample),
             _ => {}
         }
     }

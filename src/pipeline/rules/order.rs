@@ -2,7 +2,6 @@
 
 use super::Look;
 use crate::diagnose::{Problem, Spot};
-use crate::pipeline::spec::StageSpec;
 use crate::record::Lane;
 
 /// Checks the order of stages, and that something leaves.
@@ -97,12 +96,9 @@ fn previous(before: &[&str]) -> String {
 }
 
 fn emit(look: &mut Look<'_>, spot: Spot<'_>, before: &[&str], index: usize) {
-    let lane_of = |index: usize| match look.parts.stages.get(index).and_then(|s| s.spec.as_ref()) {
-        Some(StageSpec::Emit(emit)) => Some(emit.lane),
-        _ => None,
-    };
     let lane_of = |index: usize| {
-        lane_of(index).filter(|_| look.parts.stages.get(index).is_some_and(|s| s.sound))
+        let stage = look.parts.stages.get(index).filter(|stage| stage.sound)?;
+        Some(stage.spec.as_ref()?.emit()?.lane)
     };
     let Some(lane) = lane_of(index) else { return };
     let twice = (0..index).any(|i| lane_of(i) == Some(lane));

@@ -15,15 +15,15 @@ pub(super) fn check(look: &mut Look<'_>) {
     let features = features(look);
     let mut outputs: BTreeMap<String, usize> = BTreeMap::new();
     let mut alarms: BTreeMap<String, usize> = BTreeMap::new();
-    for index in 0..look.parts.stages.len() {
-        match look.parts.stages.get(index).and_then(|s| s.spec.as_ref()) {
-            Some(StageSpec::Score(score)) => {
+    for (index, spec) in look.parts.each() {
+        match spec {
+            StageSpec::Score(score) => {
                 output(look, index, score, &features, &outputs);
                 batch(look, index, score.batch);
                 recalibrate(look, index, score);
                 outputs.entry(score.output.clone()).or_insert(index);
             }
-            Some(StageSpec::Alarm(alarm)) => {
+            StageSpec::Alarm(alarm) => {
                 alarm_name(look, index, alarm, &mut alarms);
                 watched(look, index, alarm, &features, &outputs);
                 limits(look, index, alarm, &features);
@@ -35,11 +35,7 @@ pub(super) fn check(look: &mut Look<'_>) {
 
 /// All features of the pipeline's window; none where schema or window are not known.
 fn features(look: &Look<'_>) -> Vec<String> {
-    let window = look.parts.stages.iter().find_map(|s| match &s.spec {
-        Some(StageSpec::Window(window)) => Some(window),
-        _ => None,
-    });
-    match (look.schema, window) {
+    match (look.schema, look.parts.specs().find_map(StageSpec::window)) {
         (Some(schema), Some(window)) => feature_names(schema, window),
         _ => Vec::new(),
     }
@@ -148,13 +144,8 @@ fn watched(
         return;
     }
     let spot = look.stage(index, "alarm").key("on");
-    let later = look
-        .parts
-        .stages
-        .iter()
-        .skip(index)
-        .any(|s| matches!(&s.spec, Some(StageSpec::Score(s)) if s.output == on));
-    if later {
+    let mut later = look.parts.each().filter(|(at, _)| *at >= index);
+    if later.any(|(_, spec)| spec.score().is_some_and(|score| score.output == on)) {
         let problem = Problem::error(spot, format!("score `{on}` comes only after this alarm"))
             .found(format!("`{on}`, which a later stage gives"))
             .expected("an alarm after the score it watches");
@@ -232,11 +223,9 @@ fn limits(look: &mut Look<'_>, index: usize, alarm: &AlarmSpec, features: &[Stri
 
 /// The settings of a threshold that follows its assets.
 fn adapts(look: &mut Look<'_>, spot: Spot<'_>, adapt: &AdaptSpec) {
-    let window = look.parts.stages.iter().find_map(|s| match &s.spec {
-        Some(StageSpec::Window(window)) => Some(window.every.unwrap_or(window.length)),
-        _ => None,
-    });
-    let every = window.filter(|every| *every > Span::ZERO).unwrap_or(Span::seconds(1));
+    let window = look.parts.specs().find_map(StageSpec::window);
+    let every = window.map(|window| window.every.unwrap_or(window.length));
+    let every = every.filter(|every| *every > Span::ZERO).unwrap_or(Span::seconds(1));
     let most = SHARE_MAX / share(1.0, every);
     let fits = adapt.alarms_a_day > 0.0 && adapt.alarms_a_day <= most;
     let bad = [

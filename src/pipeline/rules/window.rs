@@ -15,16 +15,10 @@ const MANY_POINTS: i64 = 100_000;
 
 /// Checks the settings of `window`.
 pub(super) fn check(look: &mut Look<'_>) {
-    let step = look.parts.stages.iter().find_map(|s| match &s.spec {
-        Some(StageSpec::Resample(r)) if r.every.span() > Span::ZERO => Some(r.every),
-        _ => None,
-    });
-    for index in 0..look.parts.stages.len() {
-        let Some(StageSpec::Window(window)) =
-            look.parts.stages.get(index).and_then(|s| s.spec.as_ref())
-        else {
-            continue;
-        };
+    let mut steps = look.parts.specs().filter_map(StageSpec::resample).map(|grid| grid.every);
+    let step = steps.find(|every| every.span() > Span::ZERO);
+    for (index, spec) in look.parts.each() {
+        let Some(window) = spec.window() else { continue };
         let spot = look.stage(index, "window");
         lengths(look, spot, window, step);
         features(look, spot, window);
@@ -116,11 +110,11 @@ fn features(look: &mut Look<'_>, spot: Spot<'_>, window: &WindowSpec) {
             look.tell(problem);
         }
     }
-    let asks = look.parts.stages.iter().find_map(|s| match &s.spec {
-        Some(StageSpec::Score(score)) if score.input == ModelInput::Features => {
+    let asks = look.parts.specs().find_map(|spec| match spec {
+        StageSpec::Score(score) if score.input == ModelInput::Features => {
             Some("a model asks for features")
         }
-        Some(StageSpec::Emit(emit)) if emit.lane == Lane::Feature => {
+        StageSpec::Emit(emit) if emit.lane == Lane::Feature => {
             Some("lane `feature` sends features")
         }
         _ => None,

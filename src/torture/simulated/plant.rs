@@ -82,15 +82,9 @@ pub(super) fn engine() -> Result<Engine, SimulatedError> {
 }
 
 fn pipeline(spec: &PipelineSpec, schema: &Schema) -> Result<Pipeline, SimulatedError> {
-    let options = PlanOptions {
-        base: Path::new("."),
-        live: true,
-        asset_limit: 100,
-        models: &[],
-        host: &Host::default(),
-        refused: None,
-        features_only: false,
-    };
+    let host = Host::default();
+    let usual = PlanOptions::of(Path::new("."), &host);
+    let options = PlanOptions { live: true, asset_limit: 100, ..usual };
     plan(spec, schema, options).map_err(|e| SimulatedError::Broken(e.to_string()))
 }
 
