@@ -67,8 +67,7 @@ fn site() -> TempDir {
 }
 
 fn forebay(folder: &Path, arguments: &str) -> Output {
-    let mut command = bin::forebay();
-    command.args(arguments.split(' ')).current_dir(folder).output().unwrap()
+    bin::forebay().args(arguments.split(' ')).current_dir(folder).output().unwrap()
 }
 
 fn fine(folder: &Path, arguments: &str) -> String {

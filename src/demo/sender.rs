@@ -112,7 +112,7 @@ impl Sender {
     async fn publish(&self, topic: &str, payload: &Bytes) {
         if let Some(pump) = &self.pump {
             // An error means that the connection has ended: what was not acknowledged is sent again on the next.
-            drop(pump.client.publish(topic, Qos::One, false, payload.clone()).await);
+            let _ = pump.client.publish(topic, Qos::One, false, payload.clone()).await;
         }
     }
 
