@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/bin.rs"]
+mod bin;
 mod readme_kit;
 
 use readme_kit::{Site, blocks};

@@ -9,7 +9,7 @@ use edge::until;
 use forebay::config::MqttVersion;
 use forebay::demo::broker::Broker;
 use forebay::time::Timestamp;
-use node_kit::Node;
+use node_kit::{Node, bin};
 use readme_kit::{Site, blocks};
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};

@@ -2,9 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
-#[path = "../common/bin.rs"]
-pub(crate) mod bin;
-
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -104,7 +101,7 @@ impl Site {
 
     /// A command of the program in this folder. No argument in the manual holds a space.
     pub fn forebay(&self, arguments: &str) -> Command {
-        let mut command = bin::forebay();
+        let mut command = crate::bin::forebay();
         command.args(arguments.split(' ')).current_dir(self.0.path());
         command
     }
