@@ -9,13 +9,12 @@ use crate::{CONFIG, PIPELINE, SCHEMA, check, snapshot, told, with};
 fn sum(width: usize, kind: Kind, output: &str) -> Graph {
     let mut graph = Graph::new("sum");
     graph.input("features", kind, &[Dim::Batch, Dim::Fixed(width)]);
-    let float = match kind {
-        Kind::Float32 => "features",
-        _ => {
-            graph.node("Cast", &["features"], "float");
-            graph.attribute("to", 1);
-            "float"
-        }
+    let float = if kind == Kind::Float32 {
+        "features"
+    } else {
+        graph.node("Cast", &["features"], "float");
+        graph.attribute("to", 1);
+        "float"
     };
     graph.weights("ones", &[width], &vec![1.0; width]);
     graph.node("MatMul", &[float, "ones"], output);
