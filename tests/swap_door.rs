@@ -101,6 +101,35 @@ async fn every_score_gets_its_model_from_the_broker_however_many_come_at_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_is_not_taken_says_why_and_leaves_nothing() {
+    let site = Site::new();
+    let shipped = std::fs::read(site.path(ANOMALY)).unwrap();
+    let (model, mut weights) = apart(&shipped);
+    weights.resize(2 << 20, 0);
+    site.write("weights.bin", &weights);
+    site.write("new.onnx", &model);
+    let (_there, node) = start(&site, "[models]\nlargest = \"1MB\"").await;
+    let push = ["model", "push", "new.onnx", "--score", "anomaly"];
+    for _ in 0..5 {
+        let refused = cli(&site, &node, &push);
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(told.contains("the model is too large") && told.contains("largest"), "{told}");
+    }
+    // Four that broke off a while ago keep nobody out.
+    for id in 0..4 {
+        let folder = site.path(&format!("data/models/incoming/broken-{id}"));
+        std::fs::create_dir(&folder).unwrap();
+        let folder = File::open(folder).unwrap();
+        folder.set_modified(SystemTime::now() - Duration::from_mins(2)).unwrap();
+    }
+    site.write("new.onnx", version(&shipped, "two"));
+    fine(&cli(&site, &node, &push));
+    let left = std::fs::read_dir(site.path("data/models/incoming")).unwrap().count();
+    assert_eq!(left, 3, "one has made room");
+    node.stop().await.fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_the_engine_refuses_does_not_stay() {
     let site = Site::new();
     let (key, _) = SigningKey::make().unwrap();

@@ -406,6 +406,39 @@ fn weights_that_are_not_as_the_model_says_are_told() {
 }
 
 #[test]
+fn weights_that_cannot_be_pushed_are_told_before_anything_is_sent() {
+    let push = |model: &Path| {
+        let node = "http://127.0.0.1:1"; // nobody
+        let output = forebay(&["model", "push", path(model), "--node", node]);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (folder, model, weights) = outside();
+    assert!(push(&model).contains("no answer from"), "these can be");
+    let bytes = std::fs::read(&model).unwrap();
+    let below = folder.path().join("w");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::copy(&weights, below.join("w.bin")).unwrap();
+    let each = |place: &dyn Fn(usize) -> String| {
+        changed(&bytes, |proto| {
+            let all = &mut proto.graph.as_mut().unwrap().initializer;
+            let first = all[0].clone();
+            (0..16).for_each(|_| all.push(first.clone()));
+            all.iter_mut().enumerate().for_each(|(at, t)| set(t, "location", &place(at)));
+        })
+    };
+    std::fs::write(&model, each(&|_| "w/w.bin".to_owned())).unwrap();
+    let told = push(&model);
+    assert!(told.contains("`w/w.bin`") && told.contains("save them in one"), "{told}");
+    for at in 0..32 {
+        std::fs::copy(&weights, folder.path().join(format!("{at}.bin"))).unwrap();
+    }
+    std::fs::write(&model, each(&|at| format!("{at}.bin"))).unwrap();
+    let told = push(&model);
+    assert!(told.contains("files") && told.contains("at most 15"), "{told}");
+}
+
+#[test]
 fn a_provider_that_is_not_there_leaves_the_work_to_the_processor() {
     let bytes = sum(2, Kind::Float32, Dim::Batch).finish();
     let settings = Settings {
