@@ -109,6 +109,13 @@ pub enum ModelAction {
         /// Why.
         reason: String,
     },
+    /// Not asked by anybody either: a restart was to go on with this model, and its copy cannot be used.
+    Lost {
+        /// Which model.
+        digest: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Action {
@@ -125,6 +132,7 @@ impl Action {
                 ModelAction::Settle { .. } => "settle",
                 ModelAction::Withdraw { .. } => "withdraw",
                 ModelAction::Failed { .. } => "failed",
+                ModelAction::Lost { .. } => "lost",
             },
             Action::Judge { .. } => "judge",
         }

@@ -3,171 +3,35 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+mod shop;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{Reading, input, schema, spec};
 use forebay::command::{Action, Command, ModelAction, Refusal};
 use forebay::engine::Engine;
 use forebay::frame::Input;
 use forebay::model::build::{Dim, Graph, Kind};
 use forebay::model::session::Cost;
-use forebay::model::{Host, ModelFile, Shelf, Trust};
-use forebay::pipeline::plan::{PlanOptions, plan};
-use forebay::pipeline::spec::PipelineSpec;
-use forebay::record::{ModelPhase, Now, Record, ScoreRecord, Step};
+use forebay::model::signature::SigningKey;
+use forebay::model::{ModelFile, Trust};
+use forebay::record::{ModelPhase, Now, Record, Step};
 use forebay::time::Timestamp;
 use proptest::prelude::*;
-use tempfile::TempDir;
-
-const PIPELINE: &str = r#"
-    stage = [
-      { resample = { every = "1s", fill = "previous", max_gap = "3s" } },
-      { window = { length = "1s", features = ["mean"], signals = ["a"], min_coverage = 0.0 } },
-      { score = { model = "old.onnx", output = "anomaly" } },
-      { emit = { lane = "score" } },
-    ]"#;
-const START: i64 = 1_700_000_000_000_000;
-const SECOND: i64 = 1_000_000;
-
-/// A model whose score is so many times the value, and which has no answer from `most` on.
-fn model(name: &str, times: f64, most: usize) -> Vec<u8> {
-    let mut graph = Graph::new(name);
-    graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
-    let table: Vec<f64> = (0..most).map(|value| value as f64 * times).collect();
-    graph.weights("table", &[most], &table);
-    graph.node("Cast", &["features"], "index");
-    graph.attribute("to", 7);
-    graph.node("Gather", &["table", "index"], "score");
-    graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
-    graph.note("forebay.name", name);
-    graph.note("forebay.threshold", format!("{}", 6.0 * times));
-    graph.finish()
-}
-
-/// A folder with a pipeline's model, and others on the shelf.
-struct Shop {
-    folder: TempDir,
-    host: Host,
-    spec: PipelineSpec,
-    /// Digests: one like the old one, and one that fails at 5.
-    good: String,
-    weak: String,
-}
-
-impl Shop {
-    fn new() -> Shop {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("old.onnx"), model("old", 1.0, 100)).unwrap();
-        let shelf = Shelf::new(folder.path().join("models"));
-        let put = |bytes: Vec<u8>| {
-            let file = ModelFile::of(Path::new("m.onnx"), bytes, &Trust::default()).unwrap();
-            shelf.put(&file).unwrap();
-            file.digest
-        };
-        put(model("old", 1.0, 100));
-        let good = put(model("good", 2.0, 100));
-        let weak = put(model("weak", 3.0, 5));
-        let host = Host { shelf: Some(shelf), ..Host::default() };
-        Shop { folder, host, spec: spec(PIPELINE), good, weak }
-    }
-
-    fn engine(&self) -> Engine {
-        self.engine_with(None)
-    }
-
-    /// A start after the pipeline's own file was damaged.
-    fn engine_without(&self) -> Engine {
-        let path = self.folder.path().join("old.onnx");
-        let good = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &good[1..]).unwrap();
-        let engine = self.engine_with(Some(&BTreeMap::new()));
-        std::fs::write(&path, good).unwrap();
-        engine
-    }
-
-    fn engine_with(&self, refused: Option<&BTreeMap<String, String>>) -> Engine {
-        let options = PlanOptions {
-            base: self.folder.path(),
-            live: false,
-            asset_limit: 100,
-            models: &[],
-            host: &self.host,
-            refused,
-            features_only: false,
-        };
-        Engine::new("node".into(), vec![plan(&self.spec, &schema(), options).unwrap()])
-    }
-
-    /// A tick at `second`: every asset's value, and orders.
-    fn tick(&self, second: i64, value: impl Fn(u32) -> f64, orders: &[ModelAction]) -> Vec<Input> {
-        let ts = START + second * SECOND;
-        let reading = |asset| Reading { asset, signal: 0, ts, value: value(asset) };
-        let mut all = input(&self.spec, &(0..4).map(reading).collect::<Vec<_>>());
-        all.push(Input::of_commands(orders.iter().cloned().map(order).collect()));
-        all
-    }
-}
-
-fn order(action: ModelAction) -> Command {
-    Command {
-        pipeline: "rig".into(),
-        asset: String::new(),
-        alarm: "anomaly".into(),
-        action: Action::Model(action),
-        by: Some("anna".into()),
-    }
-}
-
-fn scores(step: &Step) -> Vec<&ScoreRecord> {
-    let score = |o: &'_ forebay::record::Outgoing| matches!(o.record, Record::Score(_));
-    let records = step.records.iter().filter(|o| score(o));
-    records
-        .map(|o| match &o.record {
-            Record::Score(score) => score,
-            other => panic!("{other:?}"),
-        })
-        .collect()
-}
-
-fn phases(steps: &[Step]) -> Vec<(ModelPhase, String)> {
-    let records = steps.iter().flat_map(|step| &step.records);
-    records
-        .filter_map(|o| match &o.record {
-            Record::Model(model) => Some((model.phase, model.model.clone())),
-            _ => None,
-        })
-        .collect()
-}
-
-fn withdraw(digest: &str) -> ModelAction {
-    ModelAction::Withdraw { digest: digest.to_owned(), reason: "a test".into() }
-}
-
-fn canary(digest: &str, permille: u16) -> ModelAction {
-    ModelAction::Canary { digest: digest.to_owned(), permille }
-}
-
-fn promote(digest: &str) -> ModelAction {
-    ModelAction::Promote { digest: digest.to_owned() }
-}
-
-fn settle(digest: &str) -> ModelAction {
-    ModelAction::Settle { digest: digest.to_owned() }
-}
+use shop::{
+    SECOND, START, Shop, canary, model, offer, order, phases, promote, scores, settle, withdraw,
+};
 
 #[test]
 fn a_new_model_is_heard_by_phases_and_can_be_taken_back() {
     let shop = Shop::new();
     let mut engine = shop.engine();
     let good = shop.good.as_str();
-    let offer = ModelAction::Offer { digest: good.to_owned() };
     let script: [&[ModelAction]; 12] = [
         &[],
         &[],
         &[],
-        &[offer],
+        &[offer(good)],
         &[],
         &[canary(good, 0)],
         &[],
@@ -294,8 +158,7 @@ fn a_model_that_fails_at_the_second_of_two_windows_remembers_neither_as_in_a_rep
 fn a_restart_with_another_file_goes_on_with_the_models_of_the_journal() {
     let shop = Shop::new();
     let mut engine = shop.engine();
-    let offer = ModelAction::Offer { digest: shop.good.clone() };
-    engine.step(shop.tick(0, |_| 1.0, &[offer]), Timestamp(START));
+    engine.step(shop.tick(0, |_| 1.0, &[offer(&shop.good)]), Timestamp(START));
     let checkpoint = engine.checkpoint().unwrap();
     let step = engine.step(shop.tick(5, |_| 1.0, &[]), Timestamp(START));
     let again = |model: Vec<u8>| {
@@ -340,8 +203,7 @@ fn what_a_score_without_a_model_said_is_said_again_when_a_model_has_come() {
     }
     let (_, score) = again.scores().next().unwrap();
     assert!(score.has_new_file());
-    let (own, offer) =
-        (score.own().to_owned(), |digest: &str| ModelAction::Offer { digest: digest.into() });
+    let own = score.own().to_owned();
     let shelf = shop.host.shelf.as_ref().unwrap();
     let path = shop.folder.path().join("old.onnx");
     shelf.put(&ModelFile::read(&path, &Trust::default()).unwrap()).unwrap();
@@ -356,7 +218,6 @@ fn an_order_for_a_model_that_is_gone_hits_no_other() {
     let shop = Shop::new();
     let mut engine = shop.engine();
     let good = shop.good.as_str();
-    let offer = |digest: &str| ModelAction::Offer { digest: digest.to_owned() };
     let orders: [&[ModelAction]; 4] = [
         &[offer(good), promote(good), settle(good)],
         // Another one is offered when the order to take the first back comes, twice.
@@ -379,7 +240,6 @@ fn orders_that_make_no_sense_change_nothing() {
     let shop = Shop::new();
     let mut engine = shop.engine();
     let own = engine.scores().next().unwrap().1.own().to_owned();
-    let offer = |digest: &str| ModelAction::Offer { digest: digest.to_owned() };
     let none = "0".repeat(64);
     let orders = [
         offer(&own),
@@ -405,6 +265,121 @@ fn orders_that_make_no_sense_change_nothing() {
     assert_eq!(engine.take_answers(), [Ok(Now::Model(ModelPhase::Shadow))]);
 }
 
+#[test]
+fn what_is_heard_everywhere_stays_so_when_another_model_is_offered() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let (good, weak) = (shop.good.as_str(), shop.weak.as_str());
+    let orders = [offer(good), promote(good), offer(weak)];
+    let steps = [engine.step(shop.tick(0, |_| 1.0, &orders), Timestamp(START))];
+    assert!(engine.take_answers().iter().all(Result::is_ok));
+    let told: Vec<ModelPhase> = phases(&steps).into_iter().map(|(phase, _)| phase).collect();
+    assert_eq!(
+        told,
+        [ModelPhase::Shadow, ModelPhase::Promoted, ModelPhase::Settled, ModelPhase::Shadow]
+    );
+    let view = engine.scores().next().unwrap().1.view();
+    assert_eq!((view.digest.as_str(), view.candidate.unwrap().digest.as_str()), (good, weak));
+    assert!(view.withdrawn.is_empty());
+    engine.step(shop.tick(1, |_| 1.0, &[withdraw(weak), withdraw(good)]), Timestamp(START));
+    assert_eq!(engine.scores().next().unwrap().1.view().model, "old", "and there is a way back");
+}
+
+#[test]
+fn where_models_are_signed_none_is_taken_that_is_older_than_one_in_use_or_on_trial() {
+    let mut shop = Shop::new();
+    let (key, _) = SigningKey::make().unwrap();
+    let trust = Trust::new(vec![key.public()], true);
+    let shelf = shop.host.shelf.clone().unwrap();
+    let path = shop.folder.path().join("old.onnx");
+    let digests = [3, 4, 5, 6].map(|serial| {
+        let mut graph = Graph::new("line");
+        graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+        graph.node("Identity", &["features"], "score");
+        graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+        graph.note("forebay.name", "line");
+        graph.note("forebay.serial", format!("{serial}"));
+        let bytes = key.sign(&graph.finish(), &BTreeMap::new());
+        if serial == 3 {
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        let file = ModelFile::of(Path::new("m.onnx"), bytes, &trust).unwrap();
+        shelf.put(&file).unwrap();
+        file.digest
+    });
+    shop.host.trust = trust;
+    let [_, four, five, six] = digests.each_ref().map(String::as_str);
+    let mut engine = shop.engine();
+    let orders = [offer(five), offer(four), promote(five), offer(four), offer(six)];
+    engine.step(shop.tick(0, |_| 1.0, &orders), Timestamp(START));
+    let answers = engine.take_answers();
+    let refused: Vec<bool> = answers.iter().map(Result::is_err).collect();
+    assert_eq!(refused, [false, true, false, true, false], "{answers:?}");
+    assert!(answers[3].as_ref().unwrap_err().to_string().contains("older ones are refused"));
+    let view = engine.scores().next().unwrap().1.view();
+    assert_eq!((view.digest.as_str(), view.candidate.unwrap().digest.as_str()), (five, six));
+}
+
+#[test]
+fn a_model_whose_copy_is_damaged_is_told_to_be_gone_and_nothing_else_is_forgotten() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    let (good, weak) = (shop.good.as_str(), shop.weak.as_str());
+    let own = engine.scores().next().unwrap().1.own().to_owned();
+    let orders = [offer(weak), withdraw(weak), offer(good), promote(good), settle(good)];
+    engine.step(shop.tick(0, |_| 1.0, &orders), Timestamp(START));
+    let checkpoint = engine.checkpoint().unwrap();
+    let place = shop.host.shelf.as_ref().unwrap().place(good).unwrap();
+    let copy = std::fs::read_dir(place).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&copy).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&copy, bytes).unwrap();
+    let mut again = shop.engine();
+    again.restore(&checkpoint).unwrap();
+    let (_, score) = again.scores().next().unwrap();
+    let view = score.view();
+    assert_eq!((view.digest, view.withdrawn), (own.clone(), vec![weak.to_owned()]));
+    assert_eq!(view.previous, None, "it is in use");
+    let [(digest, reason)] = score.lost().to_vec().try_into().unwrap();
+    assert_eq!(digest, good);
+    let lost = ModelAction::Lost { digest, reason: reason.clone() };
+    let step = again.step(shop.tick(1, |_| 1.0, &[lost]), Timestamp(START));
+    assert!(again.scores().next().unwrap().1.lost().is_empty());
+    let records = step.records.iter().filter_map(|o| match &o.record {
+        Record::Model(model) => Some(model),
+        _ => None,
+    });
+    let told: Vec<_> = records.map(|r| (r.phase, r.digest.as_str(), r.reason.clone())).collect();
+    assert_eq!(told, [(ModelPhase::Withdrawn, good, Some(reason))]);
+    // A restart before the next checkpoint meets the same damage, and the journal has told of it.
+    let mut third = shop.engine();
+    third.restore(&checkpoint).unwrap();
+    assert_eq!(third.replay(step.tick, step.input).records, step.records);
+    assert!(third.scores().next().unwrap().1.lost().is_empty());
+}
+
+#[test]
+fn a_new_file_that_was_taken_back_before_a_kill_is_not_offered_again_after_it() {
+    let shop = Shop::new();
+    let mut engine = shop.engine();
+    engine.step(shop.tick(0, |_| 1.0, &[]), Timestamp(START));
+    let checkpoint = engine.checkpoint().unwrap();
+    std::fs::write(shop.folder.path().join("old.onnx"), model("good", 2.0, 100)).unwrap();
+    let start = || {
+        let mut engine = shop.engine();
+        engine.restore(&checkpoint).unwrap();
+        engine
+    };
+    let has_new_file = |engine: &Engine| engine.scores().next().unwrap().1.has_new_file();
+    let mut second = start();
+    assert!(has_new_file(&second));
+    let orders = [offer(&shop.good), withdraw(&shop.good)];
+    let step = second.step(shop.tick(1, |_| 1.0, &orders), Timestamp(START));
+    let mut third = start();
+    third.replay(step.tick, step.input);
+    assert!(!has_new_file(&third));
+}
+
 /// The model on trial, else the one in use.
 fn newest(engine: &Engine) -> String {
     let view = engine.scores().next().unwrap().1.view();
@@ -423,17 +398,19 @@ proptest! {
     fn a_replay_from_anywhere_gives_the_same_records(
         script in prop::collection::vec((any_order(), 0..8_u32, 0..40_i64), 8..60),
         cut in 0..60_usize,
+        later in 0..60_usize,
         is_damaged in any::<bool>(),
     ) {
         let shop = Shop::new();
         let mut engine = shop.engine();
         let (mut steps, mut checkpoint, mut now) = (Vec::new(), None, START);
         let cut = cut % script.len();
+        let later = cut + 1 + later;
         for (second, (what, value, wait)) in script.iter().enumerate() {
             let on_trial = newest(&engine);
             let orders: Vec<ModelAction> = what.iter().map(|what| match what {
-                0 => ModelAction::Offer { digest: shop.good.clone() },
-                1 => ModelAction::Offer { digest: shop.weak.clone() },
+                0 => offer(&shop.good),
+                1 => offer(&shop.weak),
                 2 => canary(&on_trial, 500),
                 3 => promote(&on_trial),
                 4 => settle(&on_trial),
@@ -445,21 +422,26 @@ proptest! {
             if second == cut {
                 checkpoint = Some(engine.checkpoint().unwrap());
             }
+            if second == cut || second == later {
+                engine.scores_mut().for_each(|(_, score)| score.checkpointed());
+            }
         }
         let mut whole = shop.engine();
-        // Whatever has become of the pipeline's own file since.
-        let mut rest = if is_damaged { shop.engine_without() } else { shop.engine() };
-        let notes = rest.restore(&checkpoint.unwrap()).unwrap();
-        prop_assert!(notes.is_empty(), "{notes:?}");
-        for (at, step) in steps.iter().enumerate() {
+        for step in &steps {
             let again = whole.replay(step.tick, step.input.clone());
             prop_assert_eq!(&again.records, &step.records);
             prop_assert_eq!(&again.input, &step.input);
-            if at > cut {
-                let again = rest.replay(step.tick, step.input.clone());
-                prop_assert_eq!(&again.records, &step.records);
-                prop_assert_eq!(&again.input, &step.input);
-            }
+        }
+        // The shelf has what is needed since the last checkpoint but one, and whatever has become of the pipeline's own file.
+        let needed: Vec<String> = engine.scores().flat_map(|(_, score)| score.needed()).collect();
+        shop.host.shelf.as_ref().unwrap().sweep(&needed, 0).unwrap();
+        let mut rest = if is_damaged { shop.engine_without() } else { shop.engine() };
+        let notes = rest.restore(&checkpoint.unwrap()).unwrap();
+        prop_assert!(notes.is_empty(), "{notes:?}");
+        for step in &steps[cut + 1..] {
+            let again = rest.replay(step.tick, step.input.clone());
+            prop_assert_eq!(&again.records, &step.records);
+            prop_assert_eq!(&again.input, &step.input);
         }
         let view = |engine: &Engine| {
             let mut view = engine.scores().next().unwrap().1.view();

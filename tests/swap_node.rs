@@ -5,7 +5,6 @@
 mod edge;
 mod node_kit;
 
-use std::process::Output;
 use std::time::Duration;
 
 use edge::until;
@@ -14,47 +13,9 @@ use forebay::demo::broker::Broker;
 use forebay::model::build::{Dim, Graph, Kind};
 use forebay::model::{ModelFile, Trust};
 use forebay::time::monotonic;
+use node_kit::models::{ANOMALY, anomaly, apart, cli, fine, version};
 use node_kit::shift::{Shift, publisher, send};
 use node_kit::{Node, Site, broker, forebay};
-use prost::Message;
-use serde_json::Value;
-use tract_onnx::pb;
-
-/// The same model with another version: one more note behind its last byte, as protobuf allows it.
-fn version(bytes: &[u8], version: &str) -> Vec<u8> {
-    let field = |number: u8, content: &[u8]| {
-        let mut field = vec![number << 3 | 2, content.len() as u8];
-        field.extend_from_slice(content);
-        field
-    };
-    let entry = [field(1, b"forebay.version"), field(2, version.as_bytes())].concat();
-    [bytes.to_vec(), field(14, &entry)].concat()
-}
-
-fn models(node: &Node) -> Vec<Value> {
-    let (_, body) = node.get("/api/v1/models").unwrap_or_default();
-    serde_json::from_str(&body).unwrap_or_default()
-}
-
-fn anomaly(node: &Node) -> Value {
-    let found = models(node).into_iter().find(|model| model["output"] == "anomaly");
-    found.unwrap_or_default()
-}
-
-/// `forebay model …` against a node.
-fn cli(site: &Site, node: &Node, arguments: &[&str]) -> Output {
-    let url = node.url().unwrap();
-    forebay(arguments, site.dir.path(), &[("FOREBAY_NODE", &url), ("USER", "anna")])
-        .output()
-        .unwrap()
-}
-
-fn fine(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-const ANOMALY: &str = "pipelines/models/pump-anomaly.onnx";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_is_pushed_promoted_and_still_there_after_a_kill() {
@@ -218,18 +179,6 @@ fn slow(width: usize) -> Vec<u8> {
     graph.output("power", Kind::Float32, &[]);
     graph.note("forebay.threshold", "1");
     graph.finish()
-}
-
-/// A model with the largest of its weights in the file `weights.bin` beside it.
-fn apart(model: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let mut proto = pb::ModelProto::decode(model).unwrap();
-    let all = &mut proto.graph.as_mut().unwrap().initializer;
-    let tensor = all.iter_mut().max_by_key(|tensor| tensor.raw_data.len()).unwrap();
-    let weights = std::mem::take(&mut tensor.raw_data);
-    tensor.data_location = Some(1);
-    let (key, value) = ("location".to_owned(), "weights.bin".to_owned());
-    tensor.external_data.push(pb::StringStringEntryProto { key, value });
-    (proto.encode_to_vec(), weights)
 }
 
 #[tokio::test(flavor = "multi_thread")]

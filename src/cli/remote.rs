@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body};
 
 use super::{Outcome, print};
+use crate::command::models::{FILES, is_plain};
 use crate::model::{ModelFile, Trust};
 use crate::time::monotonic;
 
@@ -83,9 +84,22 @@ impl Remote<'_> {
 
     fn put(&self, path: &str, file: &Path) -> anyhow::Result<Value> {
         let shown = || format!("`{}` cannot be read", file.display());
-        let mut open = File::open(file).with_context(shown)?;
+        let open = File::open(file).with_context(shown)?;
         let request = self.agent.put(self.url(path)).content_type("application/octet-stream");
-        self.answer(request.send(SendBody::from_reader(&mut open)))
+        // What the node does not take it says before it is sent.
+        self.answer(request.header("expect", "100-continue").send(open))
+    }
+
+    /// Sends a model's files under `id`, and offers them.
+    fn offer(&self, id: &str, file: &ModelFile, score: &ScoreArgs) -> anyhow::Result<Value> {
+        let home = file.path.parent().unwrap_or(Path::new(""));
+        self.put(&format!("/api/v1/models/incoming/{id}/model.onnx"), &file.path)?;
+        for name in file.beside().keys() {
+            self.put(&format!("/api/v1/models/incoming/{id}/{name}"), &home.join(name))?;
+        }
+        let ScoreArgs { pipeline, score, by } = score;
+        let ask = json!({ "incoming": id, "pipeline": pipeline, "score": score, "by": by });
+        self.post("/api/v1/models", &ask)
     }
 
     /// Waits for a model that the node is still looking at.
@@ -136,16 +150,22 @@ pub(super) fn node_at(address: &str, timeout: Duration) -> Option<String> {
 pub(super) fn push(path: &Path, node: &NodeArgs, score: &ScoreArgs) -> anyhow::Result<Outcome> {
     // A damaged file is found here and not over a slow link.
     let file = ModelFile::read(path, &Trust::default())?;
+    let beside = file.beside();
+    let wrong = beside.keys().find(|name| !is_plain(name) || *name == "model.onnx");
+    if wrong.is_some() || beside.len() >= FILES {
+        let found =
+            wrong.map_or_else(|| format!("{} files", beside.len()), |name| format!("`{name}`"));
+        bail!(
+            "its weights are in {found}: a push takes at most {} files, beside the model and with plain names; save them in one (`onnx.save_model(…, all_tensors_to_one_file=True)`), or put the model in the place of the pipeline's",
+            FILES - 1
+        );
+    }
     let remote = Remote::new(node);
     let id: String = file.digest.chars().take(16).collect();
-    let home = file.path.parent().unwrap_or(Path::new(""));
-    remote.put(&format!("/api/v1/models/incoming/{id}/model.onnx"), &file.path)?;
-    for name in file.beside().keys() {
-        remote.put(&format!("/api/v1/models/incoming/{id}/{name}"), &home.join(name))?;
-    }
-    let ScoreArgs { pipeline, score, by } = score;
-    let ask = json!({ "incoming": id, "pipeline": pipeline, "score": score, "by": by });
-    let mut taken = remote.post("/api/v1/models", &ask)?;
+    let mut taken = remote.offer(&id, &file, score).inspect_err(|_| {
+        // What lies there half would be in the way of others.
+        drop(remote.agent.delete(remote.url(&format!("/api/v1/models/incoming/{id}"))).call());
+    })?;
     if taken["state"] != "shadow" {
         taken = remote.taken_in(&file.digest)?;
     }

@@ -14,6 +14,18 @@ use super::Refusal;
 /// Inquiries that may wait: each may hold a model.
 pub const WAITING: usize = 4;
 
+/// Most files of one upload.
+pub const FILES: usize = 16;
+
+/// Characters of the name of an upload or of one of its files.
+pub const NAME_MAX: usize = 64;
+
+/// Whether an upload, or one of its files, may be called so: a file's name and nothing else.
+pub fn is_plain(name: &str) -> bool {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || ['.', '-', '_'].contains(&c);
+    (1..=NAME_MAX).contains(&name.len()) && !name.starts_with('.') && name.chars().all(is_fine)
+}
+
 /// A model that is to come into use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {

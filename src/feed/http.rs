@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::serve::Listener;
 use axum::{Router, middleware};
 use serde_json::json;
@@ -186,6 +186,7 @@ fn router(app: App) -> Router {
     Router::new()
         .merge(commands)
         .route("/api/v1/models/incoming/{id}/{file}", put(models::put))
+        .route("/api/v1/models/incoming/{id}", delete(models::remove))
         .route("/", get(page::html))
         .route("/page.css", get(page::css))
         .route("/page.js", get(page::js))

@@ -10,33 +10,33 @@ use std::time::Duration;
 
 use axum::body::Body as Stream;
 use axum::extract::{Path as Names, Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::oneshot;
+use tokio::sync::{MutexGuard, oneshot};
 use tokio_stream::StreamExt;
 
 use super::api::{self, Answer, Problem};
 use super::command::{self, Body, Operators, allowed};
 use super::http::App;
 use super::status::NodeStatus;
-use crate::command::models::{Inquiry, ModelDoor, Offer};
+use crate::command::models::{FILES, Inquiry, ModelDoor, NAME_MAX, Offer, is_plain};
 use crate::command::{Action, Command, ModelAction};
 
-/// Most uploads that may lie about, and most files of one.
+/// Most uploads that may lie about.
 const UPLOADS: usize = 4;
-const FILES: usize = 16;
-/// Characters of a name.
-const NAME_MAX: usize = 64;
 /// A large model takes its time to be read, hashed, weighed, loaded and tried; a connection on which nothing moves is not
 /// kept for longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(45);
 /// The list follows what was done within this time.
 const LISTED_WITHIN: Duration = Duration::from_secs(2);
-/// An upload that nobody has touched for so long is given up.
+/// An upload that nobody has touched for so long is given up,
 const FORGOTTEN: Duration = Duration::from_hours(1);
+/// and where there are too many, for so long.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// The body of an offer.
 #[derive(Debug, Deserialize)]
@@ -75,8 +75,25 @@ pub(super) async fn put(
     let door = door(&app, request.headers())?.1;
     let (id, file) = (plain("id", &id)?, plain("file", &file)?);
     let folder = door.incoming.join(id);
-    let written = write(door, &folder, file, request.into_body()).await?;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let length = length.and_then(|length| length.parse().ok());
+    let written = write(door, &folder, file, length, request.into_body()).await?;
     Ok((StatusCode::CREATED, axum::Json(json!({ "bytes": written }))).into_response())
+}
+
+/// Whoever put something does not offer it.
+pub(super) async fn remove(
+    State(app): State<App>,
+    Names(id): Names<String>,
+    headers: HeaderMap,
+) -> Answer {
+    let door = door(&app, &headers)?.1;
+    let _turn = turn(door)?; // what is coming in may be its next file
+    let removed = tokio::fs::remove_dir_all(door.incoming.join(plain("id", &id)?)).await;
+    removed.map_err(|error| {
+        Problem::new(StatusCode::NOT_FOUND, error.to_string(), "the ID of what was put")
+    })?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Offers what was put.
@@ -86,19 +103,23 @@ pub(super) async fn offer(State(app): State<App>, headers: HeaderMap, body: Body
     let (_, body) = allowed(&app, &headers, body)?;
     let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, error, EXPECTED);
     let ask: Offered = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
-    let path = door.incoming.join(plain("incoming", &ask.incoming)?);
-    if !path.is_dir() {
+    let put = door.incoming.join(plain("incoming", &ask.incoming)?);
+    if !put.is_dir() {
         return Err(bad(format!("nothing was put under `{}`", ask.incoming)));
     }
     let by = command::said("by", ask.by, command::BY_MAX)?;
-    let Offered { pipeline, score, .. } = ask;
-    let offer = Offer { pipeline, score, path, by, by_itself: false };
-    let (answer, answered) = oneshot::channel();
-    let busy = |_| {
+    let busy = || {
         let error = "other models are being taken in";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "another try in a moment")
     };
-    door.desk.try_send(Inquiry { offer, answer }).map_err(busy)?;
+    let place = door.desk.try_reserve().map_err(|_| busy())?;
+    // From here on it is no upload any more, which somebody might change or clear away.
+    let path = door.incoming.join(format!(".offered-{}", ask.incoming));
+    std::fs::rename(&put, &path).map_err(|_| busy())?;
+    let Offered { pipeline, score, .. } = ask;
+    let offer = Offer { pipeline, score, path, by, by_itself: false };
+    let (answer, answered) = oneshot::channel();
+    place.send(Inquiry { offer, answer });
     match tokio::time::timeout(ANSWER_WITHIN, answered).await {
         Ok(Ok(Ok(taken))) => {
             // Whoever asks for the next step names what is listed.
@@ -212,12 +233,7 @@ fn door<'a>(app: &'a App, headers: &HeaderMap) -> Result<(&'a Operators, &'a Mod
 
 /// A name that is a file's name and nothing else.
 fn plain<'a>(what: &str, name: &'a str) -> Result<&'a str, Problem> {
-    let is_fine = |c: char| c.is_ascii_alphanumeric() || ['.', '-', '_'].contains(&c);
-    if name.is_empty()
-        || name.len() > NAME_MAX
-        || name.starts_with('.')
-        || !name.chars().all(is_fine)
-    {
+    if !is_plain(name) {
         let expected = format!("at most {NAME_MAX} letters, digits, `.`, `-` and `_`");
         return Err(Problem::new(
             StatusCode::BAD_REQUEST,
@@ -228,17 +244,28 @@ fn plain<'a>(what: &str, name: &'a str) -> Result<&'a str, Problem> {
     Ok(name)
 }
 
-/// Writes what comes into `folder`, up to the limit; one upload at a time.
-async fn write(door: &ModelDoor, folder: &Path, file: &str, body: Stream) -> Result<u64, Problem> {
+/// Whoever has it may change what lies there.
+fn turn(door: &ModelDoor) -> Result<MutexGuard<'_, ()>, Problem> {
+    let error = "another file is coming in";
+    let busy =
+        |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "another try when it is here");
+    door.turn.try_lock().map_err(busy)
+}
+
+/// Writes what comes into `folder`, up to the limit; one upload at a time. What says beforehand that it is longer is not
+/// read: whoever waits to be told so (`Expect: 100-continue`) hears why.
+async fn write(
+    door: &ModelDoor,
+    folder: &Path,
+    file: &str,
+    length: Option<u64>,
+    body: Stream,
+) -> Result<u64, Problem> {
     let failed = |error: std::io::Error| {
         let expected = "space in the store's folder";
         Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string(), expected)
     };
-    let Ok(_turn) = door.turn.try_lock() else {
-        let error = "another file is coming in";
-        let expected = "another try when it is here";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, expected));
-    };
+    let _turn = turn(door)?;
     let path = folder.join(file);
     let (own, home, incoming) = (path.clone(), folder.to_owned(), door.incoming.clone());
     let room = move || -> std::io::Result<Option<u64>> {
@@ -253,11 +280,14 @@ async fn write(door: &ModelDoor, folder: &Path, file: &str, body: Stream) -> Res
     let room = tokio::task::spawn_blocking(room).await.map_err(|e| failed(e.into()))?;
     let Some(before) = room.map_err(failed)? else {
         let error = "there are too many uploads, or too many files of this one";
-        let expected = "an offer of what was put, or an hour's wait";
+        let expected =
+            format!("at most {FILES} files, an offer of what was put, or a minute's wait");
         return Err(Problem::new(StatusCode::INSUFFICIENT_STORAGE, error, expected));
     };
     let unfinished = Unfinished { path: &path, folder };
-    let written = pour(&path, body, door.largest.saturating_sub(before)).await.map_err(failed)?;
+    let most = door.largest.saturating_sub(before);
+    let is_over = length.is_some_and(|length| length > most);
+    let written = if is_over { None } else { pour(&path, body, most).await.map_err(failed)? };
     let Some(written) = written else {
         let expected = format!("at most {} bytes (`models.largest`)", door.largest);
         return Err(Problem::new(
@@ -283,23 +313,26 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// How many other uploads lie about; forgotten ones go.
+/// How many other uploads lie about; forgotten ones go, and where there are too many, the oldest that is idle.
 fn others(incoming: &Path, own: &Path) -> std::io::Result<usize> {
     std::fs::create_dir_all(incoming)?;
-    let mut others = 0;
+    let mut others = Vec::new();
     for entry in std::fs::read_dir(incoming)? {
         let entry = entry?;
-        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-        if entry.path() == own {
-            continue;
-        }
-        if age > FORGOTTEN {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            others += 1;
+        let is_offered = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if entry.path() != own && !is_offered {
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            others.push((age, entry.path()));
         }
     }
-    Ok(others)
+    others.sort();
+    while let Some((age, path)) = others.last()
+        && (*age > FORGOTTEN || *age > IDLE && others.len() >= UPLOADS)
+    {
+        std::fs::remove_dir_all(path)?;
+        others.pop();
+    }
+    Ok(others.len())
 }
 
 /// Files and bytes in `folder` but for `own`, which is written anew.

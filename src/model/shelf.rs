@@ -91,6 +91,11 @@ impl Shelf {
         Ok(found.into_iter().rev().map(|(_, name)| name).collect())
     }
 
+    /// Removes one.
+    pub fn remove(&self, digest: &str) -> io::Result<()> {
+        self.place(digest).map_or(Ok(()), fs::remove_dir_all)
+    }
+
     /// Removes what nobody needs: all but the models in `needed` and `spare` others, the latest ones; and what was left half
     /// written.
     pub fn sweep(&self, needed: &[String], spare: usize) -> io::Result<()> {

@@ -174,8 +174,11 @@ pub fn split(file: &[u8]) -> (&[u8], Option<Signature>) {
     let parts: Vec<&str> = note.value.split(':').collect();
     match (note.key.as_str(), parts.as_slice()) {
         (KEY, ["ed25519", key, digits]) => match unhex(digits) {
-            Some(bytes) => (front, Some(Signature { key: (*key).to_owned(), bytes })),
-            None => unsigned,
+            // Written otherwise it would say the same, and one signed model would have many digests.
+            Some(bytes) if entry(key, &bytes) == last => {
+                (front, Some(Signature { key: (*key).to_owned(), bytes }))
+            }
+            _ => unsigned,
         },
         _ => unsigned,
     }
@@ -251,7 +254,7 @@ fn note(key: &str, value: &str) -> Vec<u8> {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     let pairs = (0..text.len()).step_by(2);

@@ -55,7 +55,9 @@ impl Weights {
             return Ok(None);
         }
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let used = parts.iter().map(|(_, start, end)| end - start).sum();
+        let mut lengths = parts.iter().map(|(_, start, end)| end - start);
+        let used = lengths.try_fold(0_u64, u64::checked_add);
+        let used = used.ok_or_else(|| fault(path, "its weights are beyond any size".into()))?;
         Ok(Some(Weights { folder: folder.to_owned(), needed, used, ..Weights::default() }))
     }
 
@@ -80,7 +82,7 @@ impl Weights {
                     format!("its weights `{name}` have {found} bytes; it needs {needed} of them");
                 return Err(fault(path, reason));
             }
-            self.bytes += found;
+            self.bytes = self.bytes.saturating_add(found);
         }
         Ok(())
     }

@@ -274,7 +274,7 @@ impl Core {
                 Err(why) => self.reject(delivery, "command", &why),
             };
         }
-        if self.models.is_for_desk(delivery) {
+        if self.models.is_for_desk(&self.engine, delivery) {
             return Ok(());
         }
         let mut taken = false;
@@ -332,7 +332,11 @@ impl Core {
 
     fn checkpoint(&mut self) -> Result<(), NodeError> {
         let checkpoint = self.engine.checkpoint().map_err(NodeError::Checkpoint)?;
-        unless_full(self.ledger.checkpoint(&checkpoint))
+        let written = self.ledger.checkpoint(&checkpoint);
+        if written.is_ok() {
+            self.engine.scores_mut().for_each(|(_, score)| score.checkpointed());
+        }
+        unless_full(written)
     }
 
     fn tell(&mut self) {

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::CoreView;
-use super::models::{Errand, Supply};
+use super::models::{Errand, Pushed, Supply};
 use super::watched::Watched;
 use crate::command::models::{Inquiry, Offer, Taken};
 use crate::command::{Action, Command, ModelAction, Refusal};
@@ -49,7 +49,12 @@ pub(super) struct Place {
     pub(super) own: String,
     /// Whether it was put there while the node was stopped, and nobody has met it yet.
     pub(super) is_new: bool,
+    /// The digest of a model that the start was to go on with and could not, and why.
+    pub(super) lost: Option<(String, String)>,
 }
+
+/// How long the engine thread may take to say which models it needs: it does so twice a second.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 impl Place {
     /// That of a score of a pipeline.
@@ -64,8 +69,14 @@ impl Place {
             path: base.join(score.loader().model()),
             own: score.own().to_owned(),
             is_new: score.has_new_file(),
+            lost: score.lost().first().cloned(),
             loader: score.loader().clone(),
         })
+    }
+
+    /// As what is refused of it is told.
+    fn name(&self) -> String {
+        format!("{}/{}", self.pipeline, self.loader.output())
     }
 }
 
@@ -91,9 +102,7 @@ impl Desk {
                     }
                 }
                 Some(errand) = self.errands.recv() => match errand {
-                    Errand::Pushed { pipeline, score, payload } => {
-                        self.take_pushed(pipeline, score, payload).await;
-                    }
+                    Errand::Take(pushed) => self.take_pushed(pushed).await,
                     Errand::Open(digest, order) => self.open(digest, order).await,
                 },
                 _ = rounds.tick(), if is_watching => self.look_round(&mut seen).await,
@@ -108,9 +117,8 @@ impl Desk {
         let own = self.with_shelf(move |shelf, needed, spare| {
             let mut own = Vec::new();
             for Place { loader, path, own: digest, .. } in &places {
-                let seen = Watched::of(path, &loader.host().trust);
-                let read = loader.host().read(path);
-                let file = read.ok().filter(|file| file.digest == *digest);
+                let (seen, file) = Watched::of(path, loader.host());
+                let file = file.filter(|file| file.digest == *digest);
                 own.push((seen, file.is_some()));
                 drop(file.map(|file| shelf.put(&file).inspect_err(tell_unkept)));
             }
@@ -119,9 +127,14 @@ impl Desk {
         });
         let own = own.await.unwrap_or_default();
         let mut seen = Vec::new();
-        for (place, (watched, is_own)) in self.places.iter().zip(own) {
+        for (place, (mut watched, is_own)) in self.places.iter().zip(own) {
+            if let Some((digest, reason)) = &place.lost {
+                let short: String = digest.chars().take(12).collect();
+                let why = format!("the model {short} cannot be gone on with: {reason}");
+                self.refused.send_modify(|refused| drop(refused.insert(lost(place), why)));
+            }
             if place.is_new || !is_own {
-                self.offer_file(place).await;
+                watched.offered(self.offer_file(place).await);
             }
             seen.push(watched);
         }
@@ -148,11 +161,12 @@ impl Desk {
         let prepared = tokio::task::spawn_blocking(move || {
             let file = loader.host().read(&path).map_err(unfit)?;
             is_news(&file.digest, &view, offer.by_itself)?;
-            on_shelf(&shelf, &file, &loader)
+            let was_here = shelf.place(&file.digest).is_some_and(|place| place.is_dir());
+            Ok((on_shelf(&shelf, &file, &loader)?, was_here))
         });
         let stopping = |_| Refusal::Unfit("the node is stopping".into());
-        let scorer = prepared.await.map_err(stopping)??;
-        let (pipeline, score) = (place.pipeline, place.loader.output().to_owned());
+        let (scorer, was_here) = prepared.await.map_err(stopping)??;
+        let (pipeline, score) = (place.pipeline.clone(), place.loader.output().to_owned());
         let digest = scorer.digest().to_owned();
         let command = Command {
             pipeline: pipeline.clone(),
@@ -166,14 +180,21 @@ impl Desk {
         let stopping = || Refusal::Unfit("the node is stopping".into());
         self.supplies.send(supply).await.map_err(|_| stopping())?;
         (self.ring)();
-        answered.await.map_err(|_| stopping())??;
-        // The tick's status comes a little later: what was just taken must not be swept away.
-        let just = digest.clone();
-        self.with_shelf(move |shelf, mut needed, spare| {
-            needed.push(just);
-            shelf.sweep(&needed, spare)
-        })
-        .await;
+        if let Err(refusal) = answered.await.map_err(|_| stopping())? {
+            if !was_here && !matches!(refusal, Refusal::Already(_)) {
+                self.with_shelf(move |shelf, _, _| shelf.remove(&digest)).await;
+            }
+            return Err(refusal);
+        }
+        // What is needed is told a little later: what was just taken must not be swept away.
+        let mut core = self.core.clone();
+        let is_told = core.wait_for(|core| core.needed.contains(&digest));
+        let is_told =
+            tokio::time::timeout(TOLD_WITHIN, is_told).await.is_ok_and(|told| told.is_ok());
+        if is_told {
+            self.with_shelf(|shelf, needed, spare| shelf.sweep(&needed, spare)).await;
+        }
+        self.refused.send_modify(|refused| drop(refused.remove(&lost(&place))));
         Ok(Taken { pipeline, score, digest })
     }
 
@@ -194,11 +215,12 @@ impl Desk {
     }
 
     /// Takes in what came from the broker.
-    async fn take_pushed(&self, pipeline: String, score: String, payload: Bytes) {
+    async fn take_pushed(&self, Pushed { pipeline, score, payload }: Pushed) {
         if payload.is_empty() {
             return; // how a retained message is removed
         }
-        let folder = self.shelf.incoming().join("broker");
+        // Uploads have other names.
+        let folder = self.shelf.incoming().join(".broker");
         let path = folder.join("model.onnx");
         let written = async {
             tokio::fs::create_dir_all(&folder).await?;
@@ -244,23 +266,33 @@ impl Desk {
         }
     }
 
-    /// Offers the models of pipelines whose files have changed and stand still.
+    /// Offers the models of pipelines whose files have changed and stand still; and, from time to time, those that were
+    /// refused, since what was in the way may have passed.
     async fn look_round(&self, seen: &mut [Watched]) {
         for (place, watched) in self.places.iter().zip(seen) {
             if watched.has_changed() {
                 // What lies beside it may be called otherwise now.
-                let (path, trust) = (place.path.clone(), place.loader.host().trust.clone());
-                let anew = tokio::task::spawn_blocking(move || Watched::of(&path, &trust)).await;
-                *watched = anew.unwrap_or_else(|_| watched.clone());
-                self.offer_file(place).await;
+                let (path, host) = (place.path.clone(), place.loader.host().clone());
+                let anew = tokio::task::spawn_blocking(move || Watched::of(&path, &host)).await;
+                let Ok((anew, _)) = anew else { continue };
+                let is_another = watched.is_refused() || anew.is_another(watched);
+                *watched = anew;
+                let file = place.path.display();
+                if !is_another {
+                    // What was taken back does not return that way.
+                    tracing::info!(%file, "the model's file was touched, and holds the model that it held; `forebay model push` offers it again");
+                    continue;
+                }
+                tracing::info!(%file, "the model's file has changed");
+            } else if !watched.is_due() {
+                continue;
             }
+            watched.offered(self.offer_file(place).await);
         }
     }
 
-    /// Offers a pipeline's own file, and keeps in mind whether it can be used.
-    async fn offer_file(&self, place: &Place) {
-        let file = place.path.display().to_string();
-        tracing::info!(file, "the model's file has changed");
+    /// Offers a pipeline's own file, and keeps in mind whether it can be used, which is what it gives.
+    async fn offer_file(&self, place: &Place) -> bool {
         let offer = Offer {
             pipeline: Some(place.pipeline.clone()),
             score: Some(place.loader.output().to_owned()),
@@ -268,18 +300,24 @@ impl Desk {
             by: Some("file".into()),
             by_itself: false,
         };
-        let score = format!("{}/{}", place.pipeline, place.loader.output());
-        match self.take(offer).await {
-            Ok(_) | Err(Refusal::Already(_)) => {
-                self.refused.send_modify(|refused| drop(refused.remove(&score)));
+        let (score, file) = (place.name(), place.path.display());
+        let taken = self.take(offer).await;
+        let is_fine = matches!(taken, Ok(_) | Err(Refusal::Already(_)));
+        if let Some(reason) = taken.err().filter(|_| !is_fine).map(|reason| reason.to_string()) {
+            if self.refused.borrow().get(&score) != Some(&reason) {
+                tracing::error!(%file, reason, "the new model is refused");
             }
-            Err(reason) => {
-                tracing::error!(file, %reason, "the new model is refused");
-                let reason = reason.to_string();
-                self.refused.send_modify(|refused| drop(refused.insert(score, reason)));
-            }
+            self.refused.send_modify(|refused| drop(refused.insert(score, reason)));
+        } else {
+            self.refused.send_modify(|refused| drop(refused.remove(&score)));
         }
+        is_fine
     }
+}
+
+/// As what was lost of a place is told.
+fn lost(place: &Place) -> String {
+    format!("{}, which was in use or on trial", place.name())
 }
 
 fn tell_unkept(error: &std::io::Error) {

@@ -3,6 +3,7 @@
 //!
 //! `core` has it, and `node` makes it and the [`Desk`] together. It does no I/O.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::CoreView;
 use super::desk::{Desk, Place};
 use super::rollout;
 use crate::command::models::{ModelDoor, WAITING};
-use crate::command::{Action, Command, Refusal};
+use crate::command::{Action, Command, ModelAction, Refusal};
 use crate::config::{Config, RolloutConfig};
 use crate::engine::Engine;
 use crate::feed::command::Order;
@@ -43,21 +44,27 @@ pub(super) struct Models {
     pub(super) overseen: Option<Instant>,
     /// The prefix of the topics on which models come; `None`: none do.
     pub(super) topics: Option<String>,
+    /// What came from the broker and waits for the desk: of each score the latest.
+    pub(super) pushed: VecDeque<Pushed>,
     pub(super) errands: mpsc::Sender<Errand>,
+}
+
+/// A model as it came from the broker.
+#[derive(Debug)]
+pub(super) struct Pushed {
+    /// For which pipeline.
+    pub(super) pipeline: String,
+    /// For which score.
+    pub(super) score: String,
+    /// Its file.
+    pub(super) payload: Bytes,
 }
 
 /// What the engine thread has the desk do.
 #[derive(Debug)]
 pub(super) enum Errand {
-    /// Take in a model as it came from the broker.
-    Pushed {
-        /// For which pipeline.
-        pipeline: String,
-        /// For which score.
-        score: String,
-        /// Its file.
-        payload: Bytes,
-    },
+    /// Take in a model.
+    Take(Pushed),
     /// Open the model with this digest, and bring the order again.
     Open(String, Order),
 }
@@ -65,6 +72,12 @@ pub(super) enum Errand {
 impl Models {
     /// The orders that wait; the models that they name are with the engine then.
     pub(super) fn take(&mut self, engine: &mut Engine) -> Vec<Order> {
+        // One at a time, so that there is room for what an operator asks.
+        if self.errands.capacity() == self.errands.max_capacity()
+            && let Some(pushed) = self.pushed.pop_front()
+        {
+            drop(self.errands.try_send(Errand::Take(pushed)));
+        }
         let mut orders = std::mem::take(&mut self.decided);
         while let Ok(Supply { scorer, order }) = self.supplies.try_recv() {
             let Command { pipeline, alarm, .. } = &order.command;
@@ -122,19 +135,25 @@ impl Models {
         }
     }
 
-    /// Whether a message is a model: then the desk has it, or it is told why not.
-    pub(super) fn is_for_desk(&self, delivery: &Delivery) -> bool {
+    /// Whether a message is a model: then it waits for the desk, or it is told why not.
+    pub(super) fn is_for_desk(&mut self, engine: &Engine, delivery: &Delivery) -> bool {
         let names = self.topics.as_ref().and_then(|prefix| delivery.topic.strip_prefix(prefix));
         let Some((pipeline, score)) = names.and_then(|names| names.split_once('/')) else {
             return false;
         };
         let payload = delivery.payload.clone();
-        let pushed = Errand::Pushed { pipeline: pipeline.into(), score: score.into(), payload };
-        if self.errands.try_send(pushed).is_err() {
-            tracing::warn!(
-                topic = delivery.topic,
-                "other models are being taken in; this one is lost"
-            );
+        let mut waiting = self.pushed.iter_mut();
+        let older = waiting.find(|other| other.pipeline == pipeline && other.score == score);
+        match older {
+            Some(older) => older.payload = payload,
+            None if engine.scores().any(|s| s.0 == pipeline && s.1.loader().output() == score) => {
+                let (pipeline, score) = (pipeline.to_owned(), score.to_owned());
+                self.pushed.push_back(Pushed { pipeline, score, payload });
+            }
+            None => {
+                let topic = &delivery.topic;
+                tracing::error!(topic, "no pipeline has this score: the model is refused");
+            }
         }
         true
     }
@@ -167,6 +186,21 @@ fn tell_stand_in(pipeline: &str, score: &ScoreStage) {
     }
 }
 
+/// Orders that tell of models which the start was to go on with and could not.
+fn tell_lost(pipeline: &str, score: &ScoreStage) -> Vec<Order> {
+    let told = score.lost().iter().cloned().map(|(digest, reason)| Order {
+        command: Command {
+            pipeline: pipeline.to_owned(),
+            asset: String::new(),
+            alarm: score.loader().output().to_owned(),
+            action: Action::Model(ModelAction::Lost { digest, reason }),
+            by: Some(rollout::BY.into()),
+        },
+        answer: oneshot::channel().0,
+    });
+    told.collect()
+}
+
 /// The prefix of the topics on which models come to this node.
 pub(super) fn topics(node: &str) -> String {
     format!("forebay/{node}/models/")
@@ -195,9 +229,10 @@ pub(super) fn open(
     let models = Models {
         supplies,
         policy: config.models.rollout.clone(),
-        decided: Vec::new(),
+        decided: engine.scores().flat_map(|(name, score)| tell_lost(name, score)).collect(),
         overseen: None,
         topics: config.models.mqtt.then(|| topics(&config.node)),
+        pushed: VecDeque::new(),
         errands,
     };
     let desk = Desk {

@@ -145,6 +145,18 @@ fn a_signature_covers_every_byte_and_changes_nothing_else() {
     for end in [bytes.len(), bytes.len() / 2, 0] {
         refusal(&signed[..end], &trusted(&key));
     }
+    // Written otherwise, the same signature would make another file of it, with another digest.
+    let (front, digits) = signed.split_at(signed.len() - 128);
+    let again = |digits: &[u8]| [front, digits].concat();
+    assert_eq!(again(digits), signed);
+    let upper = again(&digits.to_ascii_uppercase());
+    assert_ne!(upper, signed);
+    refusal(&upper, &trusted(&key));
+    if let Some(place) = (0..128).step_by(2).find(|place| digits[*place] == b'0') {
+        let mut plus = digits.to_vec();
+        plus[place] = b'+';
+        refusal(&again(&plus), &trusted(&key));
+    }
     let longer = [signed.as_slice(), &changed(&[], |proto| note(proto, "threshold", "9"))].concat();
     assert!(refusal(&longer, &trusted(&key)).contains("is not signed"));
 }
@@ -359,6 +371,21 @@ fn weights_that_are_not_as_the_model_says_are_told() {
     assert!(told(|t| set(t, "offset", "1000000")).contains("it needs 100"));
     assert!(told(|t| set(t, "offset", "18446744073709551615")).contains("beyond any file"));
     assert!(told(|t| set(t, "length", "3")).contains("has 3 bytes of"));
+    let (_huge, model, _) = outside();
+    let bytes = changed(&std::fs::read(&model).unwrap(), |proto| {
+        let all = &mut proto.graph.as_mut().unwrap().initializer;
+        let mut tensor = all[0].clone();
+        tensor.dims = vec![1 << 61];
+        tensor.data_type = pb::tensor_proto::DataType::Float as i32;
+        set(&mut tensor, "length", &(1_u64 << 63).to_string());
+        set(&mut tensor, "offset", "0");
+        let mut second = tensor.clone();
+        set(&mut second, "offset", "1");
+        all.extend([tensor, second]);
+    });
+    std::fs::write(&model, bytes).unwrap();
+    let error = ModelFile::read(&model, &Trust::default()).unwrap_err().to_string();
+    assert!(error.contains("beyond any size"), "{error}");
     assert!(told(|t| t.external_data.clear()).contains("in none that it names"));
 
     let (folder, model, weights) = outside();
@@ -376,6 +403,39 @@ fn weights_that_are_not_as_the_model_says_are_told() {
     std::os::unix::fs::symlink(&there, &weights).unwrap();
     let error = ModelFile::read(&model, &Trust::default()).unwrap_err().to_string();
     assert!(error.contains("lie outside of its folder"), "{error}");
+}
+
+#[test]
+fn weights_that_cannot_be_pushed_are_told_before_anything_is_sent() {
+    let push = |model: &Path| {
+        let node = "http://127.0.0.1:1"; // nobody
+        let output = forebay(&["model", "push", path(model), "--node", node]);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (folder, model, weights) = outside();
+    assert!(push(&model).contains("no answer from"), "these can be");
+    let bytes = std::fs::read(&model).unwrap();
+    let below = folder.path().join("w");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::copy(&weights, below.join("w.bin")).unwrap();
+    let each = |place: &dyn Fn(usize) -> String| {
+        changed(&bytes, |proto| {
+            let all = &mut proto.graph.as_mut().unwrap().initializer;
+            let first = all[0].clone();
+            (0..16).for_each(|_| all.push(first.clone()));
+            all.iter_mut().enumerate().for_each(|(at, t)| set(t, "location", &place(at)));
+        })
+    };
+    std::fs::write(&model, each(&|_| "w/w.bin".to_owned())).unwrap();
+    let told = push(&model);
+    assert!(told.contains("`w/w.bin`") && told.contains("save them in one"), "{told}");
+    for at in 0..32 {
+        std::fs::copy(&weights, folder.path().join(format!("{at}.bin"))).unwrap();
+    }
+    std::fs::write(&model, each(&|at| format!("{at}.bin"))).unwrap();
+    let told = push(&model);
+    assert!(told.contains("files") && told.contains("at most 15"), "{told}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 #[path = "../common/bin.rs"]
 pub(crate) mod bin;
 pub mod brokers;
+pub mod models;
 pub mod shift;
 
 use std::fs;

@@ -76,6 +76,10 @@ pub struct ScoreStage {
     retired: Vec<String>,
     /// Whether the pipeline's own model file is one that it has never had: a wish that nobody has met yet.
     has_new_file: bool,
+    /// Digests of models that were let go, before the last checkpoint and since: a replay may still go through them.
+    past: [Vec<String>; 2],
+    /// Digests of models that a restart was to go on with and could not, and why; until the journal knows.
+    lost: Vec<(String, String)>,
     /// Models that were opened for an order to come.
     supplied: Vec<Scorer>,
     /// Statistics that stand in for a model; `None`: not for this kind of score, or not wanted.
@@ -113,6 +117,8 @@ impl ScoreStage {
             withdrawn: Vec::new(),
             retired: Vec::new(),
             has_new_file: false,
+            past: Default::default(),
+            lost: Vec::new(),
             supplied: Vec::new(),
             told: Vec::new(),
             faults: Vec::new(),

@@ -103,7 +103,19 @@ impl ScoreStage {
         let candidate = self.rollout.as_ref().map(|rollout| rollout.candidate.digest().to_owned());
         let mut needed = vec![self.current.digest().to_owned(), self.own.clone()];
         needed.extend(self.previous.iter().cloned().chain(candidate));
+        needed.extend(self.past.iter().flatten().cloned());
         needed
+    }
+
+    /// A checkpoint is durable. The journal reaches back to the one before it, and no further.
+    pub fn checkpointed(&mut self) {
+        self.past.rotate_left(1);
+        self.past[1].clear();
+    }
+
+    /// Digests of models that a restart was to go on with and could not, and why.
+    pub fn lost(&self) -> &[(String, String)] {
+        &self.lost
     }
 
     /// Whether there is a model on trial.
@@ -167,20 +179,23 @@ impl ScoreStage {
             | ModelAction::Promote { .. }
             | ModelAction::Settle { .. }
             | ModelAction::Withdraw { .. }
-            | ModelAction::Failed { .. } => Ok(()),
+            | ModelAction::Failed { .. }
+            | ModelAction::Lost { .. } => Ok(()),
         }
     }
 
-    /// Where models must be signed, one that was given out before the one in use is refused: an old fault must not come
-    /// back with a good signature.
+    /// Where models must be signed, one that was given out before those in use and on trial is refused: an old fault must
+    /// not come back with a good signature.
     fn is_newer(&self, scorer: &Scorer) -> Result<(), Refusal> {
-        let (new, old) = (&scorer.model.metadata, &self.current.model.metadata);
-        let is_of_line = self.loader.host().trust.requires() && new.name == old.name;
-        match (new.serial, old.serial) {
-            (new, Some(old)) if is_of_line && new.is_none_or(|new| new < old) => {
-                let found = new.map_or_else(|| "none".into(), |new| new.to_string());
+        let new = &scorer.model.metadata;
+        let on_trial = self.rollout.as_ref().map(|rollout| &rollout.candidate);
+        let known = std::iter::once(&self.current).chain(on_trial).map(|s| &s.model.metadata);
+        let latest = known.filter(|old| old.name == new.name).filter_map(|old| old.serial).max();
+        match latest.filter(|_| self.loader.host().trust.requires()) {
+            Some(old) if new.serial.is_none_or(|new| new < old) => {
+                let found = new.serial.map_or_else(|| "none".into(), |new| new.to_string());
                 Err(Refusal::Unfit(format!(
-                    "its serial is {found}, that of the model in use {old}: older ones are refused"
+                    "its serial is {found}, and a model in use or on trial has {old}: older ones are refused"
                 )))
             }
             _ => Ok(()),
@@ -201,24 +216,26 @@ impl ScoreStage {
         }
         self.judge_order(action)?;
         let by = command.by.clone();
+        if let ModelAction::Lost { digest, reason } = action {
+            self.lost.retain(|(lost, _)| lost != digest);
+            let short: String = digest.chars().take(12).collect();
+            let (phase, reason) = (ModelPhase::Withdrawn, Some(reason.clone()));
+            // Its name went with its file.
+            let names = ["unknown", &short, digest];
+            self.record_of(names, phase, reason, by, around, effects);
+            return Ok(phase);
+        }
         let phase = match action {
             ModelAction::Offer { digest } => self.offer(digest, by.as_ref(), around, effects)?,
             ModelAction::Canary { permille, .. } => {
                 self.advance(ModelPhase::Canary, *permille, around)
             }
             ModelAction::Promote { .. } => self.advance(ModelPhase::Promoted, 1000, around),
-            ModelAction::Settle { .. } => {
-                if let Some(rollout) = self.rollout.take() {
-                    let old = std::mem::replace(&mut self.current, rollout.candidate);
-                    self.previous = old.is_there().then(|| old.digest().to_owned());
-                    remember(&mut self.retired, old.digest());
-                }
-                ModelPhase::Settled
-            }
+            ModelAction::Settle { .. } => self.settle(),
             ModelAction::Withdraw { reason, .. } => {
                 return self.withdraw(reason, by, around, effects);
             }
-            ModelAction::Failed { .. } => ModelPhase::Quarantined,
+            ModelAction::Failed { .. } | ModelAction::Lost { .. } => ModelPhase::Quarantined,
         };
         let scorer = self.rollout.as_ref().map_or(&self.current, |rollout| &rollout.candidate);
         self.record(scorer, phase, None, by, around, effects);
@@ -243,9 +260,18 @@ impl ScoreStage {
     ) -> Result<ModelPhase, Refusal> {
         let candidate = self.supplied(digest)?;
         self.is_newer(&candidate)?;
-        if self.rollout.is_some() {
-            self.withdraw("another model is offered", by.cloned(), around, effects)?;
+        let why = "another model is offered";
+        match self.rollout.as_ref().map(|rollout| rollout.state.phase) {
+            // It is heard everywhere: who is heard does not change because something new is looked at.
+            Some(ModelPhase::Promoted) => {
+                let (phase, why) = (self.settle(), Some(why.to_owned()));
+                self.record(&self.current, phase, why, by.cloned(), around, effects);
+            }
+            Some(_) => drop(self.withdraw(why, by.cloned(), around, effects)?),
+            None => (),
         }
+        // Whoever put it into the pipeline's file has been heard.
+        self.has_new_file &= digest != self.own;
         // Offered again, it is none of the past any more.
         self.withdrawn.retain(|withdrawn| withdrawn != digest);
         self.retired.retain(|retired| retired != digest);
@@ -274,6 +300,16 @@ impl ScoreStage {
         phase
     }
 
+    fn settle(&mut self) -> ModelPhase {
+        if let Some(rollout) = self.rollout.take() {
+            let old = std::mem::replace(&mut self.current, rollout.candidate);
+            remember(&mut self.retired, old.digest());
+            let previous = old.is_there().then(|| old.digest().to_owned());
+            self.past[1].extend(std::mem::replace(&mut self.previous, previous));
+        }
+        ModelPhase::Settled
+    }
+
     fn withdraw(
         &mut self,
         reason: &str,
@@ -290,6 +326,7 @@ impl ScoreStage {
             std::mem::replace(&mut self.current, back)
         };
         remember(&mut self.withdrawn, gone.digest());
+        self.past[1].push(gone.digest().to_owned());
         let phase = ModelPhase::Withdrawn;
         self.record(&gone, phase, Some(reason.to_owned()), by, around, effects);
         let (model, version) = (&gone.speaker.model, &gone.speaker.version);
@@ -307,9 +344,23 @@ impl ScoreStage {
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
+        let names = [&scorer.speaker.model, &scorer.speaker.version, scorer.digest()];
+        self.record_of(names, phase, reason, by, around, effects);
+    }
+
+    /// The same, of a model with this name, version and digest.
+    fn record_of(
+        &self,
+        [model, version, digest]: [&str; 3],
+        phase: ModelPhase,
+        reason: Option<String>,
+        by: Option<String>,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
         let output = self.loader.output();
         let number = effects.records.len();
-        let is_other = scorer.digest() != self.current.digest();
+        let is_other = digest != self.current.digest();
         let record = ModelRecord {
             // Orders stand in the journal: a recomputation has the same tick.
             id: format!(
@@ -320,9 +371,9 @@ impl ScoreStage {
             pipeline: around.pipeline.to_owned(),
             output: output.to_owned(),
             phase,
-            model: scorer.speaker.model.clone(),
-            model_version: scorer.speaker.version.clone(),
-            digest: scorer.digest().to_owned(),
+            model: model.to_owned(),
+            model_version: version.to_owned(),
+            digest: digest.to_owned(),
             beside: is_other.then(|| self.current.speaker.version.clone()),
             reason,
             by,

@@ -140,16 +140,17 @@ impl ScoreStage {
                         model,
                         reason, "the model that was in use is gone; the pipeline's own is"
                     );
-                    self.scale(threshold);
-                    return;
+                    self.lost.push((saved.digest.clone(), reason));
                 }
             }
         }
         self.scale(threshold);
         self.current.remember(&saved.digest, saved.memories);
         self.current.recall(&saved.digest, saved.places);
-        self.current.health = saved.health;
-        self.previous = saved.previous;
+        if saved.digest == self.current.digest() {
+            self.current.health = saved.health;
+        }
+        self.previous = saved.previous.filter(|previous| previous != self.current.digest());
         self.withdrawn = saved.withdrawn;
         self.retired = saved.retired;
         if let Some(SavedRollout { digest, memories, places, health, state }) = saved.rollout {
@@ -160,7 +161,10 @@ impl ScoreStage {
                     candidate.health = health;
                     self.rollout = Some(Rollout { candidate, state });
                 }
-                Err(reason) => warn!(digest, reason, "the model on trial is gone"),
+                Err(reason) => {
+                    warn!(digest, reason, "the model on trial is gone");
+                    self.lost.push((digest, reason));
+                }
             }
         }
     }
