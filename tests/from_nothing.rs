@@ -61,7 +61,7 @@ async fn the_page_holds_word_for_word() {
             let command = line.strip_prefix("$ forebay ").unwrap();
             let mut process = site.forebay(command);
             if let Some(node) = &node {
-                process.env("FOREBAY_NODE", node.url().unwrap());
+                process.env("FOREBAY_NODE_URL", node.url().unwrap());
             }
             let output = process.output().unwrap();
             let told = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -92,7 +92,7 @@ async fn every_command_works_in_the_example_site() {
                             there = Some((broker, node));
                         }
                         let url = there.as_ref().and_then(|(_, node)| node.url());
-                        process.env("FOREBAY_NODE", url.unwrap());
+                        process.env("FOREBAY_NODE_URL", url.unwrap());
                     }
                     let output = process.output().unwrap();
                     assert!(

@@ -24,7 +24,7 @@ const TAKEN_WITHIN: Duration = Duration::from_mins(5);
 #[derive(Clone, Debug, Args)]
 pub struct NodeArgs {
     /// The node's dashboards, as `feed.listen` has them.
-    #[arg(long, env = "FOREBAY_NODE", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = url)]
+    #[arg(long, env = "FOREBAY_NODE_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = url)]
     pub node: String,
     /// Print one JSON object.
     #[arg(long)]

@@ -35,7 +35,7 @@ pub fn anomaly(node: &Node) -> Value {
 /// `forebay model …` against a node.
 pub fn cli(site: &Site, node: &Node, arguments: &[&str]) -> Output {
     let url = node.url().unwrap();
-    forebay(arguments, site.dir.path(), &[("FOREBAY_NODE", &url), ("USER", "anna")])
+    forebay(arguments, site.dir.path(), &[("FOREBAY_NODE_URL", &url), ("USER", "anna")])
         .output()
         .unwrap()
 }
