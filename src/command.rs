@@ -116,6 +116,15 @@ pub enum ModelAction {
         /// Why.
         reason: String,
     },
+    /// As `Failed`, of a batch of several assets: it was asked about each of them alone, and had no answer for these.
+    FailedFor {
+        /// Which model.
+        digest: String,
+        /// Why.
+        reason: String,
+        /// Which assets; maybe none.
+        assets: Vec<String>,
+    },
 }
 
 impl Action {
@@ -131,7 +140,7 @@ impl Action {
                 ModelAction::Promote { .. } => "promote",
                 ModelAction::Settle { .. } => "settle",
                 ModelAction::Withdraw { .. } => "withdraw",
-                ModelAction::Failed { .. } => "failed",
+                ModelAction::Failed { .. } | ModelAction::FailedFor { .. } => "failed",
                 ModelAction::Lost { .. } => "lost",
             },
             Action::Judge { .. } => "judge",
@@ -188,6 +197,14 @@ pub enum Refusal {
         alarm: String,
         /// Its state.
         state: &'static str,
+    },
+    /// An alarm that was judged often enough.
+    #[error("alarm `{alarm}` was judged {times} times since it was raised: that is the most")]
+    JudgedEnough {
+        /// The alarm.
+        alarm: String,
+        /// How often.
+        times: u8,
     },
     /// An alarm that was not raised at that moment, or never, cannot be judged.
     #[error("alarm `{alarm}` was {last}: there is nothing to judge")]

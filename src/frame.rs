@@ -161,6 +161,8 @@ pub struct Speaker {
     pub model: String,
     /// The model's version.
     pub version: String,
+    /// SHA-256 of the model, in hex: two models may have one version. Empty where statistics stand in for a model.
+    pub digest: String,
     /// At or above it, the model calls the window abnormal. `None` where the model has none.
     pub threshold: Option<f64>,
     /// How the model's training data was distributed, where it says so.

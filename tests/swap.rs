@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+#[path = "swap/failing.rs"]
+mod failing;
+#[path = "swap/learned.rs"]
+mod learned;
 mod shop;
 
 use std::collections::BTreeMap;

@@ -14,7 +14,6 @@ use judged::Moment;
 pub use judged::SAMPLES_MAX;
 
 use super::condition::{Condition, Event, Outcome};
-use super::score::fallback;
 use super::threshold::{Terms, Threshold};
 use super::{
     Around, Effects, Flow, Order, Stage, StageError, Standing, load_state, of_asset, save_state,
@@ -61,7 +60,7 @@ struct Watched {
     moment: Option<Moment>,
     /// Where `raise` follows the asset.
     threshold: Option<Threshold>,
-    /// Version of the model whose scores the threshold was learned from.
+    /// Digest of the model whose scores the threshold was learned from.
     learned_of: Option<String>,
     /// The threshold of the model that spoke before, which may return.
     learned_before: Option<(Option<String>, Threshold)>,
@@ -182,7 +181,7 @@ impl Alarm {
             };
             let Some(value) = value else { continue };
             // Statistics that stand in for a model teach its threshold nothing.
-            let stands_in = speaker.is_some_and(|s| s.model == fallback::NAME);
+            let stands_in = speaker.is_some_and(|s| s.digest.is_empty());
             let followed = if stands_in { None } else { self.threshold_of(asset, speaker) };
             let threshold = followed.or(self.spec.raise).or(speaker.and_then(|s| s.threshold));
             let normal = followed.and(self.normal_of(asset));
@@ -191,7 +190,7 @@ impl Alarm {
             self.judge_value(asset, (value, limits), (at, score, index), around, effects);
             self.remember(asset, (value, limits.0), (windows, index), speaker);
             if followed.is_some() {
-                self.follow(asset, value, at, around, effects);
+                self.follow(asset, (value, at), speaker, around, effects);
             }
         }
         Ok(())

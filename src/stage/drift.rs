@@ -57,8 +57,8 @@ pub struct Drift {
 /// What is known of an asset.
 #[derive(Clone, Serialize, Deserialize)]
 struct Followed {
-    /// The model's version: another model has another baseline.
-    version: String,
+    /// The model's digest: another model has another baseline.
+    model: String,
     /// First instant of the time that is counted.
     start: Timestamp,
     /// Windows in it.
@@ -115,9 +115,9 @@ struct Found {
 }
 
 impl Followed {
-    fn new(version: &str, features: usize, start: Timestamp) -> Followed {
+    fn new(model: &str, features: usize, start: Timestamp) -> Followed {
         Followed {
-            version: version.to_owned(),
+            model: model.to_owned(),
             start,
             windows: 0,
             above: 0,
@@ -322,8 +322,8 @@ impl Drift {
         };
         let features = if known { windows.names.len() } else { 0 };
         let followed = of_asset(&mut self.assets, windows.asset[index], || None);
-        let fresh = || Followed::new(&speaker.version, features, seen.start);
-        let is_of = |one: &Followed| one.version == speaker.version && one.inputs.len() == features;
+        let fresh = || Followed::new(&speaker.digest, features, seen.start);
+        let is_of = |one: &Followed| one.model == speaker.digest && one.inputs.len() == features;
         let (followed, before) = followed.get_or_insert_with(|| (fresh(), None));
         if !is_of(followed) {
             let next = before.take().filter(is_of).unwrap_or_else(fresh);

@@ -159,6 +159,13 @@ pub struct Around<'a> {
     pub ended: bool,
 }
 
+impl<'a> Around<'a> {
+    /// An asset's id; nothing where there is no such asset.
+    pub fn id(&self, asset: u32) -> &'a str {
+        self.assets.get(asset as usize).map_or("", |asset| asset.id.as_str())
+    }
+}
+
 /// What a stage does besides its output.
 #[derive(Debug, Default)]
 pub struct Effects {

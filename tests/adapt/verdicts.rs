@@ -117,3 +117,36 @@ fn a_threshold_learns_from_verdicts() {
     let often = with_verdicts(Some(Verdict::False), 9);
     assert_eq!(often, wrong, "an alarm teaches once, however often it is judged");
 }
+
+#[test]
+fn an_alarm_is_judged_so_often_and_the_same_twice_is_once() {
+    let spec = spec(&PIPELINE.replace("latch = true", "latch = false"));
+    let mut engine = engine(&spec);
+    let mut second = 0;
+    let mut run = |value: f64, commands: Vec<Command>| {
+        second += 1;
+        let ts = START + second * 1_000_000;
+        let mut all = input(&spec, &[Reading { asset: 0, signal: 0, ts, value }]);
+        all.push(Input::of_commands(commands));
+        let records = engine.step(all, Timestamp(ts)).records;
+        let verdict = |o: &&Outgoing| matches!(o.record, Record::Verdict(_));
+        (records.iter().filter(verdict).count(), engine.take_answers())
+    };
+    let said = |verdict| command("m0", judge(verdict, None));
+    (0..6).for_each(|_| drop(run(5.0, Vec::new())));
+    let (records, answers) = run(5.0, vec![said(Verdict::False); 100]);
+    assert_eq!((records, answers.iter().all(Result::is_ok)), (1, true));
+    let by = |n: i32| Some(format!("operator {n}"));
+    let turns = (0..40).map(|n| Command { by: by(n), ..said(Verdict::True) }).collect();
+    let (records, answers) = run(5.0, turns);
+    assert_eq!(records, 15);
+    let refused = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::JudgedEnough { .. }));
+    assert_eq!(
+        answers.iter().map(refused).collect::<Vec<_>>(),
+        [[false; 15].as_slice(), &[true; 25]].concat()
+    );
+    // The next alarm may be judged again.
+    (0..6).for_each(|_| drop(run(0.0, Vec::new())));
+    (0..6).for_each(|_| drop(run(5.0, Vec::new())));
+    assert_eq!(run(5.0, vec![said(Verdict::False)]).0, 1);
+}

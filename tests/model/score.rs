@@ -158,7 +158,7 @@ fn sequences_are_scored_and_explained_by_channel() {
 }
 
 #[test]
-fn a_model_that_fails_leaves_windows_unscored_and_the_frame_whole() {
+fn a_model_that_fails_for_an_asset_leaves_its_window_unscored_and_the_frame_whole() {
     // Zeros are fine; a 1 asks for the second of one row.
     let mut graph = Graph::new("fails");
     graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
@@ -169,8 +169,8 @@ fn a_model_that_fails_leaves_windows_unscored_and_the_frame_whole() {
     graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
     let mut stage = stage(open(&graph.finish()), 1);
     let (out, effects) = apply(&mut stage, windows(&[vec![0.0], vec![1.0], vec![0.0]]));
-    assert_eq!(out.scores[0].values, [None, None, None]);
-    assert_eq!(effects.account.unscored, 3);
+    assert_eq!(out.scores[0].values, [Some(7.0), None, Some(7.0)]);
+    assert_eq!(effects.account.unscored, 1);
     assert_eq!(out.len(), 3);
     let (out, _) = apply(&mut stage, windows(&[vec![0.0]]));
     assert_eq!(out.scores[0].values, [Some(7.0)], "it goes on afterwards");

@@ -54,19 +54,28 @@ pub struct Shop {
 
 impl Shop {
     pub fn new() -> Shop {
+        let mut shop = Shop::of(PIPELINE, model("old", 1.0, 100));
+        shop.good = shop.shelve(model("good", 2.0, 100));
+        shop.weak = shop.shelve(model("weak", 3.0, 5));
+        shop
+    }
+
+    /// With this pipeline and its own model, and no others.
+    pub fn of(pipeline: &str, own: Vec<u8>) -> Shop {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("old.onnx"), model("old", 1.0, 100)).unwrap();
+        std::fs::write(folder.path().join("old.onnx"), &own).unwrap();
         let shelf = Shelf::new(folder.path().join("models"));
-        let put = |bytes: Vec<u8>| {
-            let file = ModelFile::of(Path::new("m.onnx"), bytes, &Trust::default()).unwrap();
-            shelf.put(&file).unwrap();
-            file.digest
-        };
-        put(model("old", 1.0, 100));
-        let good = put(model("good", 2.0, 100));
-        let weak = put(model("weak", 3.0, 5));
         let host = Host { shelf: Some(shelf), ..Host::default() };
-        Shop { folder, host, spec: spec(PIPELINE), good, weak }
+        let (good, weak) = Default::default();
+        let shop = Shop { folder, host, spec: spec(pipeline), good, weak };
+        shop.shelve(own);
+        shop
+    }
+
+    pub fn shelve(&self, bytes: Vec<u8>) -> String {
+        let file = ModelFile::of(Path::new("m.onnx"), bytes, &Trust::default()).unwrap();
+        self.host.shelf.as_ref().unwrap().put(&file).unwrap();
+        file.digest
     }
 
     pub fn engine(&self) -> Engine {

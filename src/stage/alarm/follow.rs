@@ -19,19 +19,19 @@ impl Alarm {
         let sign = if self.spec.below { -1.0 } else { 1.0 };
         let watched = of_asset(&mut self.assets, asset as u32, || None);
         let watched = watched.get_or_insert_with(|| Watched::new(start, (start, start)));
-        let version = speaker.map(|s| s.version.clone());
+        let model = speaker.map(|s| s.digest.clone());
         let is_ours =
             |threshold: &Threshold| threshold.start().to_bits() == (sign * start).to_bits();
-        if watched.learned_of != version || !watched.threshold.as_ref().is_some_and(is_ours) {
+        if watched.learned_of != model || !watched.threshold.as_ref().is_some_and(is_ours) {
             let before = watched.learned_before.take();
-            let back = before.filter(|(of, threshold)| *of == version && is_ours(threshold));
+            let back = before.filter(|(of, threshold)| *of == model && is_ours(threshold));
             let fresh = || {
                 let baseline = speaker.and_then(|s| s.baseline.as_ref());
                 Threshold::new(sign * start, baseline.map(|b| sign * f64::from(b.score[5])))
             };
             let last =
                 watched.threshold.replace(back.map_or_else(fresh, |(_, threshold)| threshold));
-            let of = std::mem::replace(&mut watched.learned_of, version);
+            let of = std::mem::replace(&mut watched.learned_of, model);
             watched.learned_before = last.map(|last| (of, last));
         }
         Some(sign * watched.threshold.as_ref()?.now())
@@ -48,8 +48,8 @@ impl Alarm {
     pub(super) fn follow(
         &mut self,
         asset: usize,
-        value: f64,
-        at: Timestamp,
+        (value, at): (f64, Timestamp),
+        speaker: Option<&Speaker>,
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
@@ -60,22 +60,20 @@ impl Alarm {
         let is_on = watched.condition.is_on();
         let Some(threshold) = &mut watched.threshold else { return };
         let Some(moved) = threshold.take(sign * value, is_on, terms) else { return };
-        self.tell_moved(asset, moved, &at.0.to_string(), at, around, effects);
+        let version = speaker.map(|s| s.version.clone());
+        self.tell_moved(asset, (moved, version), (&at.0.to_string(), at), around, effects);
     }
 
     /// The record of a threshold that has moved, or cannot.
     pub(super) fn tell_moved(
         &self,
         asset: usize,
-        moved: Moved,
-        end: &str,
-        at: Timestamp,
+        (moved, model_version): (Moved, Option<String>),
+        (end, at): (&str, Timestamp),
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
         let sign = if self.spec.below { -1.0 } else { 1.0 };
-        let version = self.assets.get(asset).and_then(Option::as_ref);
-        let version = version.and_then(|watched| watched.learned_of.clone());
         let (asset, name) = (&around.assets[asset], &self.spec.name);
         let (node, pipeline) = (around.node, around.pipeline);
         let record = NoticeRecord {
@@ -93,18 +91,20 @@ impl Alarm {
             drift: None,
             contributions: Vec::new(),
             retrain: false,
-            model_version: version,
+            model_version,
             reason: moved.reason,
         };
         effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Notice(record) });
     }
 
-    /// The last alarm was judged: false, with this `peak`, or true.
+    /// The last alarm was judged: false, with this `peak`, or true. What was said of another model's alarm, or of the
+    /// statistics', is of another scale and teaches nothing.
     pub(super) fn learn_verdict(
         &mut self,
         asset: usize,
         false_peak: Option<f64>,
         said: &str,
+        (model, version): (Option<String>, Option<String>),
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
@@ -112,9 +112,13 @@ impl Alarm {
         let (Some(terms), Some(Some(watched))) = (&self.terms, self.assets.get_mut(asset)) else {
             return;
         };
-        let Some(threshold) = &mut watched.threshold else { return };
+        let Some(threshold) = watched.threshold.as_mut().filter(|_| watched.learned_of == model)
+        else {
+            return;
+        };
         let moved = threshold.judged(false_peak.map(|peak| sign * peak), terms);
         let Some(moved) = moved else { return };
-        self.tell_moved(asset, moved, &format!("verdict/{said}"), around.tick.now, around, effects);
+        let end = format!("verdict/{said}");
+        self.tell_moved(asset, (moved, version), (&end, around.tick.now), around, effects);
     }
 }

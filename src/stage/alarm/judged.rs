@@ -17,6 +17,8 @@ use crate::time::{Span, Timestamp};
 
 /// Most numbers of a window that are kept with an alarm: rows times signals.
 pub const SAMPLES_MAX: usize = 2048;
+/// Most verdicts on one alarm: each leaves with all that was measured, and the alarms' lane drops nothing.
+const VERDICTS_MAX: u8 = 16;
 /// How long after an alarm its rows are kept: they are most of what an alarm remembers, and in every checkpoint.
 const ROWS_FOR: Span = Span::seconds(24 * 3600);
 
@@ -31,11 +33,16 @@ pub(super) struct Moment {
     end: Timestamp,
     peak: f64,
     limit: f64,
+    /// Digest of the model that spoke of the worst window, and its version.
+    model: Option<String>,
     model_version: Option<String>,
     features: BTreeMap<String, Option<f64>>,
     signals: Vec<(String, Vec<RawReading>)>,
     /// Whether it was judged already: a threshold learns from an alarm once.
     is_judged: bool,
+    /// How often it was judged, and what was said last of this window.
+    verdicts: u8,
+    said: Option<(Action, Option<String>)>,
 }
 
 impl Moment {
@@ -71,11 +78,19 @@ impl Moment {
             end,
             peak: value,
             limit,
+            model: speaker.map(|s| s.digest.clone()),
             model_version: speaker.map(|s| s.version.clone()),
             features: features.map(|(name, value)| (name.clone(), known(*value))).collect(),
             signals,
             is_judged: false,
+            verdicts: 0,
+            said: None,
         }
+    }
+
+    /// Whether just this was said of it last.
+    fn has_heard(&self, command: &Command) -> bool {
+        self.said.as_ref().is_some_and(|(said, by)| *said == command.action && *by == command.by)
     }
 
     /// Whether a later window of the alarm is worse than all before.
@@ -106,8 +121,8 @@ impl Alarm {
         let of = |limit| Moment::of(windows, index, (value, limit), speaker, &self.channels);
         match &mut watched.moment {
             Some(moment) if was_on && moment.is_exceeded(value, self.spec.below) => {
-                let (raised, is_judged) = (moment.raised, moment.is_judged);
-                *moment = Moment { raised, is_judged, ..of(moment.limit) };
+                let Moment { raised, is_judged, verdicts, limit, .. } = *moment;
+                *moment = Moment { raised, is_judged, verdicts, ..of(limit) };
             }
             Some(moment) if was_on => moment.end = windows.end[index],
             moment => *moment = Some(of(limit)),
@@ -124,14 +139,23 @@ impl Alarm {
         let watched = self.assets.get(asset).and_then(Option::as_ref);
         let moment = watched.and_then(|watched| watched.moment.as_ref());
         let last = match moment {
-            Some(moment) if meant.is_none_or(|meant| meant == moment.raised) => return Ok(()),
+            Some(moment) if meant.is_none_or(|meant| meant == moment.raised) => {
+                let is_enough = moment.verdicts >= VERDICTS_MAX && !moment.has_heard(command);
+                let (alarm, times) = (command.alarm.clone(), VERDICTS_MAX);
+                return if is_enough {
+                    Err(Refusal::JudgedEnough { alarm, times })
+                } else {
+                    Ok(())
+                };
+            }
             Some(moment) => format!("last raised at {}", moment.raised),
             None => "never raised".into(),
         };
         Err(Refusal::NothingToJudge { alarm: command.alarm.clone(), last })
     }
 
-    /// Makes the record of a verdict; the first that calls the alarm false teaches the threshold, if it learns.
+    /// Makes the record of a verdict, unless the same was said last; the first that calls the alarm false teaches the
+    /// threshold, if it learns.
     pub(super) fn keep_verdict(
         &mut self,
         order: Order<'_>,
@@ -142,11 +166,17 @@ impl Alarm {
         let Action::Judge { verdict, fault, note, .. } = &command.action else { return };
         let Some(Some(watched)) = self.assets.get_mut(index as usize) else { return };
         let Some(kept) = &mut watched.moment else { return };
+        if kept.has_heard(command) {
+            return;
+        }
         let moment = kept.clone();
+        kept.verdicts += 1;
+        kept.said = Some((command.action.clone(), command.by.clone()));
         kept.is_judged |= *verdict != Verdict::Unsure;
         let (asset, name, tick) = (&around.assets[index as usize], &self.spec.name, around.tick);
         let (node, pipeline) = (around.node, around.pipeline);
         let said = format!("{}.{number}", tick.seq);
+        let of = (moment.model, moment.model_version.clone());
         let record = VerdictRecord {
             id: format!("{node}/{pipeline}/{}/verdict/{name}/{said}", asset.id),
             node: node.to_owned(),
@@ -172,7 +202,7 @@ impl Alarm {
         effects.records.push(Outgoing { lane: Lane::Alarm, record: Record::Verdict(record) });
         let false_peak = (*verdict == Verdict::False).then_some(moment.peak);
         if *verdict != Verdict::Unsure && !moment.is_judged {
-            self.learn_verdict(index as usize, false_peak, &said, around, effects);
+            self.learn_verdict(index as usize, false_peak, &said, of, around, effects);
         }
     }
 }

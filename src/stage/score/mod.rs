@@ -84,8 +84,8 @@ pub struct ScoreStage {
     supplied: Vec<Scorer>,
     /// Statistics that stand in for a model; `None`: not for this kind of score, or not wanted.
     fallback: Option<Fallback>,
-    /// Failures of this tick that the journal knows of: digests and reasons.
-    told: Vec<(String, String)>,
+    /// Failures of this tick that the journal knows of.
+    told: Vec<ModelAction>,
     /// Failures of this tick that it does not.
     faults: Vec<ModelAction>,
 }
@@ -179,46 +179,62 @@ impl ScoreStage {
         std::mem::take(&mut self.faults)
     }
 
-    /// Asks one of the models; whether it answered, and what that changed.
+    /// Asks one of the models; what that changed, and why it has no answer, where it has none.
     fn ask(
         scorer: &mut Scorer,
         windows: &Windows,
         around: &Around<'_>,
-        told: &[(String, String)],
+        told: &[ModelAction],
         faults: &mut Vec<ModelAction>,
-    ) -> (bool, Change, String) {
-        let nothing = String::new();
+    ) -> (Change, String) {
         if windows.is_empty() || !scorer.health.is_asked(around.tick.now) {
             scorer.rest();
-            return (windows.is_empty(), Change::None, nothing);
+            return (Change::None, String::new());
         }
-        let reason = match told.iter().find(|(digest, _)| digest == scorer.digest()) {
-            Some((_, reason)) => {
+        let is_of = |action: &&ModelAction| match action {
+            ModelAction::Failed { digest, .. } | ModelAction::FailedFor { digest, .. } => {
+                digest == scorer.digest()
+            }
+            _ => false,
+        };
+        let reason = match told.iter().find(is_of) {
+            Some(ModelAction::FailedFor { reason, assets, .. }) => {
+                let is_named = |asset: &u32| assets.iter().any(|id| id == around.id(*asset));
+                scorer.run_each(windows, is_named);
+                reason.clone()
+            }
+            Some(ModelAction::Failed { reason, .. }) => {
                 scorer.rest();
                 reason.clone()
             }
-            None => match scorer.run(windows) {
-                Ok(false) => return (true, Change::None, nothing),
-                Ok(true) => return (true, scorer.health.answered(), nothing),
+            _ => match scorer.run(windows) {
+                Ok(false) => return (Change::None, String::new()),
+                Ok(true) => return (scorer.health.answered(), String::new()),
                 Err(error) => {
                     let reason: String = error.to_string().chars().take(300).collect();
-                    let (digest, reason) = (scorer.digest().to_owned(), reason);
-                    faults.push(ModelAction::Failed { digest, reason: reason.clone() });
+                    faults.push(scorer.retry(windows, &error, reason.clone(), around));
                     reason
                 }
             },
         };
-        (false, scorer.health.failed(around.tick.now), reason)
+        if scorer.has_answered {
+            return (scorer.health.answered(), String::new());
+        }
+        // What fails for one asset of several may be that asset's fault.
+        let only = match scorer.failed.as_slice() {
+            [asset] if around.assets.len() > 1 => Some(*asset),
+            _ => None,
+        };
+        (scorer.health.failed(around.tick.now, only), reason)
     }
 
     /// Asks the models about the windows and puts their answers together.
     fn answer(&mut self, windows: &Windows, around: &Around<'_>, effects: &mut Effects) -> Scored {
         let told = std::mem::take(&mut self.told);
         let count = windows.len();
-        let (has_answered, change, reason) =
+        let (change, reason) =
             ScoreStage::ask(&mut self.current, windows, around, &told, &mut self.faults);
         self.tell(false, change, &reason, around, effects);
-        self.tell_moved(around, effects);
         let mut answers = Answers {
             values: self.current.values(count),
             shares: self.current.shares(count),
@@ -227,7 +243,7 @@ impl ScoreStage {
         let mut speakers = vec![self.current.speaker.clone()];
         if let Some(rollout) = &mut self.rollout {
             let candidate = &mut rollout.candidate;
-            let (_, change, reason) =
+            let (change, reason) =
                 ScoreStage::ask(candidate, windows, around, &told, &mut self.faults);
             let (values, shares) = (candidate.values(count), candidate.shares(count));
             speakers.push(candidate.speaker.clone());
@@ -239,7 +255,8 @@ impl ScoreStage {
             answers.mix(&windows.asset, &chosen, &values, &shares);
             self.tell(true, change, &reason, around, effects);
         }
-        self.stand_in(windows, has_answered, &mut answers, &mut speakers);
+        self.tell_moved(around, effects);
+        self.stand_in(windows, &mut answers, &mut speakers);
         Scored {
             output: self.loader.spec.output.clone(),
             speakers,
@@ -250,13 +267,7 @@ impl ScoreStage {
     }
 
     /// Lets the statistics watch, and speak where no model has.
-    fn stand_in(
-        &mut self,
-        windows: &Windows,
-        has_answered: bool,
-        answers: &mut Answers,
-        speakers: &mut Vec<Speaker>,
-    ) {
+    fn stand_in(&mut self, windows: &Windows, answers: &mut Answers, speakers: &mut Vec<Speaker>) {
         let Some(fallback) = &mut self.fallback else { return };
         // Without a threshold nobody knows what its numbers mean.
         let limit = self.current.speaker.threshold.filter(|limit| *limit > 0.0);
@@ -264,10 +275,11 @@ impl ScoreStage {
         let is_chance = self.current.is_a_chance();
         for index in 0..windows.len() {
             let value = answers.values[index];
-            let threshold = self.current.speaker.threshold;
+            let spoke = answers.spoke.get(index).copied().unwrap_or_default();
+            let threshold = speakers[usize::from(spoke)].threshold;
             let is_normal = value.is_some_and(|v| threshold.is_none_or(|limit| v < limit));
             let found = fallback.watch(windows.asset[index], windows.row(index), is_normal);
-            if value.is_some() || has_answered {
+            if value.is_some() || self.current.has_answered_for(windows.asset[index]) {
                 continue;
             }
             // On the model's own scale, so that alarms mean the same.
@@ -279,6 +291,7 @@ impl ScoreStage {
             speakers.push(Speaker {
                 model: fallback::NAME.into(),
                 version: fallback::VERSION.into(),
+                digest: String::new(),
                 threshold: limit,
                 baseline: None,
             });

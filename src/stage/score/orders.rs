@@ -180,6 +180,7 @@ impl ScoreStage {
             | ModelAction::Settle { .. }
             | ModelAction::Withdraw { .. }
             | ModelAction::Failed { .. }
+            | ModelAction::FailedFor { .. }
             | ModelAction::Lost { .. } => Ok(()),
         }
     }
@@ -210,8 +211,8 @@ impl ScoreStage {
         around: &Around<'_>,
         effects: &mut Effects,
     ) -> Result<ModelPhase, Refusal> {
-        if let ModelAction::Failed { digest, reason } = action {
-            self.told.push((digest.clone(), reason.clone()));
+        if matches!(action, ModelAction::Failed { .. } | ModelAction::FailedFor { .. }) {
+            self.told.push(action.clone());
             return Ok(ModelPhase::Quarantined);
         }
         self.judge_order(action)?;
@@ -235,7 +236,9 @@ impl ScoreStage {
             ModelAction::Withdraw { reason, .. } => {
                 return self.withdraw(reason, by, around, effects);
             }
-            ModelAction::Failed { .. } | ModelAction::Lost { .. } => ModelPhase::Quarantined,
+            ModelAction::Failed { .. }
+            | ModelAction::FailedFor { .. }
+            | ModelAction::Lost { .. } => ModelPhase::Quarantined,
         };
         let scorer = self.rollout.as_ref().map_or(&self.current, |rollout| &rollout.candidate);
         self.record(scorer, phase, None, by, around, effects);

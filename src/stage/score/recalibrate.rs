@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ScoreStage;
+use super::{ScoreStage, Scorer};
 use crate::frame::Speaker;
 use crate::model::Mismatch;
 use crate::model::metadata::Baseline;
@@ -95,17 +95,22 @@ pub(super) struct Followed {
     told_held: bool,
 }
 
-/// What there is to tell.
+/// A block of an asset that is over, and how far its inputs are moved back from then on.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Moved {
-    pub(super) asset: u32,
-    pub(super) at: Timestamp,
+pub(super) struct Ended {
+    asset: u32,
+    at: Timestamp,
+    shift: Vec<f64>,
+}
+
+/// What there is to tell.
+struct Moved {
     /// The furthest move before and now, in standard deviations.
-    pub(super) before: f64,
-    pub(super) now: f64,
+    before: f64,
+    now: f64,
     /// Inputs and how far they are moved, in standard deviations, the furthest first.
-    pub(super) parts: Vec<(usize, f64)>,
-    pub(super) is_held: bool,
+    parts: Vec<(usize, f64)>,
+    is_held: bool,
 }
 
 impl Recalibration {
@@ -176,7 +181,7 @@ impl Recalibration {
     }
 
     /// Begins with a window that ends at `end`; a block that is over is worked off first.
-    pub(super) fn begin(&mut self, asset: u32, end: Timestamp) -> Option<Moved> {
+    pub(super) fn begin(&mut self, asset: u32, end: Timestamp) -> Option<Ended> {
         let block = self.block(end);
         let columns = self.places.len();
         let fresh = || Followed {
@@ -197,7 +202,13 @@ impl Recalibration {
             return None;
         }
         followed.end_block(block, &self.places, self.half_life, self.most);
-        followed.moved(asset, end, &self.places, self.most)
+        Some(Ended { asset, at: end, shift: followed.shift.clone() })
+    }
+
+    /// What there is to tell of an asset whose inputs are moved by `shift`.
+    fn moved(&mut self, asset: u32, shift: &[f64]) -> Option<Moved> {
+        let followed = self.assets.get_mut(asset as usize)?.as_mut()?;
+        followed.moved(shift, &self.places, self.most)
     }
 
     /// Moves a window's numbers back: its features, or its samples, input by input.
@@ -261,59 +272,74 @@ impl Followed {
     }
 
     /// What there is to tell since the last time.
-    fn moved(&mut self, asset: u32, at: Timestamp, places: &[Place], most: f64) -> Option<Moved> {
+    fn moved(&mut self, shift: &[f64], places: &[Place], most: f64) -> Option<Moved> {
         let deviations = |shift: &[f64]| -> Vec<f64> {
             let each = shift.iter().zip(places);
             each.map(|(s, p)| if p.deviation > 0.0 { s / p.deviation } else { 0.0 }).collect()
         };
-        let (now, before) = (deviations(&self.shift), deviations(&self.told));
+        let (now, before) = (deviations(shift), deviations(&self.told));
         let is_held = now.iter().any(|moved| moved.abs() >= most * (1.0 - 1e-9));
         let is_far = now.iter().zip(&before).any(|(now, before)| (now - before).abs() >= STEP);
         if !is_far && (!is_held || self.told_held) {
             return None;
         }
-        self.told.clone_from(&self.shift);
+        self.told = shift.to_vec();
         self.told_held = is_held;
         let furthest = |moved: &[f64]| moved.iter().map(|m| m.abs()).fold(0.0, f64::max);
         let (before, largest) = (furthest(&before), furthest(&now));
         let mut order: Vec<usize> = (0..now.len()).collect();
         order.sort_by(|a, b| now[*b].abs().total_cmp(&now[*a].abs()));
         let parts = order.iter().take(PARTS).map(|at| (*at, now[*at])).collect();
-        Some(Moved { asset, at, before, now: largest, parts, is_held })
+        Some(Moved { before, now: largest, parts, is_held })
     }
 }
 
 impl ScoreStage {
-    /// The records of inputs that have moved. A model on trial is silent.
+    /// The records of inputs that have moved, of the model that speaks for the asset. Of the other one they are told once it
+    /// does.
     pub(super) fn tell_moved(&mut self, around: &Around<'_>, effects: &mut Effects) {
-        if let Some(rollout) = &mut self.rollout {
-            rollout.candidate.moved.clear();
+        let name = self.loader.output();
+        let rollout = self.rollout.as_mut();
+        let chosen = rollout.as_ref().map_or_else(Vec::new, |r| r.state.chosen(around.assets));
+        let is_chosen = |asset: u32| chosen.get(asset as usize).copied().unwrap_or(false);
+        self.current.tell_moved(name, |asset| !is_chosen(asset), around, effects);
+        if let Some(rollout) = rollout {
+            rollout.candidate.tell_moved(name, is_chosen, around, effects);
         }
-        let current = &mut self.current;
-        for moved in std::mem::take(&mut current.moved) {
-            let (asset, name) = (&around.assets[moved.asset as usize], self.loader.output());
+    }
+}
+
+impl Scorer {
+    fn tell_moved(
+        &mut self,
+        name: &str,
+        is_heard: impl Fn(u32) -> bool,
+        around: &Around<'_>,
+        effects: &mut Effects,
+    ) {
+        for Ended { asset, at, shift } in std::mem::take(&mut self.ended) {
+            let followed = self.recalibration.as_mut().filter(|_| is_heard(asset));
+            let Some(moved) = followed.and_then(|r| r.moved(asset, &shift)) else { continue };
+            let asset = &around.assets[asset as usize];
             let part =
-                |(at, value): (usize, f64)| Contribution { name: current.parts[at].clone(), value };
+                |(at, value): (usize, f64)| Contribution { name: self.parts[at].clone(), value };
             let (node, pipeline) = (around.node, around.pipeline);
             let record = NoticeRecord {
-                id: format!(
-                    "{node}/{pipeline}/{}/notice/recalibration/{name}/{}",
-                    asset.id, moved.at.0
-                ),
+                id: format!("{node}/{pipeline}/{}/notice/recalibration/{name}/{}", asset.id, at.0),
                 node: node.to_owned(),
                 pipeline: pipeline.to_owned(),
                 asset: asset.id.clone(),
                 tags: asset.tags.clone(),
                 kind: NoticeKind::Recalibration,
                 name: name.to_owned(),
-                at: moved.at,
+                at,
                 since: None,
                 before: Some(moved.before),
                 value: Some(moved.now),
                 drift: None,
                 contributions: moved.parts.into_iter().map(part).collect(),
                 retrain: moved.is_held,
-                model_version: Some(current.speaker.version.clone()),
+                model_version: Some(self.speaker.version.clone()),
                 reason: if moved.is_held {
                     "inputs lie further from the training data than `most` allows: train with this asset's data".into()
                 } else {

@@ -3,10 +3,12 @@
 //! The stage has one or two of them. It promises one value a window, in order; a window with a missing input has none.
 //! What a model remembers of each asset is kept here. It knows nothing of who speaks: that is the stage's.
 
+mod apart;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::recalibrate::{Followed, Moved, Recalibration};
+use super::recalibrate::{Ended, Followed, Recalibration};
 use super::{Health, ScoreError};
 use crate::frame::{Shares, Speaker, Windows};
 use crate::model::session::Output;
@@ -25,7 +27,12 @@ pub struct Scorer {
     /// Where each asset's inputs lie, where that is followed.
     pub(super) recalibration: Option<Recalibration>,
     /// What of it there is to tell of the last batch.
-    pub(super) moved: Vec<Moved>,
+    pub(super) ended: Vec<Ended>,
+    /// Whether the last batch was answered, or at least that of one asset, and for which assets it was not.
+    pub(super) has_answered: bool,
+    pub(super) failed: Vec<u32>,
+    /// Assets that were named in the log since it had an answer for them.
+    named: BTreeSet<u32>,
     input: ModelInput,
     /// Shape of a batch; the rows are filled in.
     shape: Vec<usize>,
@@ -112,12 +119,16 @@ impl Scorer {
         let speaker = Speaker {
             model: model.name(),
             version: model.version(),
+            digest: model.digest.clone(),
             threshold: spec.threshold.or(model.metadata.threshold),
             baseline: model.metadata.baseline.clone().map(Arc::new),
         };
         Scorer {
             recalibration: None,
-            moved: Vec::new(),
+            ended: Vec::new(),
+            has_answered: false,
+            failed: Vec::new(),
+            named: BTreeSet::new(),
             speaker,
             health: Health::default(),
             input: spec.input,
@@ -220,19 +231,27 @@ impl Scorer {
 
     /// Fills the batch with the windows whose input is whole, and runs the model on it; whether there were any.
     pub fn run(&mut self, windows: &Windows) -> Result<bool, ModelError> {
+        self.rest();
         self.gather(windows)?;
-        if self.rows.is_empty() {
-            return Ok(false);
+        if !self.rows.is_empty()
+            && let Err(error) = self.run_rows(windows)
+        {
+            self.rest();
+            return Err(error);
         }
-        let ran = if self.recalibration.is_some() {
+        self.has_answered = true;
+        if !self.named.is_empty() {
+            self.named.retain(|asset| !windows.asset.contains(asset));
+        }
+        Ok(!self.rows.is_empty())
+    }
+
+    fn run_rows(&mut self, windows: &Windows) -> Result<(), ModelError> {
+        if self.recalibration.is_some() {
             self.run_recalibrating(windows)
         } else {
             self.run_gathered(windows)
-        };
-        if ran.is_err() {
-            self.rows.clear();
         }
-        ran.map(|()| true)
     }
 
     /// Runs the model on what was gathered.
@@ -254,9 +273,10 @@ impl Scorer {
         let touched: BTreeSet<u32> = self.rows.iter().map(|&row| windows.asset[row]).collect();
         let before: Vec<(u32, Option<Followed>)> =
             touched.into_iter().map(|asset| (asset, recalibration.of(asset))).collect();
+        let ended = self.ended.len();
         let ran = self.run_blocks(windows, &mut recalibration);
         if ran.is_err() {
-            self.moved.clear();
+            self.ended.truncate(ended);
             for (asset, was) in before {
                 recalibration.restore(asset, was);
             }
@@ -285,7 +305,7 @@ impl Scorer {
             self.batch.clear();
             for &at in &now {
                 let (asset, end) = (windows.asset[rows[at]], windows.end[rows[at]]);
-                self.moved.extend(recalibration.begin(asset, end));
+                self.ended.extend(recalibration.begin(asset, end));
                 self.batch.extend_from_slice(&batch[at * width..(at + 1) * width]);
                 let from = self.batch.len() - width;
                 recalibration.move_back(asset, &mut self.batch[from..]);
@@ -307,6 +327,8 @@ impl Scorer {
     /// Forgets the last batch: there is no answer for any window.
     pub(super) fn rest(&mut self) {
         self.rows.clear();
+        self.failed.clear();
+        self.has_answered = false;
     }
 
     fn gather(&mut self, windows: &Windows) -> Result<(), ModelError> {
