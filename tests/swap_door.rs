@@ -8,7 +8,7 @@ mod node_kit;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use edge::until;
 use forebay::config::MqttVersion;
@@ -116,11 +116,12 @@ async fn a_push_that_is_not_taken_says_why_and_leaves_nothing() {
         assert!(told.contains("the model is too large") && told.contains("largest"), "{told}");
     }
     // Four that broke off a while ago keep nobody out.
+    let now = std::fs::metadata(site.path("new.onnx")).unwrap().modified().unwrap();
     for id in 0..4 {
         let folder = site.path(&format!("data/models/incoming/broken-{id}"));
         std::fs::create_dir(&folder).unwrap();
         let folder = File::open(folder).unwrap();
-        folder.set_modified(SystemTime::now() - Duration::from_mins(2)).unwrap();
+        folder.set_modified(now - Duration::from_mins(2)).unwrap();
     }
     site.write("new.onnx", version(&shipped, "two"));
     fine(&cli(&site, &node, &push));

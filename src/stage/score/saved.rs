@@ -23,6 +23,7 @@ struct Saved {
     health: Health,
     fallback: Option<Fallback>,
     rollout: Option<SavedRollout>,
+    threshold: Option<f64>,
 }
 
 impl Saved {
@@ -32,13 +33,6 @@ impl Saved {
         let is_past = self.withdrawn.contains(digest) || self.retired.contains(digest);
         [&self.own, &self.digest].contains(&digest) || is_on_trial || is_past
     }
-}
-
-/// What was saved before models could be swapped.
-#[derive(Default, Deserialize)]
-struct Before {
-    digest: String,
-    memories: Vec<Vec<f32>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -63,7 +57,6 @@ impl ScoreStage {
             health: rollout.candidate.health.clone(),
             state: rollout.state.clone(),
         });
-        let threshold = self.current.speaker.threshold;
         let saved = Saved {
             digest: self.current.digest().to_owned(),
             memories: self.current.memories.clone(),
@@ -75,24 +68,17 @@ impl ScoreStage {
             health: self.current.health.clone(),
             fallback: self.fallback.clone(),
             rollout,
+            threshold: self.current.speaker.threshold,
         };
-        save_state("score", &(saved, threshold))
+        save_state("score", &saved)
     }
 
-    /// Goes on with those bytes, also where an older version wrote them.
+    /// Goes on with those bytes.
     pub(super) fn recall(&mut self, state: &[u8]) -> Result<(), StageError> {
         if state.is_empty() {
             self.forget();
-            return Ok(());
-        }
-        let saved = load_state::<(Saved, Option<f64>)>("score", state);
-        // The threshold came later.
-        match saved.or_else(|_| load_state::<Saved>("score", state).map(|saved| (saved, None))) {
-            Ok((saved, threshold)) => self.take_up(saved, threshold),
-            Err(error) => match load_state::<Before>("score", state) {
-                Ok(Before { digest, memories }) => self.current.remember(&digest, memories),
-                Err(_) => return Err(error),
-            },
+        } else {
+            self.take_up(load_state("score", state)?);
         }
         Ok(())
     }
@@ -123,7 +109,7 @@ impl ScoreStage {
     /// Goes on with what was saved, whatever lies in the pipeline's model file by now: what comes out of the journal again
     /// must come from the models that it came from before. A file that was changed since, and holds none of the models
     /// that this score has had, is the wish of whoever changed it, for `node` to offer. Where there was no model, any is new.
-    fn take_up(&mut self, saved: Saved, threshold: Option<f64>) {
+    fn take_up(&mut self, saved: Saved) {
         let is_new = saved.digest.is_empty() || !saved.has_had(&self.own);
         self.has_new_file = is_new && !self.own.is_empty();
         // Where the file cannot be used, what was saved says whether statistics may speak.
@@ -144,7 +130,7 @@ impl ScoreStage {
                 }
             }
         }
-        self.scale(threshold);
+        self.scale(saved.threshold);
         self.current.remember(&saved.digest, saved.memories);
         self.current.recall(&saved.digest, saved.places);
         if saved.digest == self.current.digest() {
