@@ -114,8 +114,14 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
             let key = SigningKey::read(key)?;
             // A damaged file is found now and not on a node.
             let model = ModelFile::read(file, &Trust::default())?;
-            let out = out.as_ref().unwrap_or(file);
-            write_whole(out, &key.sign(&model.bytes, &model.beside()))?;
+            let (out, beside) = (out.as_ref().unwrap_or(&model.path), model.beside());
+            anyhow::ensure!(
+                beside.is_empty() || out.parent() == model.path.parent(),
+                "its weights lie beside it ({}) and would not be found from `{}`: sign it where it is, and copy the folder",
+                beside.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+                out.display()
+            );
+            write_whole(out, &key.sign(&model.bytes, &beside))?;
             let public = key.public();
             print(&format!("{} is signed with {public} (key {})\n", out.display(), public.name()))?;
         }

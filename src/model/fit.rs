@@ -11,6 +11,7 @@ use super::onnx::{Port, shape_text};
 use super::session::{Model, Part, Wanted};
 use crate::frame::Windows;
 use crate::pipeline::spec::ModelInput;
+use crate::schema::{Signal, known_units};
 
 /// One difference between a model and its pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,22 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: expected {}, found {}", self.what, self.expected, self.found)
     }
+}
+
+/// Features whose number is the same in every unit.
+const UNITLESS: [&str; 4] = ["skewness", "kurtosis", "crest", "coverage"];
+
+/// A signal that a model was trained on in another unit than it has here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherUnit<'a> {
+    /// The signal.
+    pub signal: &'a str,
+    /// Its unit in the training.
+    pub noted: &'a str,
+    /// Its unit here.
+    pub here: &'a str,
+    /// Whether both are units that are known, so that they cannot be two spellings of one.
+    pub is_known: bool,
 }
 
 pub(super) fn mismatch(
@@ -116,6 +133,35 @@ pub fn whole_row(input: ModelInput, windows: &Windows, at: usize) -> Option<Vec<
 }
 
 impl Model {
+    /// Which of the `signals` it was trained on in another unit, as far as it notes any.
+    pub fn other_units<'a>(
+        &'a self,
+        given: Given<'a>,
+        signals: &'a [Signal],
+    ) -> Vec<OtherUnit<'a>> {
+        let column = |name: &'a String| match given {
+            Given::Features(_) => name.rsplit_once('.'),
+            _ => Some((name.as_str(), "mean")),
+        };
+        let columns: Vec<_> = given.names().iter().filter_map(column).collect();
+        let noted = self.metadata.units.as_deref().unwrap_or_default();
+        let mut others: Vec<OtherUnit<'_>> = Vec::new();
+        if columns.len() != noted.len() {
+            return others;
+        }
+        for ((signal, feature), noted) in columns.into_iter().zip(noted) {
+            let here = signals.iter().find(|s| s.name == signal).map_or("", |s| &s.unit);
+            let same = noted == here || noted.is_empty() || UNITLESS.contains(&feature);
+            if !same && others.last().is_none_or(|last| last.signal != signal) {
+                let is_known = [noted.as_str(), here]
+                    .iter()
+                    .all(|unit| known_units().any(|known| known == *unit));
+                others.push(OtherUnit { signal, noted, here, is_known });
+            }
+        }
+        others
+    }
+
     /// How the model's input differs from what is given.
     pub fn check_given(&self, given: Given<'_>) -> Vec<Mismatch> {
         let mut found = match (self.signature.data().as_slice(), given) {

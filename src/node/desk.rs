@@ -237,7 +237,16 @@ impl Desk {
         let refused = match written.await {
             Err(error) => Some(error.to_string()),
             Ok(()) => match self.take(offer).await {
-                Ok(_) | Err(Refusal::Already(_)) => None,
+                Ok(_) => None,
+                Err(Refusal::Already(why)) => {
+                    tracing::info!(
+                        pipeline,
+                        score,
+                        why,
+                        "the model from the broker changes nothing"
+                    );
+                    None
+                }
                 Err(refusal) => Some(refusal.to_string()),
             },
         };

@@ -225,7 +225,7 @@ impl Loader {
         if models != Models::Skip {
             let folder = path.parent().unwrap_or(Path::new(""));
             let goes_on = models == Models::Tell;
-            let found = rules::model::check(&mut look, folder, &self.host, goes_on);
+            let found = rules::model::check(&mut look, folder, &self.host, goes_on, self.is_start);
             refused = goes_on.then_some(found);
         }
         let source = document.source();

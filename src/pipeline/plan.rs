@@ -257,7 +257,8 @@ impl<'a> Builder<'a> {
         let has_low = self.spec.stages.iter().filter_map(StageSpec::alarm).any(is_low);
         let spec = ScoreSpec { fallback: score.fallback && !has_low, ..score.clone() };
         let features = self.features.clone();
-        let loader = Loader::new(spec, features, self.sequence.clone(), self.options.host.clone());
+        let (sequence, host) = (self.sequence.clone(), self.options.host.clone());
+        let loader = Loader::new(spec, features, sequence, host).of_signals(&self.schema.signals);
         let known = self.options.refused.and_then(|refused| refused.get(&score.output));
         let opened = match known {
             Some(reason) => loader.absent(reason),

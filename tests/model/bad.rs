@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use forebay::model::build::{Dim, Graph, Kind};
-use forebay::model::{Given, Model, ModelError, Trust};
-use forebay::stage::score::{ScoreError, ScoreStage};
+use forebay::model::{Given, Host, Model, ModelError, Trust};
+use forebay::schema::Signal;
+use forebay::stage::score::{Loader, ScoreError, ScoreStage};
 use prost::Message;
 use tract_onnx::pb;
 
@@ -191,7 +192,7 @@ fn a_score_that_depends_on_the_windows_beside_it_is_told() {
     graph.node("Div", &["sum", "over"], "score");
     let doubt = |bytes: &[u8]| {
         let stage = ScoreStage::new(&spec(), open(bytes), Given::Features(&names(2))).unwrap();
-        stage.doubt().map(str::to_owned)
+        stage.doubt()
     };
     let told = doubt(&graph.finish()).unwrap();
     assert!(told.contains("`batch = 1` keeps them apart"), "{told}");
@@ -205,6 +206,31 @@ fn a_score_that_depends_on_the_windows_beside_it_is_told() {
     let stage = ScoreStage::new(&spec(), open(&bytes), Given::Features(&names(1))).unwrap();
     assert!(stage.doubt().unwrap().contains("no number"));
     assert_eq!(doubt(&sum(2, Kind::Float32, Dim::Batch).finish()), None);
+}
+
+#[test]
+fn a_model_in_another_unit_is_refused_however_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    let mut graph = sum(2, Kind::Float32, Dim::Batch);
+    graph.note("forebay.units", r#"["degF","bar"]"#);
+    std::fs::write(&path, graph.finish()).unwrap();
+    let signal = |name: &str, unit: &str| Signal {
+        name: name.into(),
+        unit: unit.into(),
+        ..Signal::default()
+    };
+    let features = ["t.mean", "p.mean"].map(str::to_owned).to_vec();
+    let opened = |unit: &str| {
+        let signals = [signal("t", unit), signal("p", "bar")];
+        let loader = Loader::new(spec(), features.clone(), (0, Vec::new()), Host::default());
+        loader.of_signals(&signals).open(&path).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(opened("degF"), Ok(()));
+    let told = opened("degC").unwrap_err();
+    assert!(told.contains("unit of `t`: expected degF, in which the model was trained"), "{told}");
+    // Two spellings of one, perhaps: `check` warns.
+    assert_eq!(opened("Fahrenheit"), Ok(()));
 }
 
 #[test]

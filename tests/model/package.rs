@@ -232,6 +232,14 @@ fn keys_are_made_models_signed_looked_at_and_verified() {
         "{without}"
     );
     wrong_signatures(&model, &public);
+    let outside = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/outside");
+    let elsewhere = folder.path().join("elsewhere.onnx");
+    let arguments =
+        ["model", "sign", path(&outside), "--key", path(&key), "--out", path(&elsewhere)];
+    let output = forebay(&arguments);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("sign it where it is"), "{told}");
+    assert!(!elsewhere.exists());
     let json = printed(&["model", "inspect", path(&model), "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["outputs"][0]["meaning"]["means"], "score");

@@ -11,10 +11,9 @@ use crate::diagnose::nearest::nearest;
 use crate::diagnose::{Problem, Severity, Spot};
 use crate::model::metadata::{Baseline, Meaning, Metadata};
 use crate::model::weigh::{WeighError, weigh};
-use crate::model::{Given, Host, Mismatch, Model};
+use crate::model::{Given, Host, Mismatch, Model, OtherUnit};
 use crate::pipeline::names::{feature_names, is_feature, window_signals};
 use crate::pipeline::spec::{ModelInput, ScoreSpec, StageSpec, WindowSpec};
-use crate::schema::known_units;
 use crate::stage::score::{ScoreError, ScoreStage};
 use crate::time::Step;
 
@@ -37,23 +36,22 @@ const NOTES: [&str; 16] = [
     "baseline",
     "golden",
 ];
-/// Features whose number is the same in every unit.
-const UNITLESS: [&str; 4] = ["skewness", "kurtosis", "crest", "coverage"];
 
 /// Checks the models of a pipeline file in `folder`. Where the pipeline `goes_on` without them, those that cannot be used
-/// are warnings: gives, by score, why.
+/// are warnings: gives, by score, why. Where it does not start from them (`is_start`), they are tried further.
 pub(in crate::pipeline) fn check(
     look: &mut Look<'_>,
     folder: &Path,
     host: &Host,
     goes_on: bool,
+    is_start: bool,
 ) -> BTreeMap<String, String> {
     let mut refused = BTreeMap::new();
     for (index, spec) in look.parts.each() {
         let Some(score) = spec.score() else { continue };
         let (spot, before) = (look.stage(index, "score"), look.problems.all.len());
         if file_is_there(look, spot.key("model"), score, folder) {
-            fits(look, spot, score, &folder.join(&score.model), host);
+            fits(look, spot, score, &folder.join(&score.model), host, is_start);
         }
         let new = look.problems.all.iter_mut().skip(before);
         for problem in new.filter(|p| goes_on && p.severity == Severity::Error) {
@@ -108,7 +106,14 @@ pub(in crate::pipeline) fn open(path: &Path, host: &Host) -> Result<Model, Strin
 }
 
 /// Opens the model and compares what it takes with what it is given: the same code that a node starts with.
-fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, host: &Host) {
+fn fits(
+    look: &mut Look<'_>,
+    spot: Spot<'_>,
+    score: &ScoreSpec,
+    path: &Path,
+    host: &Host,
+    is_start: bool,
+) {
     let Some(given) = Fed::of(look) else { return };
     // A library that cannot be used is a problem of the config, and told there.
     if host.runtime().is_err() {
@@ -130,9 +135,7 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
             return;
         }
     };
-    if let Some(noted) = &model.metadata.units {
-        units(look, spot, score, &given, noted);
-    }
+    units(look, spot, score, &given, &model);
     windows(look, spot, score, &model.metadata);
     strangers(look, spot, score, &model.metadata);
     let noted = model.metadata.threshold;
@@ -140,8 +143,11 @@ fn fits(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, path: &Path, hos
         Ok(stage) => {
             threshold(look, score, stage.threshold());
             verdict(look, spot, score, &stage);
-            answers(look, spot, score, &stage);
             baseline(look, score, stage.model().metadata.baseline.as_ref(), &given);
+            label(look, spot, score, &stage);
+            if !is_start {
+                answers(look, spot, score, stage);
+            }
         }
         Err(ScoreError::Fit(mismatches)) => {
             for mismatch in &mismatches {
@@ -193,35 +199,22 @@ fn is_light_enough(
     is_light
 }
 
-/// A model that was trained in another unit answers all the same, and wrongly. `noted` are the units of its columns,
-/// each that of the column's signal.
-fn units(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, given: &Fed, noted: &[String]) {
+/// A model that was trained in another unit answers all the same, and wrongly.
+fn units(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, given: &Fed, trained: &Model) {
     let (Some(schema), model) = (look.schema, &score.model) else { return };
-    let columns: Vec<(&str, &str)> = match score.input {
-        ModelInput::Features => given.features.iter().filter_map(|f| f.rsplit_once('.')).collect(),
-        ModelInput::Sequence | ModelInput::ChannelsFirst => {
-            given.channels.iter().map(|c| (c.as_str(), "mean")).collect()
-        }
-    };
-    if columns.len() != noted.len() {
-        return;
-    }
-    let mut told = "";
-    for ((signal, feature), noted) in columns.into_iter().zip(noted) {
-        let unit = schema.signals.iter().find(|s| s.name == signal).map_or("", |s| &s.unit);
-        let same = noted == unit || noted.is_empty() || UNITLESS.contains(&feature);
-        if same || signal == told {
-            continue;
-        }
-        told = signal;
-        let known = [noted, unit].iter().all(|unit| known_units().any(|known| known == *unit));
+    for OtherUnit { signal, noted, here, is_known } in
+        trained.other_units(fed_to(score, given), &schema.signals)
+    {
         let message = format!("model `{model}` was trained on `{signal}` in another unit");
         let place = spot.key("model");
-        let problem =
-            if known { Problem::error(place, message) } else { Problem::warning(place, message) };
+        let problem = if is_known {
+            Problem::error(place, message)
+        } else {
+            Problem::warning(place, message)
+        };
         let problem = problem
-            .found(format!("`{signal}` in {unit}, as the schema has it"))
-            .expected(format!("`{signal}` in {noted}, or a model trained on {unit}"));
+            .found(format!("`{signal}` in {here}, as the schema has it"))
+            .expected(format!("`{signal}` in {noted}, or a model trained on {here}"));
         look.problems.push(problem); // each signal is a difference of its own
     }
 }
@@ -306,8 +299,8 @@ fn strangers(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, noted: &Met
     }
 }
 
-/// What is odd about a model's answers, though it has some.
-fn answers(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &ScoreStage) {
+/// A class is no score, where there is one.
+fn label(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &ScoreStage) {
     if stage.scores_a_label() {
         let message = format!("score `{}` is a class, not how sure the model is", score.output);
         let problem = Problem::warning(spot.key("model"), message)
@@ -315,6 +308,10 @@ fn answers(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: &Score
             .expected("`class`, or the other output as `tensor`");
         look.tell(problem);
     }
+}
+
+/// What is odd about a model's answers, though it has some.
+fn answers(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, stage: ScoreStage) {
     if let Some(doubt) = stage.doubt() {
         let message = format!("the answers of model `{}` cannot be relied on", score.model);
         let problem = Problem::warning(spot.key("model"), message);

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::{ScoreError, Scorer};
 use crate::model::weigh::{WeighError, Weight, weigh};
-use crate::model::{Given, Host, HostError, Model};
+use crate::model::{Given, Host, HostError, Mismatch, Model, OtherUnit};
 use crate::pipeline::spec::ScoreSpec;
+use crate::schema::Signal;
 
 /// What opens models for one score of one pipeline, and checks that they fit. Whoever has it may open them on another
 /// thread than the stage's.
@@ -15,6 +16,8 @@ pub struct Loader {
     features: Vec<String>,
     steps: usize,
     channels: Vec<String>,
+    /// The signals under them; none where their units are not to be held against the model's.
+    signals: Vec<Signal>,
     host: Host,
 }
 
@@ -27,7 +30,14 @@ impl Loader {
         host: Host,
     ) -> Loader {
         let (steps, channels) = sequence;
-        Loader { spec, features, steps, channels, host }
+        Loader { spec, features, steps, channels, signals: Vec::new(), host }
+    }
+
+    /// Takes no model that was trained on one of these signals in another unit.
+    #[must_use]
+    pub fn of_signals(mut self, signals: &[Signal]) -> Loader {
+        self.signals = signals.to_vec();
+        self
     }
 
     /// Opens, checks and tries the model in the file or folder `path`.
@@ -56,6 +66,18 @@ impl Loader {
     }
 
     pub(super) fn fit(&self, model: Model) -> Result<Scorer, ScoreError> {
+        let others = model.other_units(self.given(), &self.signals);
+        let others = others.into_iter().filter(|other| other.is_known);
+        let wrong: Vec<Mismatch> = others
+            .map(|OtherUnit { signal, noted, here, .. }| Mismatch {
+                what: format!("unit of `{signal}`"),
+                expected: format!("{noted}, in which the model was trained"),
+                found: here.to_owned(),
+            })
+            .collect();
+        if !wrong.is_empty() {
+            return Err(ScoreError::Fit(wrong));
+        }
         let mut scorer = Scorer::new(&self.spec, model, self.given())?;
         scorer.model.deadline = None; // that of its trials is over
         Ok(scorer)

@@ -137,9 +137,10 @@ impl ScoreStage {
         &self.current.model
     }
 
-    /// What is odd about the answers of the model in use to made-up windows.
-    pub fn doubt(&self) -> Option<&str> {
-        self.current.doubt.as_deref()
+    /// What is odd about the answers of the model in use to made-up windows. It may not be asked for anything else
+    /// afterwards: it may not come back from them.
+    pub fn doubt(mut self) -> Option<String> {
+        self.current.doubt()
     }
 
     /// Whether the score is a class, while the model gives numbers, too.

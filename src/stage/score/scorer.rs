@@ -7,6 +7,7 @@ mod apart;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::recalibrate::{Ended, Followed, Recalibration};
 use super::{Health, ScoreError};
@@ -43,10 +44,10 @@ pub struct Scorer {
     batch: Vec<f32>,
     rows: Vec<usize>,
     outputs: Vec<Output>,
-    /// What is odd about its answers to made-up windows.
-    pub(super) doubt: Option<String>,
 }
 
+/// How long a model may take over made-up windows.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Made-up windows that a model is tried on.
 const TRIED: usize = 3;
 /// How far two answers to the same window may be apart, of the larger one: batches of another size are added up in
@@ -138,7 +139,6 @@ impl Scorer {
             batch: Vec::new(),
             rows: Vec::new(),
             outputs: Vec::new(),
-            doubt: None,
             memories: Vec::new(),
             model,
         }
@@ -148,14 +148,14 @@ impl Scorer {
     fn try_outputs(&mut self) -> Result<(), ScoreError> {
         let width = self.shape.iter().product();
         self.trial(&vec![0.0; TRIED * width])?;
-        self.check_widths(width)?;
-        self.doubt = self.doubt(width);
-        Ok(())
+        self.check_widths(width)
     }
 
-    /// What is odd about its scores of made-up windows. Nothing where it does not take them: they are not what it was made
-    /// for.
-    fn doubt(&mut self, width: usize) -> Option<String> {
+    /// What is odd about its scores of made-up windows. Nothing where it does not take them, or not in time: they are not
+    /// what it was made for, and it may never come back from them.
+    pub(super) fn doubt(&mut self) -> Option<String> {
+        self.model.deadline = Some(PATIENCE);
+        let width: usize = self.shape.iter().product();
         // They differ in level, and column by column.
         let number = |at: usize| {
             let (row, column) = (at / width.max(1), at % width.max(1));
