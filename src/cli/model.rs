@@ -115,8 +115,12 @@ pub(super) fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
             // A damaged file is found now and not on a node.
             let model = ModelFile::read(file, &Trust::default())?;
             let (out, beside) = (out.as_ref().unwrap_or(&model.path), model.beside());
+            let home = |path: &Path| {
+                let home = path.parent().filter(|home| !home.as_os_str().is_empty());
+                home.unwrap_or(Path::new(".")).canonicalize().ok()
+            };
             anyhow::ensure!(
-                beside.is_empty() || out.parent() == model.path.parent(),
+                beside.is_empty() || home(out) == home(&model.path),
                 "its weights lie beside it ({}) and would not be found from `{}`: sign it where it is, and copy the folder",
                 beside.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
                 out.display()

@@ -367,6 +367,7 @@ fn check_port(input: &Port, given: Given<'_>) -> Vec<Mismatch> {
     }
     if let (Given::Sequence { steps, .. }, [Some(first), None, _]) = (given, input.dims.as_slice())
         && *first == steps
+        && steps > 1
     {
         let what = format!("shape of input `{}`", input.name);
         let expected = format!("windows before steps, [n, {steps}, channels]");

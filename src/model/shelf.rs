@@ -44,11 +44,8 @@ impl Shelf {
         if place.is_dir() {
             return touch(&place);
         }
-        let aside = self.folder.join(format!("{}.part", file.digest));
-        match fs::remove_dir_all(&aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir_all(&aside)?,
-        }
+        let aside = self.aside(&file.digest)?;
+        fs::create_dir_all(&aside)?;
         let put = self.put_aside(file, &aside, &place);
         if put.is_err() {
             drop(fs::remove_dir_all(&aside)); // a full disk needs it most
@@ -91,9 +88,21 @@ impl Shelf {
         Ok(found.into_iter().rev().map(|(_, name)| name).collect())
     }
 
-    /// Removes one.
+    /// Removes one: all of it or nothing, whatever comes in between.
     pub fn remove(&self, digest: &str) -> io::Result<()> {
-        self.place(digest).map_or(Ok(()), fs::remove_dir_all)
+        let Some(place) = self.place(digest) else { return Ok(()) };
+        let aside = self.aside(digest)?;
+        fs::rename(place, &aside)?;
+        fs::remove_dir_all(aside)
+    }
+
+    /// Where a model lies that is not whole yet, or no longer: nothing is there.
+    fn aside(&self, digest: &str) -> io::Result<PathBuf> {
+        let aside = self.folder.join(format!("{digest}.part"));
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(aside),
+        }
     }
 
     /// Removes what nobody needs: all but the models in `needed` and `spare` others, the latest ones; and what was left half
@@ -101,7 +110,7 @@ impl Shelf {
     pub fn sweep(&self, needed: &[String], spare: usize) -> io::Result<()> {
         let others = self.digests()?.into_iter().filter(|digest| !needed.contains(digest));
         for digest in others.skip(spare) {
-            fs::remove_dir_all(self.folder.join(digest))?;
+            self.remove(&digest)?;
         }
         let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
         for entry in entries {

@@ -109,7 +109,8 @@ fn gaps(sorted: &[f32], most: usize) -> Vec<(f32, f32)> {
     let mut ends: Vec<usize> =
         places.map(|value| distinct.partition_point(|one| *one < value)).collect();
     ends.dedup();
-    ends.into_iter().map(|end| all[end]).collect()
+    // Above the greatest value there is none.
+    ends.into_iter().filter_map(|end| all.get(end).copied()).collect()
 }
 
 /// The cut between two values that is written with the fewest digits, `low <= cut < high`, and of such the one nearest
@@ -322,6 +323,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A signal that is often at its end, and has more values than there are bins.
+    #[test]
+    fn a_feature_that_saturates_is_divided() {
+        let saturating: Vec<f32> = (0..300).map(|n| (n as f32).min(250.0)).collect();
+        let binned = Binned::of(&saturating, 1, 16);
+        assert!((10..=16).contains(&binned.bins(0)), "{}", binned.bins(0));
+        assert!(binned.gaps[0].iter().all(|(low, high)| low < high && *high <= 250.0));
+    }
 
     #[test]
     fn a_cut_is_the_roundest_number_of_its_gap() {

@@ -13,7 +13,7 @@ use super::NodeError;
 use super::models::Models;
 use super::refusals::Refusals;
 use super::status::{CoreView, view};
-use crate::command::{Action, Command};
+use crate::command::{Action, Command, ModelAction};
 use crate::config::Config;
 use crate::decode::{DecodeError, DecodeOptions, Decoder, Rows};
 use crate::engine::{Answer, Engine};
@@ -150,6 +150,9 @@ impl Core {
             input.push(Input::of_commands(commands));
         }
         let due = self.engine.wake_at().is_some_and(|wake| wake <= at);
+        let is_lost =
+            |order: &Order| matches!(order.command.action, Action::Model(ModelAction::Lost { .. }));
+        let has_lost = orders.iter().any(is_lost);
         let (hears, was_deaf) = (self.ear.hears(), self.ear.was_deaf);
         self.ear.was_deaf = !hears;
         if input.is_empty() && receipts.is_empty() && !due && !(hears && was_deaf) {
@@ -162,6 +165,10 @@ impl Core {
         self.step(input, receipts, at, closed)?;
         for (order, answer) in orders.into_iter().zip(self.engine.take_answers()) {
             tell_operator(order, answer);
+        }
+        if has_lost {
+            // A start from the checkpoint before would look for that model again, and perhaps find it.
+            self.checkpoint()?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::model::weigh::Weight;
 use crate::model::{ModelFile, Shelf};
 use crate::pipeline::load::LoadedPipeline;
 use crate::stage::score::{Loader, ScoreStage, Scorer, View};
-use crate::time::Span;
+use crate::time::{Span, monotonic};
 
 /// See the module.
 pub(super) struct Desk {
@@ -120,6 +120,12 @@ impl Desk {
                 let (seen, file) = Watched::of(path, loader.host());
                 let file = file.filter(|file| file.digest == *digest);
                 own.push((seen, file.is_some()));
+                let copy = shelf.place(digest).filter(|copy| copy.is_dir() && file.is_some());
+                let is_whole =
+                    |copy: &PathBuf| loader.host().read(copy).is_ok_and(|f| f.digest == *digest);
+                if copy.is_some_and(|copy| !is_whole(&copy)) {
+                    drop(shelf.remove(digest).inspect_err(tell_unkept));
+                }
                 drop(file.map(|file| shelf.put(&file).inspect_err(tell_unkept)));
             }
             drop(shelf.sweep(&needed, spare).inspect_err(tell_unkept));
@@ -134,7 +140,7 @@ impl Desk {
                 self.refused.send_modify(|refused| drop(refused.insert(lost(place), why)));
             }
             if place.is_new || !is_own {
-                watched.offered(self.offer_file(place).await);
+                self.offer_watched(place, &mut watched, false).await;
             }
             seen.push(watched);
         }
@@ -216,9 +222,6 @@ impl Desk {
 
     /// Takes in what came from the broker.
     async fn take_pushed(&self, Pushed { pipeline, score, payload }: Pushed) {
-        if payload.is_empty() {
-            return; // how a retained message is removed
-        }
         // Uploads have other names.
         let folder = self.shelf.incoming().join(".broker");
         let path = folder.join("model.onnx");
@@ -293,21 +296,34 @@ impl Desk {
                     continue;
                 }
                 tracing::info!(%file, "the model's file has changed");
-            } else if !watched.is_due() {
-                continue;
+                self.offer_watched(place, watched, false).await;
+            } else if watched.is_due() && !self.is_trying(place) {
+                self.offer_watched(place, watched, true).await;
             }
-            watched.offered(self.offer_file(place).await);
         }
     }
 
+    /// Whether a model is on trial.
+    fn is_trying(&self, place: &Place) -> bool {
+        let view = self.core.borrow().of_score(&place.pipeline, place.loader.output());
+        view.candidate.is_some()
+    }
+
+    /// Offers a watched file, which may be offered again if it is refused.
+    async fn offer_watched(&self, place: &Place, watched: &mut Watched, by_itself: bool) {
+        let began = monotonic();
+        let is_fine = self.offer_file(place, by_itself).await;
+        watched.offered(is_fine, began.elapsed());
+    }
+
     /// Offers a pipeline's own file, and keeps in mind whether it can be used, which is what it gives.
-    async fn offer_file(&self, place: &Place) -> bool {
+    async fn offer_file(&self, place: &Place, by_itself: bool) -> bool {
         let offer = Offer {
             pipeline: Some(place.pipeline.clone()),
             score: Some(place.loader.output().to_owned()),
             path: place.path.clone(),
             by: Some("file".into()),
-            by_itself: false,
+            by_itself,
         };
         let (score, file) = (place.name(), place.path.display());
         let taken = self.take(offer).await;
@@ -355,20 +371,20 @@ fn unfit(error: impl std::fmt::Display) -> Refusal {
 /// and is damaged is put there anew.
 fn on_shelf(shelf: &Shelf, file: &ModelFile, loader: &Loader) -> Result<Scorer, Refusal> {
     let place = shelf.place(&file.digest).unwrap_or_default();
-    let was_here = place.is_dir();
-    let remove = || drop(std::fs::remove_dir_all(&place));
+    // Another score may have it in use: what is whole stays, also where it does not fit here.
+    let is_whole = loader.host().read(&place).is_ok_and(|copy| copy.digest == file.digest);
+    let remove = || drop(shelf.remove(&file.digest));
     let open = || {
         let scorer = loader.open(&place).map_err(unfit)?;
         let is_whole = scorer.digest() == file.digest;
         is_whole.then_some(scorer).ok_or_else(|| unfit("its copy in the store's folder is damaged"))
     };
-    shelf.put(file).map_err(unfit)?;
-    if was_here && let Ok(scorer) = open() {
-        return Ok(scorer);
-    }
-    if was_here {
+    if place.is_dir() && !is_whole {
         remove();
-        shelf.put(file).map_err(unfit)?;
+    }
+    shelf.put(file).map_err(unfit)?;
+    if is_whole {
+        return open();
     }
     weigh(file, &place, loader).and_then(|()| open()).inspect_err(|_| remove())
 }
@@ -379,4 +395,37 @@ fn weigh(file: &ModelFile, place: &Path, loader: &Loader) -> Result<(), Refusal>
         tracing::info!(model = file.name(), memory, rows, batch_ms, "the model was weighed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::build::{Dim, Graph, Kind};
+    use crate::model::{Host, Trust};
+
+    #[test]
+    fn a_copy_stays_where_it_fits_no_other_score_and_a_damaged_one_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut graph = Graph::new("m");
+        graph.input("features", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+        graph.node("Identity", &["features"], "score");
+        graph.output("score", Kind::Float32, &[Dim::Batch, Dim::Fixed(1)]);
+        let path = folder.path().join("m.onnx");
+        let file = ModelFile::of(&path, graph.finish(), &Trust::default()).unwrap();
+        let shelf = Shelf::new(folder.path().join("models"));
+        let take = |features: &[&str]| {
+            let spec = toml::from_str("model = \"m.onnx\"\noutput = \"a\"").unwrap();
+            let features = features.iter().map(ToString::to_string).collect();
+            let loader = Loader::new(spec, features, (0, Vec::new()), Host::default());
+            on_shelf(&shelf, &file, &loader).map(|_| ())
+        };
+        let copy = shelf.place(&file.digest).unwrap();
+        assert!(take(&["x", "y"]).is_err() && !copy.exists(), "one that fits nothing goes");
+        assert_eq!(take(&["x"]), Ok(()));
+        assert!(take(&["x", "y"]).is_err());
+        assert!(copy.join("m.onnx").is_file(), "it may be in use elsewhere");
+        std::fs::write(copy.join("m.onnx"), "damaged").unwrap();
+        assert_eq!(take(&["x"]), Ok(()));
+        assert_eq!(std::fs::read(copy.join("m.onnx")).unwrap(), file.bytes);
+    }
 }

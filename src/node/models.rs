@@ -141,6 +141,9 @@ impl Models {
         let Some((pipeline, score)) = names.and_then(|names| names.split_once('/')) else {
             return false;
         };
+        if delivery.payload.is_empty() {
+            return true; // how a retained message is removed
+        }
         let payload = delivery.payload.clone();
         let mut waiting = self.pushed.iter_mut();
         let older = waiting.find(|other| other.pipeline == pipeline && other.score == score);

@@ -24,9 +24,9 @@ pub(super) fn decide(view: &View, policy: &RolloutConfig, now: Timestamp) -> Opt
         return Some(ModelAction::Withdraw { digest, reason });
     }
     let trial = &candidate.trial;
-    // Beside a model that is left alone there is nothing to compare with: that it answers has to do.
+    // Beside a model that is left alone, or never answers, there is nothing to compare with: that it answers has to do.
     let is_alone = view.quarantined_until.is_some();
-    let answered = if is_alone { trial.answered } else { trial.both };
+    let answered = if is_alone || trial.windows == 0 { trial.answered } else { trial.both };
     let lasted = |span: Span| {
         now >= trial.since.plus(span) && (answered >= policy.windows || span == Span::ZERO)
     };
@@ -137,13 +137,16 @@ mod tests {
             RolloutConfig { shadow: Span::ZERO, canary: Span::ZERO, ..RolloutConfig::default() };
         assert_eq!(decide(&few, &at_once, at(0)), promote());
         // Beside one that has failed too often there is nothing to compare with.
-        let mut alone = view(ModelPhase::Promoted, Trial { answered: 40, ..trial(0, 0, 0) });
+        let some = Trial { answered: 40, windows: 5, ..trial(0, 0, 0) };
+        let mut alone = view(ModelPhase::Promoted, some);
         assert_eq!(decide(&alone, &policy, at(600)), None);
         alone.quarantined_until = Some(at(601));
         assert_eq!(
             decide(&alone, &policy, at(600)),
             Some(ModelAction::Settle { digest: digest() })
         );
+        let silent = view(ModelPhase::Promoted, Trial { answered: 40, ..trial(0, 0, 0) });
+        assert!(decide(&silent, &policy, at(600)).is_some(), "the old one says nothing at all");
         assert_eq!(decide(&View::default(), &policy, at(600)), None);
     }
 

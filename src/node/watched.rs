@@ -55,9 +55,9 @@ impl Watched {
         self.digest.is_none() || self.digest != other.digest
     }
 
-    /// It was offered, and taken or refused.
-    pub(super) fn offered(&mut self, is_taken: bool) {
-        let wait = self.again.map_or(FIRST, |(_, wait)| LONGEST.min(wait * 2));
+    /// It was offered, and taken or refused, which `took` so long: other models wait meanwhile.
+    pub(super) fn offered(&mut self, is_taken: bool, took: Duration) {
+        let wait = self.again.map_or(FIRST, |(_, wait)| wait * 2).max(took * 10).min(LONGEST);
         self.again = (!is_taken).then(|| (monotonic() + wait, wait));
     }
 
@@ -114,13 +114,13 @@ mod tests {
             Watched { files: Vec::new(), taken: None, last: None, digest: None, again: None };
         let mut waits = Vec::new();
         for _ in 0..14 {
-            watched.offered(false);
+            watched.offered(false, Duration::ZERO);
             waits.push(watched.again.unwrap().1.as_secs());
             assert!(!watched.is_due());
         }
         assert!(waits.windows(2).all(|pair| pair[1] == 3600.min(pair[0] * 2)), "{waits:?}");
         assert_eq!((waits[0], waits[13]), (2, 3600));
-        watched.offered(true);
+        watched.offered(true, Duration::ZERO);
         assert!(!watched.is_refused() && !watched.is_due());
     }
 }

@@ -142,6 +142,9 @@ impl Threshold {
 
     /// Learns from a window's value, which has been judged already; `is_on`: whether the alarm is.
     pub fn take(&mut self, value: f64, is_on: bool, terms: &Terms) -> Option<Moved> {
+        if value.abs() >= f64::from(f32::MAX) {
+            return None; // no number to learn from: a score that went beyond all
+        }
         let (centre, now) = (self.centre(), self.now);
         let is_beyond = is_on || value >= now;
         let was_beyond = std::mem::replace(&mut self.was_beyond, is_beyond);

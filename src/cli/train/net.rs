@@ -214,8 +214,9 @@ struct Progress {
     /// Why a checkpoint could not be written.
     failed: Option<anyhow::Error>,
     out_of_time: bool,
-    /// Ctrl-C.
+    /// Ctrl-C; and whether it has ended the training.
     stop: CancellationToken,
+    interrupted: bool,
 }
 
 impl Progress {
@@ -243,6 +244,7 @@ impl Progress {
             failed: None,
             out_of_time: false,
             stop,
+            interrupted: false,
         }
     }
 
@@ -258,7 +260,9 @@ impl Progress {
             epoch.held_out
         ));
         self.out_of_time = self.budget.is_some_and(|budget| self.began.elapsed() >= budget);
-        let ends = self.out_of_time || self.stop.is_cancelled();
+        let is_last = self.bar.length().is_none_or(|all| epochs.len() as u64 >= all);
+        self.interrupted = self.stop.is_cancelled() && !is_last;
+        let ends = self.out_of_time || self.interrupted;
         if ends || self.written.is_none_or(|at| at.elapsed() >= CHECKPOINT) {
             if let Err(error) = write_whole(&self.checkpoint, &state.to_bytes()) {
                 self.failed = Some(error);
@@ -295,7 +299,7 @@ impl Progress {
             return Ok(Some(format!("the time budget is over; `--resume` goes on from {path}")));
         }
         anyhow::ensure!(
-            !self.stop.is_cancelled(),
+            !self.interrupted,
             "stopped before its end, so no model was written; `--resume` goes on from {path}"
         );
         if self.written.is_some() {

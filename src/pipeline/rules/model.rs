@@ -278,7 +278,8 @@ fn windows(look: &mut Look<'_>, spot: Spot<'_>, score: &ScoreSpec, noted: &Metad
         ("every", Step::from(every), &noted.every),
         ("step", step, &noted.step),
     ] {
-        let same = |noted: &&String| noted.parse::<Step>().is_ok_and(|noted| noted == here);
+        let same =
+            |noted: &&String| noted.parse::<Step>().is_ok_and(|noted| noted.span() == here.span());
         let Some(noted) = noted.as_ref().filter(|noted| !same(noted)) else { continue };
         let message = format!("model `{}` was trained on other windows", score.model);
         let problem = Problem::warning(spot.key("model"), message)

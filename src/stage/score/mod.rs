@@ -223,7 +223,7 @@ impl ScoreStage {
         }
         // What fails for one asset of several may be that asset's fault.
         let only = match scorer.failed.as_slice() {
-            [asset] if around.assets.len() > 1 => Some(*asset),
+            [asset] if around.assets.len() > 1 && scorer.is_there() => Some(*asset),
             _ => None,
         };
         (scorer.health.failed(around.tick.now, only), reason)

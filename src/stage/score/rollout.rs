@@ -95,8 +95,11 @@ impl Trial {
             return;
         };
         self.both += 1;
-        self.old.add(old);
-        self.new.add(new);
+        // A score that went beyond all numbers has no part in a mean.
+        if old.abs().max(new.abs()) < f64::from(f32::MAX) {
+            self.old.add(old);
+            self.new.add(new);
+        }
         let is_above = |value: f64, limit: Option<f64>| limit.is_some_and(|limit| value >= limit);
         self.above_old += u64::from(is_above(old, limits[0]));
         self.above_new += u64::from(is_above(new, limits[1]));

@@ -139,7 +139,9 @@ impl ScoreStage {
         self.previous = saved.previous.filter(|previous| previous != self.current.digest());
         self.withdrawn = saved.withdrawn;
         self.retired = saved.retired;
-        if let Some(SavedRollout { digest, memories, places, health, state }) = saved.rollout {
+        // Where the model in use is gone, the pipeline's own may be the one that was on trial.
+        let on_trial = saved.rollout.filter(|rollout| rollout.digest != self.current.digest());
+        if let Some(SavedRollout { digest, memories, places, health, state }) = on_trial {
             match self.loader.shelved(&digest) {
                 Ok(mut candidate) => {
                     candidate.remember(&digest, memories);

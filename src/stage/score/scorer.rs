@@ -273,10 +273,11 @@ impl Scorer {
         let touched: BTreeSet<u32> = self.rows.iter().map(|&row| windows.asset[row]).collect();
         let before: Vec<(u32, Option<Followed>)> =
             touched.into_iter().map(|asset| (asset, recalibration.of(asset))).collect();
-        let ended = self.ended.len();
+        let (ended, memories) = (self.ended.len(), self.memories.clone());
         let ran = self.run_blocks(windows, &mut recalibration);
         if ran.is_err() {
             self.ended.truncate(ended);
+            self.memories = memories;
             for (asset, was) in before {
                 recalibration.restore(asset, was);
             }
