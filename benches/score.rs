@@ -1,12 +1,12 @@
 //! What the `score` stage costs beside a bare loop over the runtime, on a 48-64-16-64-48 autoencoder whose score is
-//! its mean squared error, with batches of 1 and 128.
+//! its mean squared error, with batches of 1 and 128; what of it are the statistics that would stand in, and the thread that
+//! keeps a deadline.
 //!
 //! `cargo bench --bench score` measures tract, or ONNX Runtime where `ORT_DYLIB_PATH` names one (a process holds one
 //! runtime). On ONNX Runtime the bare loop is `ort` itself; the stage should reach 0.8 of it.
 
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::frame::Windows;
@@ -20,7 +20,6 @@ use forebay::stage::{Around, Effects, Flow, Stage};
 use forebay::time::{Tick, Timestamp};
 use ort::value::TensorRef;
 
-const DEADLINE: Duration = Duration::from_secs(30);
 const LAYERS: [usize; 5] = [48, 64, 16, 64, 48];
 
 fn autoencoder() -> Vec<u8> {
@@ -79,7 +78,8 @@ fn stage(
     runtime: &'static Runtime,
     bytes: &[u8],
     names: &[String],
-    deadline: Option<Duration>,
+    is_live: bool,
+    fallback: bool,
 ) -> ScoreStage {
     let spec = ScoreSpec {
         model: "bench.onnx".into(),
@@ -91,12 +91,15 @@ fn stage(
         state: std::collections::BTreeMap::new(),
         threshold: None,
         deadline: None,
-        fallback: true,
+        fallback,
         recalibrate: None,
     };
-    let mut model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");
-    model.deadline = deadline;
-    ScoreStage::new(&spec, model, Given::Features(names)).expect("fits")
+    let model = Model::from_bytes(runtime, Path::new("bench.onnx"), bytes).expect("opens");
+    let mut stage = ScoreStage::new(&spec, model, Given::Features(names)).expect("fits");
+    if is_live {
+        stage.enforce_deadline();
+    }
+    stage
 }
 
 fn bench(criterion: &mut Criterion) {
@@ -125,9 +128,12 @@ fn bench(criterion: &mut Criterion) {
             });
         }
         let mut given = Some(input);
-        // A node's batches have one, a replay's do not.
-        for (what, deadline) in [("stage", None), ("stage with a deadline", Some(DEADLINE))] {
-            let mut stage = stage(runtime, bytes, &names, deadline);
+        for (what, is_live, fallback) in [
+            ("stage without statistics", false, false),
+            ("stage in a replay", false, true),
+            ("stage in a node, with a deadline", true, true),
+        ] {
+            let mut stage = stage(runtime, bytes, &names, is_live, fallback);
             group.bench_function(what, |b| {
                 b.iter(|| {
                     let mut windows = given.take().expect("given back below");
