@@ -73,6 +73,13 @@ fn a_training_that_is_interrupted_says_how_it_goes_on_and_writes_no_model() {
         std::thread::park_timeout(Duration::from_millis(20));
     }
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    for _ in 0..3000 {
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    drop(child.kill()); // a training that heeds nothing fails below, and does not hang
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains("`--resume` goes on from"), "{told}");

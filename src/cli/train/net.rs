@@ -204,6 +204,8 @@ fn options(args: &TrainArgs, network: &Network) -> Options {
 /// What is shown and kept while it learns.
 struct Progress {
     bar: ProgressBar,
+    /// Epochs, of all networks.
+    all: u64,
     began: Instant,
     budget: Option<Duration>,
     checkpoint: PathBuf,
@@ -227,14 +229,15 @@ impl Progress {
         screen: &Screen,
         stop: CancellationToken,
     ) -> Progress {
-        let epochs = u64::from(args.net.epochs) * network.members as u64;
+        let all = u64::from(args.net.epochs) * network.members as u64;
         let bar =
-            if args.quiet { ProgressBar::hidden() } else { screen.line(ProgressBar::new(epochs)) };
+            if args.quiet { ProgressBar::hidden() } else { screen.line(ProgressBar::new(all)) };
         bar.set_style(look("epoch {pos}/{len} {msg}, {eta} left"));
         let budget = args.net.time_budget.map(|span| Duration::from_micros(span.0.max(0) as u64));
         let notes = (bar.is_hidden() && !args.quiet).then(|| screen.clone());
         Progress {
             bar,
+            all,
             notes,
             noted: None,
             began: monotonic(),
@@ -260,7 +263,7 @@ impl Progress {
             epoch.held_out
         ));
         self.out_of_time = self.budget.is_some_and(|budget| self.began.elapsed() >= budget);
-        let is_last = self.bar.length().is_none_or(|all| epochs.len() as u64 >= all);
+        let is_last = epochs.len() as u64 >= self.all;
         self.interrupted = self.stop.is_cancelled() && !is_last;
         let ends = self.out_of_time || self.interrupted;
         if ends || self.written.is_none_or(|at| at.elapsed() >= CHECKPOINT) {
@@ -278,8 +281,7 @@ impl Progress {
     fn note(&mut self, done: usize, epoch: &Epoch) {
         let Some(screen) = &self.notes else { return };
         if self.noted.is_none_or(|at| at.elapsed() >= NOTE) {
-            let (all, checkpoint) =
-                (self.bar.length().unwrap_or_default(), self.checkpoint.display());
+            let (all, checkpoint) = (self.all, self.checkpoint.display());
             screen.note(&format!(
                 "epoch {done} of {all}: loss {:.4}, held out {:.4}; if it is stopped, `--resume` goes on from {checkpoint}",
                 epoch.loss, epoch.held_out
