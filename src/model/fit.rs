@@ -124,12 +124,29 @@ impl<'a> Given<'a> {
 
 /// What a model with this `input` is given of window `at`; `None` where one of the numbers is missing.
 pub fn whole_row(input: ModelInput, windows: &Windows, at: usize) -> Option<Vec<f32>> {
-    let row = if input == ModelInput::Features { windows.row(at) } else { windows.samples(at) };
-    let is_turned = input == ModelInput::ChannelsFirst;
-    let channels = if is_turned { windows.channels.max(1) } else { 1 };
-    let of = |channel| row.iter().skip(channel).step_by(channels);
-    let row: Vec<f32> = (0..channels).flat_map(of).map(|value| *value as f32).collect();
-    (!row.is_empty() && row.iter().all(|value| value.is_finite())).then_some(row)
+    let mut row = Vec::new();
+    (lay_out(input, windows, at, &mut row) && !row.is_empty()).then_some(row)
+}
+
+/// Adds what a model with this `input` is given of window `at` to `batch`; nothing, and `false`, where one of the numbers is
+/// missing.
+pub fn lay_out(input: ModelInput, windows: &Windows, at: usize, batch: &mut Vec<f32>) -> bool {
+    let before = batch.len();
+    match input {
+        ModelInput::Features => batch.extend(windows.row(at).iter().map(|&value| value as f32)),
+        ModelInput::Sequence => batch.extend(windows.samples(at).iter().map(|&v| v as f32)),
+        ModelInput::ChannelsFirst => {
+            let (row, channels) = (windows.samples(at), windows.channels.max(1));
+            let of = |channel| row.iter().skip(channel).step_by(channels);
+            batch.extend((0..channels).flat_map(of).map(|&value| value as f32));
+        }
+    }
+    // Without an early end, so that several are looked at at once: nearly always all are fine.
+    let is_whole = batch[before..].iter().fold(true, |all, value| all & value.is_finite());
+    if !is_whole {
+        batch.truncate(before);
+    }
+    is_whole
 }
 
 impl Model {

@@ -41,7 +41,7 @@ pub mod weigh;
 pub mod weights;
 
 pub use file::ModelFile;
-pub use fit::{Given, Mismatch, OtherUnit, whole_row};
+pub use fit::{Given, Mismatch, OtherUnit, lay_out, whole_row};
 pub use host::{Host, HostError};
 pub use runtime::Runtime;
 pub use session::{Model, Wanted};

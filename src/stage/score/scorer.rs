@@ -13,7 +13,7 @@ use super::recalibrate::{Ended, Followed, Recalibration};
 use super::{Health, ScoreError};
 use crate::frame::{Shares, Speaker, Windows};
 use crate::model::session::Output;
-use crate::model::{Given, Mismatch, Model, ModelError, Wanted};
+use crate::model::{Given, Mismatch, Model, ModelError, Wanted, lay_out};
 use crate::pipeline::spec::{ModelInput, ScoreSpec};
 use crate::stage::of_asset;
 
@@ -344,20 +344,9 @@ impl Scorer {
             let reason = format!("{} numbers for {} windows", values.len(), windows.len());
             return Err(ModelError::Run { model: self.speaker.model.clone(), reason });
         }
-        for (index, row) in values.chunks_exact(width.max(1)).enumerate() {
-            let before = self.batch.len();
-            if self.input == ModelInput::ChannelsFirst {
-                let channels = self.parts.len().max(1);
-                let of = |channel| row.iter().skip(channel).step_by(channels);
-                self.batch.extend((0..channels).flat_map(of).map(|&value| value as f32));
-            } else {
-                self.batch.extend(row.iter().map(|&value| value as f32));
-            }
-            // Without an early end, so that several are looked at at once: nearly always all are fine.
-            if self.batch[before..].iter().fold(true, |all, value| all & value.is_finite()) {
+        for index in 0..windows.len() {
+            if lay_out(self.input, windows, index, &mut self.batch) {
                 self.rows.push(index);
-            } else {
-                self.batch.truncate(before);
             }
         }
         Ok(())
