@@ -99,7 +99,7 @@ pub enum PlanError {
 }
 
 /// The form in which stages after the window save their memory: what an earlier version saved is left behind.
-const MEMORY: &str = "3";
+const MEMORY: &str = "4";
 
 /// The name of a pipeline's door: the same for pipelines that take the same readings in the same way.
 pub fn route(spec: &PipelineSpec) -> String {

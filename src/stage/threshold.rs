@@ -5,7 +5,8 @@
 //! pipeline's), learns the tail of what is normal ([`Tail`]), and tells when it has moved. What guards it against
 //! learning a fault: no value at or above the threshold in force is learned, only that there was one, and nothing while the
 //! alarm is on; the warm-up counts only if hardly anything was above the model's threshold in it; and it never goes further from the
-//! model's threshold than `reach` allows. Values are taken with their large side as the wrong one.
+//! model's threshold than `reach` allows. It reckons on a [`Scale`] on which large values are the wrong ones and none is
+//! the last: a score of 0 to 1 must not get a threshold of 1, which nothing reaches.
 
 use std::collections::VecDeque;
 
@@ -65,7 +66,11 @@ pub fn share(alarms_a_day: f64, every: Span) -> f64 {
 /// One asset's threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Threshold {
-    /// The model's, or the pipeline's: where it started.
+    /// The model's, or the pipeline's, as it was given.
+    given: f64,
+    /// What follows is on this scale.
+    scale: Scale,
+    /// Where it started.
     start: f64,
     /// In force.
     now: f64,
@@ -80,6 +85,45 @@ pub struct Threshold {
     phase: Phase,
     /// Whether it was told that nothing can be learned here.
     is_stuck: bool,
+}
+
+/// How values are reckoned with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Scale {
+    /// As they are.
+    Plain,
+    /// Low ones are the wrong ones: with their sign turned.
+    Below,
+    /// Between 0 and 1: as odds, `value / (1 - value)`. Of a model of ours that is how many times the edge of normal.
+    Odds,
+}
+
+impl Scale {
+    /// The one for a threshold that starts at `start`.
+    fn of(start: f64, below: bool) -> Scale {
+        match below {
+            true => Scale::Below,
+            false if 0.0 < start && start < 1.0 => Scale::Odds,
+            false => Scale::Plain,
+        }
+    }
+
+    fn reckoned(self, value: f64) -> f64 {
+        match self {
+            Scale::Plain => value,
+            Scale::Below => -value,
+            Scale::Odds if value >= 1.0 => f64::from(f32::MAX),
+            Scale::Odds => value / (1.0 - value),
+        }
+    }
+
+    fn shown(self, value: f64) -> f64 {
+        match self {
+            Scale::Plain => value,
+            Scale::Below => -value,
+            Scale::Odds => value / (1.0 + value),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,14 +155,19 @@ pub struct Moved {
 }
 
 impl Threshold {
-    /// One that starts at `start`; `normal` is the median of the training data, where it is known.
-    pub fn new(start: f64, normal: Option<f64>) -> Threshold {
+    /// One that starts at `given`; `normal` is the median of the training data, where it is known; `below`: low values are
+    /// the wrong ones.
+    pub fn new(given: f64, normal: Option<f64>, below: bool) -> Threshold {
+        let scale = Scale::of(given, below);
+        let start = scale.reckoned(given);
         Threshold {
+            given,
+            scale,
             start,
             now: start,
             told: start,
             was_beyond: false,
-            normal,
+            normal: normal.map(|normal| scale.reckoned(normal)),
             recent: VecDeque::new(),
             phase: Phase::WarmUp(WarmUp::default()),
             is_stuck: false,
@@ -127,21 +176,27 @@ impl Threshold {
 
     /// The threshold in force.
     pub fn now(&self) -> f64 {
-        self.now
+        self.shown(self.now)
+    }
+
+    /// As people see it: the start to the last digit.
+    fn shown(&self, value: f64) -> f64 {
+        if value == self.start { self.given } else { self.scale.shown(value) }
     }
 
     /// Where normal values lie, once that is known.
     pub fn normal(&self) -> Option<f64> {
-        self.normal
+        self.normal.map(|normal| self.scale.shown(normal))
     }
 
     /// Where it started.
     pub fn start(&self) -> f64 {
-        self.start
+        self.given
     }
 
     /// Learns from a window's value, which has been judged already; `is_on`: whether the alarm is.
     pub fn take(&mut self, value: f64, is_on: bool, terms: &Terms) -> Option<Moved> {
+        let value = self.scale.reckoned(value);
         if value.abs() >= f64::from(f32::MAX) {
             return None; // no number to learn from: a score that went beyond all
         }
@@ -173,9 +228,9 @@ impl Threshold {
 
     /// What an operator says of the last alarm: false, so that what went up to `peak` is normal here; or true.
     pub fn judged(&mut self, false_peak: Option<f64>, terms: &Terms) -> Option<Moved> {
-        let centre = self.centre();
+        let (centre, scale) = (self.centre(), self.scale);
         let Phase::Follows(tail) = &mut self.phase else { return None };
-        tail.close(false_peak.map(|peak| peak - centre));
+        tail.close(false_peak.map(|peak| scale.reckoned(peak) - centre));
         self.follow(terms)
     }
 
@@ -227,7 +282,7 @@ impl Threshold {
     /// Nothing is learned; told once.
     fn stays(&mut self, reason: String) -> Option<Moved> {
         let first = !std::mem::replace(&mut self.is_stuck, true);
-        first.then_some(Moved { before: self.now, now: self.now, reason })
+        first.then(|| Moved { before: self.now(), now: self.now(), reason })
     }
 
     /// Goes where the tail says; tells if that is far enough.
@@ -241,7 +296,6 @@ impl Threshold {
         if (self.now - self.told).abs() < STEP * way {
             return None;
         }
-        let before = std::mem::replace(&mut self.told, self.now);
         let (peaks, _) = tail.peaks();
         let bound = if wanted < self.now {
             ", held at the least that `reach` allows"
@@ -251,7 +305,8 @@ impl Threshold {
             ""
         };
         let reason = format!("{peaks} peaks of normal running put it there{bound}");
-        Some(Moved { before, now: self.now, reason })
+        let before = std::mem::replace(&mut self.told, self.now);
+        Some(Moved { before: self.shown(before), now: self.now(), reason })
     }
 }
 

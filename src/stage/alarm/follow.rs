@@ -16,32 +16,29 @@ impl Alarm {
     pub(super) fn threshold_of(&mut self, asset: usize, speaker: Option<&Speaker>) -> Option<f64> {
         self.terms?;
         let start = self.spec.raise.or(speaker.and_then(|s| s.threshold))?;
-        let sign = if self.spec.below { -1.0 } else { 1.0 };
         let watched = of_asset(&mut self.assets, asset as u32, || None);
         let watched = watched.get_or_insert_with(|| Watched::new(start, (start, start)));
         let model = speaker.map(|s| s.digest.clone());
-        let is_ours =
-            |threshold: &Threshold| threshold.start().to_bits() == (sign * start).to_bits();
+        let is_ours = |threshold: &Threshold| threshold.start().to_bits() == start.to_bits();
         if watched.learned_of != model || !watched.threshold.as_ref().is_some_and(is_ours) {
             let before = watched.learned_before.take();
             let back = before.filter(|(of, threshold)| *of == model && is_ours(threshold));
             let fresh = || {
                 let baseline = speaker.and_then(|s| s.baseline.as_ref());
-                Threshold::new(sign * start, baseline.map(|b| sign * f64::from(b.score[5])))
+                let normal = baseline.map(|b| f64::from(b.score[5]));
+                Threshold::new(start, normal, self.spec.below)
             };
             let last =
                 watched.threshold.replace(back.map_or_else(fresh, |(_, threshold)| threshold));
             let of = std::mem::replace(&mut watched.learned_of, model);
             watched.learned_before = last.map(|last| (of, last));
         }
-        Some(sign * watched.threshold.as_ref()?.now())
+        Some(watched.threshold.as_ref()?.now())
     }
 
     /// Where values of the asset are normal, as far as its threshold knows.
     pub(super) fn normal_of(&self, asset: usize) -> Option<f64> {
-        let sign = if self.spec.below { -1.0 } else { 1.0 };
-        let threshold = self.assets.get(asset)?.as_ref()?.threshold.as_ref()?;
-        threshold.normal().map(|normal| sign * normal)
+        self.assets.get(asset)?.as_ref()?.threshold.as_ref()?.normal()
     }
 
     /// Lets the threshold learn from a value that has been judged.
@@ -53,13 +50,12 @@ impl Alarm {
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
-        let sign = if self.spec.below { -1.0 } else { 1.0 };
         let (Some(terms), Some(Some(watched))) = (&self.terms, self.assets.get_mut(asset)) else {
             return;
         };
         let is_on = watched.condition.is_on();
         let Some(threshold) = &mut watched.threshold else { return };
-        let Some(moved) = threshold.take(sign * value, is_on, terms) else { return };
+        let Some(moved) = threshold.take(value, is_on, terms) else { return };
         let version = speaker.map(|s| s.version.clone());
         self.tell_moved(asset, (moved, version), (&at.0.to_string(), at), around, effects);
     }
@@ -73,7 +69,6 @@ impl Alarm {
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
-        let sign = if self.spec.below { -1.0 } else { 1.0 };
         let (asset, name) = (&around.assets[asset], &self.spec.name);
         let (node, pipeline) = (around.node, around.pipeline);
         let record = NoticeRecord {
@@ -86,8 +81,8 @@ impl Alarm {
             name: name.clone(),
             at,
             since: None,
-            before: Some(sign * moved.before),
-            value: Some(sign * moved.now),
+            before: Some(moved.before),
+            value: Some(moved.now),
             drift: None,
             contributions: Vec::new(),
             retrain: false,
@@ -108,7 +103,6 @@ impl Alarm {
         around: &Around<'_>,
         effects: &mut Effects,
     ) {
-        let sign = if self.spec.below { -1.0 } else { 1.0 };
         let (Some(terms), Some(Some(watched))) = (&self.terms, self.assets.get_mut(asset)) else {
             return;
         };
@@ -116,7 +110,7 @@ impl Alarm {
         else {
             return;
         };
-        let moved = threshold.judged(false_peak.map(|peak| sign * peak), terms);
+        let moved = threshold.judged(false_peak, terms);
         let Some(moved) = moved else { return };
         let end = format!("verdict/{said}");
         self.tell_moved(asset, (moved, version), (&end, around.tick.now), around, effects);
