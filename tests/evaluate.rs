@@ -247,9 +247,9 @@ fn the_running_model_computes_what_its_papers_say() {
     let (by_x, by_y) = (by_hand(&x, &options), by_hand(&y, &options));
     let (mut memory, mut outputs) = (vec![model.fresh_memory()], Vec::new());
     for index in 0..x.len() {
-        let row = [x[index] as f32, y[index] as f32];
+        let row = [x[index], y[index]];
         model.run_with(&row, &[1, 2], &mut memory, &wanted, &mut outputs).unwrap();
-        let (ours, theirs) = (f64::from(outputs[0].values[0]), by_x[index].max(by_y[index]));
+        let (ours, theirs) = (outputs[0].values[0], by_x[index].max(by_y[index]));
         assert!((ours - theirs).abs() < 1e-3 * theirs.max(1.0), "{index}: {ours}, not {theirs}");
     }
     assert!(by_x[251] > 3.5 && by_x[19] == 0.0);

@@ -135,7 +135,7 @@ fn commands_that_are_only_named_are_these() {
         "forebay demo --record fleet --duration 2h",
         "forebay demo --record site --pumps 2 --seed 9 --duration 72h",
         "forebay train --kind dense-autoencoder --pipeline fleet/pipelines/plant.toml --data fleet/normal.csv --out fleet.onnx",
-        "forebay train --kind dense-autoencoder --pipeline site/pipelines/plant.toml --data site/normal.csv --rows 7200 --from fleet.onnx --freeze 1 --out site.onnx",
+        "forebay train --kind dense-autoencoder --pipeline site/pipelines/plant.toml --data site/normal.csv --rows 7200 --from fleet.onnx --out site.onnx",
         "forebay evaluate --pipeline site/pipelines/plant.toml --model anomaly=site.onnx --data site/faults.csv --labels fault",
         "forebay receive --out received --listen 0.0.0.0:8090 --token-file token",
         "forebay receive --out received --broker mqtts://cloud.example --topic \"forebay/#\"",

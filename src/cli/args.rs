@@ -304,14 +304,13 @@ pub struct TrainArgs {
     /// Share of the variance that the model's components keep.
     #[arg(long, default_value_t = 0.9, value_name = "SHARE", value_parser = values::share)]
     pub variance: f64,
-    /// Share at the end of the recording that is held out to set the threshold; 0: none, as where there is little of it
-    /// (give more `--margin` then).
+    /// Share at the end of the recording that is held out to set the threshold; 0: none, if it is short (give more `--margin`).
     #[arg(long, default_value_t = 0.25, value_name = "SHARE", value_parser = values::part)]
     pub holdout: f64,
-    /// Share of normal windows that may lie above the threshold.
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = values::share)]
+    /// Share of the held-out windows that may lie beyond the edge of normal, as what nobody saw go wrong.
+    #[arg(long, default_value_t = 0.001, value_name = "SHARE", value_parser = values::share)]
     pub false_alarms: f64,
-    /// How far above the worst of those windows the threshold lies: a factor on the squared distance from normal.
+    /// How far above the edge of normal the threshold lies: a factor on the squared distance from normal.
     #[arg(long, default_value_t = 2.0, value_name = "FACTOR", value_parser = values::at_least_one)]
     pub margin: f64,
     /// Normal running drifts: what changes within this time as much as it did in the recording is normal. Use it for

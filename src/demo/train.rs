@@ -217,14 +217,13 @@ fn scores(
     let whole: Vec<usize> = (0..windows.len())
         .filter(|&index| windows.row(index).iter().all(|value| value.is_finite()))
         .collect();
-    let batch: Vec<f32> =
-        whole.iter().flat_map(|&index| windows.row(index).iter().map(|v| *v as f32)).collect();
+    let batch: Vec<f64> = whole.iter().flat_map(|&index| windows.row(index)).copied().collect();
     let outputs = model.run_all(&batch, &[whole.len(), windows.names.len()]).map_err(failed)?;
     let output = outputs.into_iter().find(|(output, _)| output == "score");
     let (_, output) = output.ok_or(MakeError::NoScore(name))?;
     let mut scores = vec![f64::NAN; windows.len()];
     for (&index, score) in whole.iter().zip(output.values) {
-        scores[index] = f64::from(score);
+        scores[index] = score;
     }
     Ok(scores)
 }

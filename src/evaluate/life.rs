@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::labels::Column;
-use super::metrics::regression::{capped, mae, nasa_score, rmse};
+use super::metrics::regression::{best_constant_nasa, capped, mae, nasa_score, rmse};
 use super::stream::{Verdicts, at_rows};
 use crate::time::{Span, Timestamp};
 
@@ -62,7 +62,8 @@ impl Errors {
             nasa_score: nasa_score(truth, found),
         };
         let mean = truth.iter().sum::<f64>() / truth.len().max(1) as f64;
-        let mut floors = vec![floor("best constant", &vec![mean; truth.len()])];
+        let constant = floor("best constant", &vec![mean; truth.len()]);
+        let mut floors = vec![FloorErrors { nasa_score: best_constant_nasa(truth), ..constant }];
         if by_age.len() == truth.len() && !truth.is_empty() {
             floors.push(floor("clock only", by_age));
         }
@@ -272,6 +273,7 @@ mod tests {
             by_asset,
             samples: Default::default(),
             classes: Vec::new(),
+            looks_ahead: false,
         };
         let lives = judge(&verdicts, &truth, Span(0));
         assert_eq!(

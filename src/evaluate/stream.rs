@@ -14,7 +14,7 @@ use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, HostError, Model, ModelError, whole_row};
 use crate::pipeline::names;
 use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
-use crate::pipeline::spec::{AlarmSpec, PipelineSpec, ScoreSpec};
+use crate::pipeline::spec::{AlarmSpec, Fill, PipelineSpec, ScoreSpec};
 use crate::record::{AlarmState, Record};
 use crate::schema::Schema;
 use crate::stage::score::Scorer;
@@ -128,6 +128,53 @@ pub struct Stream {
     score: ScoreSpec,
     windows: Vec<Windows>,
     threshold: Option<f64>,
+    paces: Paces,
+}
+
+/// How often each signal of each asset comes, where that decides whether the pipeline looks ahead: what is filled in between
+/// two readings that are further apart than the grid's steps waits for the second.
+#[derive(Default)]
+struct Paces {
+    /// The grid's step, where it fills with what comes later.
+    step: Option<Span>,
+    assets: BTreeMap<String, usize>,
+    /// By asset and signal: the last reading, how many were further than a step from the one before, and how many not.
+    signals: BTreeMap<(usize, u16), (Timestamp, u64, u64)>,
+}
+
+impl Paces {
+    fn of(spec: &PipelineSpec) -> Paces {
+        let ahead = spec.grid().filter(|grid| matches!(grid.fill, Fill::Linear | Fill::Next));
+        Paces { step: ahead.map(|grid| grid.every.span()), ..Paces::default() }
+    }
+
+    fn take(&mut self, input: &Input) {
+        let Some(step) = self.step else { return };
+        let mut places = Vec::with_capacity(input.assets.len());
+        for asset in &input.assets {
+            let next = self.assets.len();
+            places.push(*self.assets.entry(asset.id.clone()).or_insert(next));
+        }
+        let readings = &input.readings;
+        for ((&asset, &signal), &at) in
+            readings.asset.iter().zip(&readings.signal).zip(&readings.ts)
+        {
+            let Some(&asset) = places.get(asset as usize) else { continue };
+            let (last, wide, narrow) = self.signals.entry((asset, signal)).or_insert((at, 0, 0));
+            let since = at.since(*last);
+            if since > step {
+                *wide += 1;
+            } else if since > Span::ZERO {
+                *narrow += 1;
+            }
+            *last = at.max(*last);
+        }
+    }
+
+    /// Whether a signal usually comes more rarely than the grid's steps.
+    fn looks_ahead(&self) -> bool {
+        self.signals.values().any(|(_, wide, narrow)| wide > narrow)
+    }
 }
 
 impl Stream {
@@ -145,7 +192,8 @@ impl Stream {
         let engine = Engine::new("evaluate".into(), vec![plan.build(false)?]);
         let changes = BTreeMap::new();
         let windows = Vec::new();
-        Ok(Stream { engine, output, alarm, changes, score, windows, threshold: None })
+        let paces = Paces::of(plan.spec);
+        Ok(Stream { engine, output, alarm, changes, score, windows, threshold: None, paces })
     }
 
     /// The score that is looked at.
@@ -156,6 +204,7 @@ impl Stream {
     /// Takes the next readings.
     pub fn take(&mut self, input: Input) -> Result<(), StreamError> {
         let now = input.latest();
+        self.paces.take(&input);
         let records = self.engine.step(vec![input], now).records;
         self.keep(records.into_iter().map(|outgoing| outgoing.record))
     }
@@ -196,8 +245,9 @@ impl Stream {
         }
         let threshold = self.alarm.as_ref().and_then(|alarm| alarm.raise).or(self.threshold);
         let samples = self.samples();
+        let looks_ahead = self.paces.looks_ahead();
         let Stream { output, alarm, .. } = self;
-        Ok(Verdicts { output, threshold, alarm, by_asset, samples, classes })
+        Ok(Verdicts { output, threshold, alarm, by_asset, samples, classes, looks_ahead })
     }
 
     /// The class of each of the windows, and the names of the classes.
@@ -239,7 +289,7 @@ impl Stream {
     }
 
     /// Some of what the model was given, whole rows only.
-    fn samples(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
+    fn samples(&self) -> (Vec<Vec<f64>>, Vec<usize>) {
         let Some(first) = self.windows.first() else { return (Vec::new(), Vec::new()) };
         let input = self.score.input;
         let channels = vec![String::new(); first.channels];
@@ -269,9 +319,12 @@ pub struct Verdicts {
     /// Of each asset, in order of time.
     pub by_asset: BTreeMap<String, Vec<Verdict>>,
     /// What the model was given for some windows, and the shape of it: to time it with.
-    pub samples: (Vec<Vec<f32>>, Vec<usize>),
+    pub samples: (Vec<Vec<f64>>, Vec<usize>),
     /// The classes that it tells apart; empty where it tells none, or was not asked.
     pub classes: Vec<String>,
+    /// Whether what was filled in between readings of a signal rests on the later one, so that a verdict counts from before
+    /// it could be known.
+    pub looks_ahead: bool,
 }
 
 impl Verdicts {
@@ -337,7 +390,7 @@ pub fn training_set(
 pub fn time_inferences(
     host: &Host,
     model: &Path,
-    rows: &[Vec<f32>],
+    rows: &[Vec<f64>],
     shape: &[usize],
 ) -> Result<Vec<Duration>, StreamError> {
     let mut model: Model = host.open(model)?;
@@ -360,5 +413,37 @@ fn failed(failures: Vec<Failure>) -> Result<(), StreamError> {
     match failures.into_iter().next() {
         Some(Failure { pipeline, reason }) => Err(StreamError::Failed { pipeline, reason }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Asset, Quality};
+
+    #[test]
+    fn a_line_to_a_later_reading_of_a_slow_signal_looks_ahead() {
+        let looks_ahead = |fill: &str, slow: i64| {
+            let text = format!(
+                "name = \"a\"\nschema = \"a\"\ntopics = [\"a\"]\n\
+                 [[stage]]\nresample = {{ every = \"1s\", fill = \"{fill}\" }}\n"
+            );
+            let mut paces = Paces::of(&toml::from_str(&text).unwrap());
+            for batch in 0..3 {
+                let assets = vec![Asset { id: "x".into(), ..Asset::default() }];
+                let mut input = Input { assets, ..Input::default() };
+                for second in batch * 100..(batch + 1) * 100 {
+                    let at = Timestamp(second * 1_000_000);
+                    input.readings.push(0, 0, at, 0.0, Quality::Good);
+                    if second % slow == 0 {
+                        input.readings.push(0, 1, at, 0.0, Quality::Good);
+                    }
+                }
+                paces.take(&input);
+            }
+            paces.looks_ahead()
+        };
+        assert!(looks_ahead("linear", 3) && looks_ahead("next", 3));
+        assert!(!looks_ahead("linear", 1) && !looks_ahead("previous", 3));
     }
 }

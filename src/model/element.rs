@@ -1,4 +1,4 @@
-//! The types of numbers in ONNX tensors, and how Forebay's float32 becomes them and comes back.
+//! The types of numbers in ONNX tensors, and how Forebay's float64 becomes them and comes back.
 //!
 //! `onnx` reads them from a file, `loaded` converts with them. It promises that a number which does not fit is brought
 //! to the nearest that does: whole numbers are rounded (half to even) and kept within their type's range.
@@ -11,9 +11,9 @@ use tract_onnx::pb::tensor_proto::DataType;
 /// The type of a tensor's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
-    /// 32 bit floating point: what Forebay gives.
+    /// 32 bit floating point.
     Float32,
-    /// 64 bit floating point.
+    /// 64 bit floating point: what Forebay computes with.
     Float64,
     /// 16 bit floating point.
     Float16,
@@ -96,14 +96,14 @@ impl fmt::Display for Element {
 
 /// A number as it goes into a tensor.
 pub(super) trait Number: Copy {
-    /// The nearest to a float32.
-    fn near(value: f32) -> Self;
+    /// The nearest to a float64.
+    fn near(value: f64) -> Self;
 }
 
 macro_rules! whole {
     ($($number:ty)*) => {$(
         impl Number for $number {
-            fn near(value: f32) -> Self {
+            fn near(value: f64) -> Self {
                 // The cast keeps what is too large or too small at the end of the range.
                 value.round_ties_even() as $number
             }
@@ -114,26 +114,26 @@ macro_rules! whole {
 whole!(i8 i16 i32 i64 u8 u16 u32 u64);
 
 impl Number for f32 {
-    fn near(value: f32) -> Self {
-        value
+    fn near(value: f64) -> Self {
+        value as f32
     }
 }
 
 impl Number for f64 {
-    fn near(value: f32) -> Self {
-        f64::from(value)
+    fn near(value: f64) -> Self {
+        value
     }
 }
 
 impl Number for f16 {
-    fn near(value: f32) -> Self {
+    fn near(value: f64) -> Self {
         // Beyond its range there is only infinity, of which no model makes a score.
-        f16::from_f32(value.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
+        f16::from_f64(value.clamp(f16::MIN.to_f64(), f16::MAX.to_f64()))
     }
 }
 
 impl Number for bool {
-    fn near(value: f32) -> Self {
+    fn near(value: f64) -> Self {
         value != 0.0
     }
 }

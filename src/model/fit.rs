@@ -123,26 +123,28 @@ impl<'a> Given<'a> {
 }
 
 /// What a model with this `input` is given of window `at`; `None` where one of the numbers is missing.
-pub fn whole_row(input: ModelInput, windows: &Windows, at: usize) -> Option<Vec<f32>> {
+pub fn whole_row(input: ModelInput, windows: &Windows, at: usize) -> Option<Vec<f64>> {
     let mut row = Vec::new();
     (lay_out(input, windows, at, &mut row) && !row.is_empty()).then_some(row)
 }
 
 /// Adds what a model with this `input` is given of window `at` to `batch`; nothing, and `false`, where one of the numbers is
 /// missing.
-pub fn lay_out(input: ModelInput, windows: &Windows, at: usize, batch: &mut Vec<f32>) -> bool {
+pub fn lay_out(input: ModelInput, windows: &Windows, at: usize, batch: &mut Vec<f64>) -> bool {
     let before = batch.len();
     match input {
-        ModelInput::Features => batch.extend(windows.row(at).iter().map(|&value| value as f32)),
-        ModelInput::Sequence => batch.extend(windows.samples(at).iter().map(|&v| v as f32)),
+        ModelInput::Features => batch.extend_from_slice(windows.row(at)),
+        ModelInput::Sequence => batch.extend_from_slice(windows.samples(at)),
         ModelInput::ChannelsFirst => {
             let (row, channels) = (windows.samples(at), windows.channels.max(1));
             let of = |channel| row.iter().skip(channel).step_by(channels);
-            batch.extend((0..channels).flat_map(of).map(|&value| value as f32));
+            batch.extend((0..channels).flat_map(of));
         }
     }
-    // Without an early end, so that several are looked at at once: nearly always all are fine.
-    let is_whole = batch[before..].iter().fold(true, |all, value| all & value.is_finite());
+    // Without an early end, so that several are looked at at once: nearly always all are fine. What no float32 holds is
+    // no reading, whatever the model takes.
+    let fits = |value: &f64| value.abs() <= f64::from(f32::MAX);
+    let is_whole = batch[before..].iter().fold(true, |all, value| all & fits(value));
     if !is_whole {
         batch.truncate(before);
     }
@@ -304,7 +306,7 @@ impl Model {
         }
         if width == Some(1) {
             let is_number = port.element.is_some_and(Element::is_number);
-            let number = class.parse::<f32>().ok();
+            let number = class.parse::<f64>().ok();
             let is_it =
                 |label: &String| label == class || number.is_some_and(|n| label.parse() == Ok(n));
             return match port.says.as_slice() {

@@ -17,11 +17,11 @@ pub struct Golden {
     /// The shape of one row of input: `[features]`, or `[steps, channels]`.
     pub shape: Vec<usize>,
     /// The numbers of each row.
-    pub input: Vec<Vec<f32>>,
+    pub input: Vec<Vec<f64>>,
     /// By output: the numbers for each row.
-    pub outputs: BTreeMap<String, Vec<Vec<f32>>>,
+    pub outputs: BTreeMap<String, Vec<Vec<f64>>>,
     /// How far an answer may be off, as a share of one plus its size.
-    pub tolerance: f32,
+    pub tolerance: f64,
 }
 
 /// An answer that is not the golden one.
@@ -32,9 +32,15 @@ pub struct Difference {
     /// Which row, from 0.
     pub row: usize,
     /// What it must be.
-    pub expected: f32,
+    pub expected: f64,
     /// What the model gave.
-    pub found: f32,
+    pub found: f64,
+}
+
+/// The number that a float32 holds of `value`, with no more digits than tell it from its neighbours.
+pub(super) fn short(value: f64) -> f64 {
+    let rounded = value as f32;
+    rounded.to_string().parse().unwrap_or(f64::from(rounded))
 }
 
 impl Golden {
@@ -56,19 +62,19 @@ impl Golden {
     }
 
     /// The rows as one batch, and its shape.
-    pub(super) fn batch(&self) -> (Vec<f32>, Vec<usize>) {
+    pub(super) fn batch(&self) -> (Vec<f64>, Vec<usize>) {
         let mut shape = vec![self.input.len()];
         shape.extend_from_slice(&self.shape);
         (self.input.concat(), shape)
     }
 
     /// The first answer that is off. `found` are the model's numbers for all rows, `width` for each.
-    pub(super) fn compare(&self, output: &str, found: &[f32], width: usize) -> Option<Difference> {
+    pub(super) fn compare(&self, output: &str, found: &[f64], width: usize) -> Option<Difference> {
         let expected = self.outputs.get(output)?;
         for (row, expected) in expected.iter().enumerate() {
             let found = found.get(row * width..(row + 1) * width).unwrap_or_default();
             for place in 0..expected.len().max(width) {
-                let at = |numbers: &[f32]| numbers.get(place).copied().unwrap_or(f32::NAN);
+                let at = |numbers: &[f64]| numbers.get(place).copied().unwrap_or(f64::NAN);
                 let (expected, found) = (at(expected), at(found));
                 let near = (expected - found).abs() <= self.tolerance * (1.0 + expected.abs());
                 if !near {
@@ -100,7 +106,7 @@ mod tests {
         assert_eq!(golden.compare("score", &[0.501, 100.1], 1), None);
         let off = golden.compare("score", &[0.5, 100.2], 1).unwrap();
         assert_eq!((off.row, off.expected, off.found), (1, 100.0, 100.2));
-        for bad in [&[0.5, f32::NAN][..], &[0.5], &[]] {
+        for bad in [&[0.5, f64::NAN][..], &[0.5], &[]] {
             assert!(golden.compare("score", bad, 1).is_some(), "{bad:?}");
         }
         assert!(golden.compare("score", &[0.5, 0.0, 100.0, 0.0], 2).is_some(), "wider");

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ort::session::{RunOptions, Session, SessionInputValue, SessionOutputs};
-use ort::value::{TensorElementType, TensorRef, ValueType};
+use ort::value::{TensorElementType, ValueType};
 use prost::Message;
 use tract_onnx::prelude::{
     InferenceModelExt, TValue, TVec, Tensor, TractError, TractResult, TypedRunnableModel,
@@ -28,7 +28,7 @@ pub struct Output {
     /// Numbers for each row.
     pub width: usize,
     /// The numbers, row after row.
-    pub values: Vec<f32>,
+    pub values: Vec<f64>,
 }
 
 /// What is wanted of a model: an output, and which part of it.
@@ -129,10 +129,10 @@ impl Loaded {
     /// gets a column in each; `memories`, one a row, hold the states that go in, and then those that came out.
     pub(super) fn run(
         &mut self,
-        batch: &[f32],
+        batch: &[f64],
         dims: &[usize],
         signature: &Signature,
-        memories: &mut [Vec<f32>],
+        memories: &mut [Vec<f64>],
         Ask { wanted, options }: Ask<'_>,
         into: &mut [Output],
     ) -> Result<(), Failure> {
@@ -151,7 +151,7 @@ impl Loaded {
 struct Feed<'a> {
     element: Element,
     dims: Vec<usize>,
-    numbers: Cow<'a, [f32]>,
+    numbers: Cow<'a, [f64]>,
 }
 
 impl Feed<'_> {
@@ -162,10 +162,10 @@ impl Feed<'_> {
 
 /// What goes into each input, in the graph's order.
 fn feeds<'a>(
-    batch: &'a [f32],
+    batch: &'a [f64],
     dims: &[usize],
     signature: &Signature,
-    memories: &[Vec<f32>],
+    memories: &[Vec<f64>],
 ) -> Vec<Feed<'a>> {
     let rows = dims.first().copied().unwrap_or(0);
     let width = signature.data().len();
@@ -194,7 +194,7 @@ fn feeds<'a>(
 struct Sink<'a> {
     rows: usize,
     states: &'a [State],
-    memories: &'a mut [Vec<f32>],
+    memories: &'a mut [Vec<f64>],
     wanted: &'a [Wanted],
     into: &'a mut [Output],
 }
@@ -226,13 +226,9 @@ fn take_ort(outputs: &SessionOutputs<'_>, sink: &mut Sink<'_>) -> Result<(), Fai
             let (shape, texts) = value.try_extract_strings().map_err(said)?;
             return Ok((sizes(shape), Answers::Texts(texts)));
         }
-        if *ty == TensorElementType::Float32 {
-            let (shape, numbers) = value.try_extract_tensor::<f32>().map_err(said)?;
-            return Ok((sizes(shape), Answers::Numbers(numbers.into())));
-        }
         if *ty == TensorElementType::Bool {
             let (shape, all) = value.try_extract_tensor::<bool>().map_err(said)?;
-            let numbers = all.iter().map(|yes| f32::from(u8::from(*yes))).collect();
+            let numbers = all.iter().map(|yes| f64::from(u8::from(*yes))).collect();
             return Ok((sizes(shape), Answers::Numbers(numbers)));
         }
         macro_rules! numbers {
@@ -242,16 +238,17 @@ fn take_ort(outputs: &SessionOutputs<'_>, sink: &mut Sink<'_>) -> Result<(), Fai
             }};
         }
         Ok(match ty {
-            TensorElementType::Float64 => numbers!(f64, |v| v as f32),
-            TensorElementType::Float16 => numbers!(half::f16, half::f16::to_f32),
-            TensorElementType::Int8 => numbers!(i8, f32::from),
-            TensorElementType::Int16 => numbers!(i16, f32::from),
-            TensorElementType::Int32 => numbers!(i32, |v| v as f32),
-            TensorElementType::Int64 => numbers!(i64, |v| v as f32),
-            TensorElementType::Uint8 => numbers!(u8, f32::from),
-            TensorElementType::Uint16 => numbers!(u16, f32::from),
-            TensorElementType::Uint32 => numbers!(u32, |v| v as f32),
-            TensorElementType::Uint64 => numbers!(u64, |v| v as f32),
+            TensorElementType::Float32 => numbers!(f32, f64::from),
+            TensorElementType::Float64 => numbers!(f64, |v| v),
+            TensorElementType::Float16 => numbers!(half::f16, half::f16::to_f64),
+            TensorElementType::Int8 => numbers!(i8, f64::from),
+            TensorElementType::Int16 => numbers!(i16, f64::from),
+            TensorElementType::Int32 => numbers!(i32, f64::from),
+            TensorElementType::Int64 => numbers!(i64, |v| v as f64),
+            TensorElementType::Uint8 => numbers!(u8, f64::from),
+            TensorElementType::Uint16 => numbers!(u16, f64::from),
+            TensorElementType::Uint32 => numbers!(u32, f64::from),
+            TensorElementType::Uint64 => numbers!(u64, |v| v as f64),
             other => return Err(format!("holds {other}, which is no number")),
         })
     })
@@ -259,9 +256,6 @@ fn take_ort(outputs: &SessionOutputs<'_>, sink: &mut Sink<'_>) -> Result<(), Fai
 
 fn ort_tensor<'a>(feed: &'a Feed<'_>) -> Result<SessionInputValue<'a>, ort::Error> {
     let dims = feed.dims.as_slice();
-    if feed.element == Element::Float32 {
-        return Ok(TensorRef::from_array_view((dims, feed.numbers.as_ref()))?.into());
-    }
     with_number!(feed.element, N => {
         Ok(ort::value::Tensor::from_array((dims, feed.converted::<N>()))?.into())
     }, Err(ort::Error::new("an input takes no numbers")))
@@ -291,39 +285,34 @@ fn run_tract(
         let tensor = outputs.get(index).ok_or("is not there")?;
         let said = |e| first_line(&format!("{e:#}"));
         let plain = tensor.try_as_plain_ram().map_err(said)?;
-        let answers = if let Ok(numbers) = plain.as_slice::<f32>() {
-            Answers::Numbers(numbers.into())
-        } else if let Ok(texts) = plain.as_slice::<String>() {
+        let answers = if let Ok(texts) = plain.as_slice::<String>() {
             Answers::Texts(texts.to_vec())
         } else {
-            let cast = tensor.cast_to::<f32>().map_err(said)?;
+            let cast = tensor.cast_to::<f64>().map_err(said)?;
             let plain = cast.try_as_plain_ram().map_err(said)?;
-            Answers::Numbers(plain.as_slice::<f32>().map_err(said)?.to_vec().into())
+            Answers::Numbers(plain.as_slice::<f64>().map_err(said)?.to_vec())
         };
         Ok((tensor.shape().to_vec(), answers))
     })
 }
 
 fn tract_tensor(feed: &Feed<'_>) -> TractResult<Tensor> {
-    if feed.element == Element::Float32 {
-        return Tensor::from_shape(&feed.dims, &feed.numbers);
-    }
     with_number!(feed.element, N => {
         Tensor::from_shape(&feed.dims, &feed.converted::<N>())
     }, Err(TractError::msg("an input takes no numbers")))
 }
 
 /// What an output holds.
-enum Answers<'a> {
-    Numbers(Cow<'a, [f32]>),
+enum Answers {
+    Numbers(Vec<f64>),
     Texts(Vec<String>),
 }
 
 impl Sink<'_> {
     /// Appends what is wanted of the outputs, which `get` gives with their shapes, and takes the states.
-    fn take<'o>(
+    fn take(
         &mut self,
-        get: impl Fn(usize) -> Result<(Vec<usize>, Answers<'o>), String>,
+        get: impl Fn(usize) -> Result<(Vec<usize>, Answers), String>,
     ) -> Result<(), Failure> {
         for (wanted, output) in self.wanted.iter().zip(self.into.iter_mut()) {
             let bad = |reason: String| Failure::Output(wanted.output, reason);
@@ -357,12 +346,7 @@ impl Sink<'_> {
 }
 
 /// Appends a part of an output.
-fn append(
-    part: &Part,
-    answers: &Answers<'_>,
-    width: usize,
-    output: &mut Output,
-) -> Result<(), String> {
+fn append(part: &Part, answers: &Answers, width: usize, output: &mut Output) -> Result<(), String> {
     output.width = if *part == Part::All { width } else { 1 };
     let into = &mut output.values;
     match (answers, part) {
@@ -371,21 +355,19 @@ fn append(
             into.extend(numbers.iter().skip(*column).step_by(width));
         }
         (Answers::Numbers(numbers), Part::Label(label)) if width == 1 => {
-            let label = label.parse::<f32>().ok();
-            into.extend(numbers.iter().map(|n| f32::from(u8::from(label == Some(*n)))));
+            into.extend(numbers.iter().map(|n| f64::from(u8::from(is_called(label, *n)))));
         }
         (Answers::Texts(texts), Part::Label(label)) if width == 1 => {
-            into.extend(texts.iter().map(|text| f32::from(u8::from(text == label))));
+            into.extend(texts.iter().map(|text| f64::from(u8::from(text == label))));
         }
         (Answers::Numbers(numbers), Part::Class(_)) if width > 1 => {
             into.extend(numbers.chunks_exact(width).map(largest));
         }
         (Answers::Numbers(numbers), Part::Class(labels)) if width == 1 => {
-            let labels: Vec<Option<f32>> = labels.iter().map(|l| l.parse().ok()).collect();
-            into.extend(numbers.iter().map(|n| place(&labels, &Some(*n))));
+            into.extend(numbers.iter().map(|n| place(labels, |label| is_called(label, *n))));
         }
         (Answers::Texts(texts), Part::Class(labels)) if width == 1 => {
-            into.extend(texts.iter().map(|text| place(labels, text)));
+            into.extend(texts.iter().map(|text| place(labels, |label| label == text)));
         }
         (Answers::Texts(_), _) => {
             return Err("holds text, not numbers; name the label with `class`".into());
@@ -395,22 +377,30 @@ fn append(
     Ok(())
 }
 
-fn place<T: PartialEq>(all: &[T], one: &T) -> f32 {
-    all.iter().position(|other| other == one).map_or(-1.0, |place| place as f32)
+fn place(labels: &[String], is_it: impl Fn(&String) -> bool) -> f64 {
+    labels.iter().position(is_it).map_or(-1.0, |place| place as f64)
+}
+
+/// Whether a label that is a number is `number`, which may have come as a float32.
+fn is_called(label: &str, number: f64) -> bool {
+    let is_near = |label: f64| label == number || f64::from(label as f32) == number;
+    label
+        .parse()
+        .is_ok_and(|label: f64| if label.fract() == 0.0 { label == number } else { is_near(label) })
 }
 
 /// The place of the largest number, the first of several; NaN where one is none.
-fn largest(row: &[f32]) -> f32 {
+fn largest(row: &[f64]) -> f64 {
     let mut best = 0;
     for (at, value) in row.iter().enumerate() {
         if !value.is_finite() {
-            return f32::NAN;
+            return f64::NAN;
         }
         if *value > row[best] {
             best = at;
         }
     }
-    best as f32
+    best as f64
 }
 
 fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {

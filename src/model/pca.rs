@@ -39,11 +39,13 @@ pub struct PcaOptions {
     /// Share of the variance that the components carry, 0 to 1.
     pub explained: f64,
     /// Share of each asset's windows, the last ones, that are held out to set the limits: 0.1 to 0.5; at 0 none are, and
-    /// the limits are those of the windows fitted to, which `margin` has to make up for.
+    /// the limits are those of the windows fitted to, which `quantile` and `margin` have to make up for.
     pub holdout: f64,
-    /// Quantile of T² and Q that is the edge of normal, 0.5 to 1.
+    /// Quantile of T² and Q, and then of φ, that is the edge of normal, 0.5 to 1. A single window is no edge: it may be a
+    /// fault that nobody saw, or the first, half full.
     pub quantile: f64,
-    /// How far above the worst held-out window the threshold lies, as a factor on φ; at least 1.
+    /// How far above the edge of the held-out windows (of the fitted ones, where none is held out) the threshold lies, as a
+    /// factor on φ; at least 1.
     pub margin: f64,
     /// Normal running drifts: what changes within this time as much as it did in the recording is normal. Needs a
     /// recording of at least twice that.
@@ -59,7 +61,7 @@ pub struct PcaOptions {
 
 impl Default for PcaOptions {
     fn default() -> Self {
-        let (explained, holdout, quantile, margin) = (0.9, 0.25, 0.99, 2.0);
+        let (explained, holdout, quantile, margin) = (0.9, 0.25, 0.999, 2.0);
         let (drift, shrink, follow) = (None, 0.0, None);
         PcaOptions { explained, holdout, quantile, margin, drift, shrink, follow }
     }
@@ -172,18 +174,13 @@ pub fn train(
         let (t2s, qs) = measure(rows);
         t2s.into_iter().zip(qs).map(|(t2, q)| index(t2, q)).collect()
     };
-    let edge_rows = if whole { &fit } else { &tail };
-    let normal = [edge_rows.as_slice(), &set.confirmed(&usable)].concat();
-    let worst = phis(&normal).into_iter().fold(1.0, f64::max);
-    let edge = edge(worst, options.margin, &phis(&faults));
+    let judged = phis(if whole { &fit } else { &tail });
+    let edge = edge(&judged, &phis(&set.confirmed(&usable)), (q, options.margin), &phis(&faults));
     let threshold = score(edge.index);
     let used = [fit.as_slice(), &tail].concat();
     let scores: Vec<f64> = phis(&used).into_iter().map(score).collect();
     let (as_written, as_scaled) = (space.rounded(), scaler.rounded());
-    let (margin, kind) = (options.margin.max(1.0), if whole { "fitted" } else { "held-out" });
-    let (count, by) = (normal.len(), edge.by);
-    let threshold_by =
-        format!("{margin} times the index of the worst of {count} {kind} windows{by}");
+    let threshold_by = edge.told(if whole { "fitted" } else { "held-out" });
     let notes = Notes {
         kind: "pca",
         outputs: meanings(),

@@ -89,7 +89,7 @@ enum Graph {
 /// What comes back from a hand.
 struct Ran {
     loaded: Loaded,
-    memories: Vec<Vec<f32>>,
+    memories: Vec<Vec<f64>>,
     outputs: Vec<Output>,
     result: Result<(), Failure>,
 }
@@ -265,7 +265,7 @@ impl Model {
     /// copies of its last row.
     pub fn run(
         &mut self,
-        batch: &[f32],
+        batch: &[f64],
         shape: &[usize],
         wanted: &[Wanted],
         into: &mut Vec<Output>,
@@ -276,16 +276,16 @@ impl Model {
     }
 
     /// The memory of an asset that it has not seen; empty where it remembers nothing.
-    pub fn fresh_memory(&self) -> Vec<f32> {
+    pub fn fresh_memory(&self) -> Vec<f64> {
         vec![0.0; self.signature.states.iter().map(State::size).sum()]
     }
 
     /// As [`Model::run`], with a memory for each row: what goes in is replaced by what came out.
     pub fn run_with(
         &mut self,
-        batch: &[f32],
+        batch: &[f64],
         shape: &[usize],
-        memories: &mut [Vec<f32>],
+        memories: &mut [Vec<f64>],
         wanted: &[Wanted],
         into: &mut Vec<Output>,
     ) -> Result<(), ModelError> {
@@ -330,7 +330,7 @@ impl Model {
     /// Runs it on `batch` and gives all its outputs that are numbers, by name: for training and tests.
     pub fn run_all(
         &mut self,
-        batch: &[f32],
+        batch: &[f64],
         shape: &[usize],
     ) -> Result<Vec<(String, Output)>, ModelError> {
         let ports = self.signature.outputs.iter().enumerate();
@@ -344,7 +344,7 @@ impl Model {
     }
 
     /// The rows and the numbers a row of an input that fits the model.
-    fn check_input(&self, batch: &[f32], shape: &[usize]) -> Result<(usize, usize), ModelError> {
+    fn check_input(&self, batch: &[f64], shape: &[usize]) -> Result<(usize, usize), ModelError> {
         let rows = shape.first().copied().unwrap_or(0);
         let width = shape.iter().skip(1).product::<usize>();
         let data = self.signature.data();
@@ -373,10 +373,10 @@ impl Model {
 
     fn run_chunk(
         &mut self,
-        chunk: &[f32],
+        chunk: &[f64],
         shape: &[usize],
         rows: usize,
-        memories: &mut [Vec<f32>],
+        memories: &mut [Vec<f64>],
         wanted: &[Wanted],
         into: &mut [Output],
     ) -> Result<(), ModelError> {
@@ -416,9 +416,9 @@ impl Model {
     fn run_within(
         &mut self,
         deadline: Duration,
-        chunk: &[f32],
+        chunk: &[f64],
         dims: &[usize],
-        memories: &mut [Vec<f32>],
+        memories: &mut [Vec<f64>],
         wanted: &[Wanted],
         into: &mut [Output],
     ) -> Result<(), Failure> {

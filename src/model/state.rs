@@ -48,9 +48,9 @@ impl State {
             (place(&signature.inputs, input)?, place(&signature.outputs, output)?);
         let port = &signature.inputs[input];
         let what = || format!("state `{}`", port.name);
-        if port.element != Some(Element::Float32) {
+        if !port.element.is_some_and(Element::is_number) {
             let found = port.element.map_or("no tensor".into(), |e| e.to_string());
-            return Err(mismatch(what(), "float32", found));
+            return Err(mismatch(what(), "numbers", found));
         }
         let varying: Vec<usize> =
             (0..port.dims.len()).filter(|&d| port.dims[d].is_none()).collect();
@@ -96,7 +96,7 @@ impl State {
     }
 
     /// The states of several assets as one tensor; each is `size` numbers of a memory, from `from` on.
-    pub(super) fn pack(&self, memories: &[Vec<f32>], from: usize) -> Vec<f32> {
+    pub(super) fn pack(&self, memories: &[Vec<f64>], from: usize) -> Vec<f64> {
         let (run, size) = (self.run().max(1), self.size());
         let mut packed = Vec::with_capacity(size * memories.len());
         for start in (0..size).step_by(run) {
@@ -109,7 +109,7 @@ impl State {
     }
 
     /// Puts what a tensor holds back into the memories.
-    pub(super) fn unpack(&self, packed: &[f32], memories: &mut [Vec<f32>], from: usize) {
+    pub(super) fn unpack(&self, packed: &[f64], memories: &mut [Vec<f64>], from: usize) {
         let run = self.run().max(1);
         let rows = memories.len().max(1);
         for (place, numbers) in packed.chunks_exact(run).enumerate() {
@@ -164,13 +164,13 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_back() {
-        let memories: Vec<Vec<f32>> =
-            (0..3).map(|row| (0..13).map(|i| (row * 100 + i) as f32).collect()).collect();
+        let memories: Vec<Vec<f64>> =
+            (0..3).map(|row| (0..13).map(|i| f64::from(row * 100 + i)).collect()).collect();
         for (dims, axis) in [(vec![1, 12], 0), (vec![2, 1, 6], 1), (vec![3, 2, 2, 1], 3)] {
             let state = state(&dims, axis);
             let mut back = vec![vec![0.0; 13]; 3];
             state.unpack(&state.pack(&memories, 1), &mut back, 1);
-            let expected: Vec<Vec<f32>> =
+            let expected: Vec<Vec<f64>> =
                 memories.iter().map(|m| [&[0.0], &m[1..]].concat()).collect();
             assert_eq!(back, expected, "{dims:?}");
         }

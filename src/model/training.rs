@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::build::Graph;
-use super::golden::Golden;
+use super::golden::{Golden, short};
 use super::metadata::{Baseline, Notes, json};
 use super::onnx::digest;
 use crate::frame::Windows;
@@ -54,6 +54,15 @@ pub enum TrainError {
     OneLabel {
         /// Windows.
         found: usize,
+    },
+    /// A class of which nothing is learned.
+    #[error(
+        "no window of `{class}` is among those to learn from: all are held out, which is the end of each asset's recording; \
+         hold out less (`--holdout`), or record more of it"
+    )]
+    Unseen {
+        /// Its name.
+        class: String,
     },
     /// The labels are not one a window.
     #[error("{labels} labels were given for {windows} windows")]
@@ -289,13 +298,12 @@ impl TrainingSet {
         }
         let mut golden = Golden { shape, tolerance: 2e-3, ..Golden::default() };
         for row in rows {
-            let input: Vec<f32> = row.iter().map(|value| *value as f32).collect();
-            let rounded: Vec<f64> = input.iter().map(|value| f64::from(*value)).collect();
+            let rounded: Vec<f64> = row.iter().map(|value| f64::from(*value as f32)).collect();
             for (name, values) in answer(&rounded) {
                 let answers = golden.outputs.entry(name.to_owned()).or_default();
-                answers.push(values.into_iter().map(|value| value as f32).collect());
+                answers.push(values.into_iter().map(short).collect());
             }
-            golden.input.push(input);
+            golden.input.push(rounded.into_iter().map(short).collect());
         }
         golden
     }
@@ -385,6 +393,20 @@ impl Scaler {
 /// Numbers as float32 has them.
 pub(super) fn rounded(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value as f32)).collect()
+}
+
+/// Refuses to learn from `fit` alone where a class of the windows `usable` is not among them. A model would never say it.
+pub(super) fn all_seen(
+    names: &[String],
+    of: impl Fn(usize) -> Option<usize>,
+    (usable, fit): (&[usize], &[usize]),
+) -> Result<(), TrainError> {
+    let classes =
+        |rows: &[usize]| -> BTreeSet<usize> { rows.iter().filter_map(|&row| of(row)).collect() };
+    let unseen = classes(usable).difference(&classes(fit)).next().copied();
+    unseen.map_or(Ok(()), |class| {
+        Err(TrainError::Unseen { class: names.get(class).cloned().unwrap_or_default() })
+    })
 }
 
 /// The value below which the share `q` of `values` lies, between neighbours in proportion; 0 where there are none.

@@ -93,9 +93,11 @@ struct Past {
 }
 
 /// What has been told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Standing {
     drift: Option<DriftKind>,
+    /// The features, or the score, in which the last comparison found it.
+    parts: Vec<String>,
     /// Whether a new training was recommended.
     retrain: bool,
     missing: bool,
@@ -329,7 +331,7 @@ impl Drift {
             let next = before.take().filter(is_of).unwrap_or_else(fresh);
             let last = std::mem::replace(followed, next);
             // What was told of the asset stands until something else is found.
-            followed.standing = last.standing;
+            followed.standing = last.standing.clone();
             *before = Some(last);
         }
         followed.count(&seen, &self.spec, self.overlap);
@@ -387,10 +389,12 @@ struct Notice {
     reason: String,
 }
 
-/// What is new since the last comparison. A drift that is there twice running, and no fault, asks for a new training.
+/// What is new since the last comparison. A drift that is there twice running, in the same feature, and no fault, asks for a
+/// new training.
 fn notices(standing: &mut Standing, found: &Found) -> Vec<Notice> {
     let mut notices = Vec::new();
-    let again = standing.drift.is_some() && standing.drift == found.drift;
+    let stays = found.parts.iter().any(|part| standing.parts.contains(&part.name));
+    let again = standing.drift.is_some() && standing.drift == found.drift && stays;
     let is_due =
         again && !standing.retrain && !found.is_abnormal && found.drift != Some(DriftKind::Regime);
     if standing.drift != found.drift || is_due {
@@ -405,6 +409,7 @@ fn notices(standing: &mut Standing, found: &Found) -> Vec<Notice> {
     }
     standing.retrain = again && (standing.retrain || is_due);
     standing.drift = found.drift;
+    standing.parts = found.parts.iter().map(|part| part.name.clone()).collect();
     let missing = !found.missing.is_empty();
     if missing != standing.missing {
         let reason = if missing {
@@ -477,7 +482,7 @@ impl Stage for Drift {
     fn drifting(&self, counts: &mut BTreeMap<&'static str, u64>) {
         let mut count =
             |kind: DriftKind, n: usize| *counts.entry(kind.name()).or_default() += n as u64;
-        let standing = || self.assets.iter().flatten().map(|(followed, _)| followed.standing);
+        let standing = || self.assets.iter().flatten().map(|(followed, _)| &followed.standing);
         for kind in [DriftKind::Input, DriftKind::Score, DriftKind::Regime] {
             count(kind, standing().filter(|s| s.drift == Some(kind)).count());
         }

@@ -24,12 +24,12 @@ use crate::train::machine;
 struct Case {
     file: String,
     shape: Vec<usize>,
-    rows: Vec<Vec<f32>>,
-    calibration: Vec<Vec<f32>>,
-    expected: Vec<f32>,
-    dynamic: f32,
+    rows: Vec<Vec<f64>>,
+    calibration: Vec<Vec<f64>>,
+    expected: Vec<f64>,
+    dynamic: f64,
     #[serde(rename = "static")]
-    calibrated: f32,
+    calibrated: f64,
 }
 
 /// A weight by its shape, with the axis of units.
@@ -57,13 +57,13 @@ fn written(compressed: &Compressed, folder: &Path) -> PathBuf {
     folder.join("small.onnx")
 }
 
-fn scores(model: &mut Model, case: &Case, rows: &[Vec<f32>]) -> Vec<f32> {
+fn scores(model: &mut Model, case: &Case, rows: &[Vec<f64>]) -> Vec<f64> {
     let shape: Vec<usize> = [rows.len()].into_iter().chain(case.shape.iter().copied()).collect();
     model.run_all(&rows.concat(), &shape).unwrap().remove(0).1.values
 }
 
 /// Gives `take` what is inside a model in the case's calibration windows.
-fn watch(watched: &Watched, case: &Case, mut take: impl FnMut(&str, &[f32])) {
+fn watch(watched: &Watched, case: &Case, mut take: impl FnMut(&str, &[f64])) {
     let kept = tempfile::tempdir().unwrap();
     let path = written(&watched.model, kept.path());
     let mut model = Model::open(runtime(), &path, &Trust::default()).unwrap();
@@ -77,9 +77,9 @@ fn watch(watched: &Watched, case: &Case, mut take: impl FnMut(&str, &[f32])) {
     }
 }
 
-fn off(found: &[f32], expected: &[f32]) -> f32 {
+fn off(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
 /// Ranges that were found beforehand, on windows like those that come.
@@ -305,7 +305,7 @@ fn with_units(file: &str, weights: &[Units], change: impl Fn(&mut [u8])) -> Mode
 }
 
 /// How far apart the scores of a model and of the same model with half its units are.
-fn halved(original: &ModelFile, activity: &Activity, case: &Case) -> f32 {
+fn halved(original: &ModelFile, activity: &Activity, case: &Case) -> f64 {
     let kept = tempfile::tempdir().unwrap();
     let compressed = compress(original, Method::Pruned { activity, keep: 0.5 }).unwrap();
     let small = read(&written(&compressed, kept.path()));
@@ -392,7 +392,7 @@ fn layers_that_share_a_bias_are_pruned_one_by_one() {
     // w1 and w2 lose columns, w2 and w3 rows, and both biases half: 24 x 16, 24 x 48 and 24 x 24, 24 x 8, 24 twice.
     assert_eq!(small.changes.numbers, 24 * (16 + 48 + 24 + 8 + 2), "{:?}", small.changes);
     let (_, small) = small.files("small.onnx").remove(0);
-    let rows: Vec<f32> = draw(16 * 5).iter().map(|value| *value as f32).collect();
+    let rows = draw(16 * 5);
     let [a, b] = [&file.bytes, &small].map(|bytes| {
         let mut model = crate::open(bytes);
         model.run_all(&rows, &[5, 16]).unwrap().remove(0).1.values

@@ -81,14 +81,13 @@ fn same(bytes: &[u8], set: &TrainingSet) {
         shape.push(set.steps);
     }
     shape.push(set.names.len());
-    let batch: Vec<f32> = rows.iter().map(|value| *value as f32).collect();
     let names: Vec<String> = model.signature.outputs.iter().map(|port| port.name.clone()).collect();
     assert_eq!(names.len(), own[0].len(), "{names:?}");
     for (at, name) in names.iter().enumerate() {
         let mut outputs = vec![forebay::model::session::Output::default()];
-        model.run(&batch, &shape, &[Wanted::all(at)], &mut outputs).unwrap();
-        let expected: Vec<f32> =
-            own.iter().flat_map(|answer| answer[name.as_str()].clone()).collect();
+        model.run(&rows, &shape, &[Wanted::all(at)], &mut outputs).unwrap();
+        let expected = own.iter().flat_map(|answer| &answer[name.as_str()]).copied();
+        let expected: Vec<f64> = expected.map(f64::from).collect();
         assert_eq!(outputs[0].values.len(), expected.len());
         for (found, expected) in outputs[0].values.iter().zip(&expected) {
             assert!(

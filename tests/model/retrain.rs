@@ -41,10 +41,10 @@ fn is_what_it_says(bytes: &[u8], set: &TrainingSet, output: &str) {
     let trained = read(bytes).unwrap();
     let rows = set.row(0).iter().chain(set.row(7)).chain(set.row(50)).copied().collect::<Vec<_>>();
     let own = answers(&trained, &rows).unwrap();
-    let values: Vec<f32> = rows.iter().map(|value| *value as f32).collect();
-    let found = open(bytes).run_all(&values, &[3, set.steps, set.names.len()]).unwrap();
+    let found = open(bytes).run_all(&rows, &[3, set.steps, set.names.len()]).unwrap();
     let (_, found) = found.into_iter().find(|(name, _)| name == output).unwrap();
     for (found, own) in found.values.iter().zip(own.iter().flat_map(|answer| &answer[output])) {
+        let own = f64::from(*own);
         assert!((found - own).abs() < 1e-4 * (1.0 + own.abs()), "{output}: {found} {own}");
     }
 }

@@ -53,10 +53,9 @@ fn learned(set: &TrainingSet, scores: &[f64]) -> Vec<u8> {
 }
 
 fn answers(model: &[u8], set: &TrainingSet) -> Vec<f64> {
-    let rows: Vec<f32> = set.rows.iter().map(|value| *value as f32).collect();
-    let outputs = open(model).run_all(&rows, &[set.len(), STEPS, 2]).unwrap();
+    let outputs = open(model).run_all(&set.rows, &[set.len(), STEPS, 2]).unwrap();
     let (_, score) = outputs.into_iter().find(|(name, _)| name == "score").unwrap();
-    score.values.into_iter().map(f64::from).collect()
+    score.values
 }
 
 /// The mean squared error as a share of the variance.

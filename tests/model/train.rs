@@ -40,18 +40,14 @@ pub(crate) fn machine(windows: usize, width: usize, seed: u64) -> TrainingSet {
     set
 }
 
-fn shifted(set: &TrainingSet, feature: usize, by: f64) -> Vec<f32> {
+fn shifted(set: &TrainingSet, feature: usize, by: f64) -> Vec<f64> {
     let width = set.names.len();
     let rows = set.rows.iter().enumerate();
-    rows.map(|(i, v)| (v + if i % width == feature { by } else { 0.0 }) as f32).collect()
-}
-
-fn as_f32(rows: &[f64]) -> Vec<f32> {
-    rows.iter().map(|&value| value as f32).collect()
+    rows.map(|(i, v)| v + if i % width == feature { by } else { 0.0 }).collect()
 }
 
 /// T² and Q by another road: power iteration with deflation on the correlation matrix, then projection.
-fn oracle(set: &TrainingSet, fitted: usize, components: usize, row: &[f32]) -> (f64, f64) {
+fn oracle(set: &TrainingSet, fitted: usize, components: usize, row: &[f64]) -> (f64, f64) {
     let width = set.names.len();
     let column = |f: usize| (0..fitted).map(move |w| set.row(w)[f]);
     let means: Vec<f64> = (0..width).map(|f| column(f).sum::<f64>() / fitted as f64).collect();
@@ -104,8 +100,8 @@ fn pca_in_the_graph_is_pca_by_another_road() {
     for (window, row) in rows.chunks(7).enumerate().step_by(11) {
         let (t2, q) = oracle(&set, report.fitted, report.components, row);
         let phi = (t2 / report.t2_limit).max(q / report.q_limit);
-        let near = |found: f32, expected: f64| {
-            let error = (f64::from(found) - expected).abs();
+        let near = |found: f64, expected: f64| {
+            let error = (found - expected).abs();
             assert!(
                 error < 1e-4 * expected.abs().max(1.0),
                 "window {window}: {found} is not {expected}"
@@ -127,13 +123,13 @@ fn pca_is_quiet_on_normal_running_and_loud_on_each_fault() {
     let set = machine(200, 8, 2);
     let (bytes, report) = pca::train(&set, &PcaOptions::default()).unwrap();
     let mut model = open(&bytes);
-    let mut alarms = |rows: &[f32]| -> usize {
+    let mut alarms = |rows: &[f64]| -> usize {
         let outputs = model.run_all(rows, &[rows.len() / 8, 8]).unwrap();
         outputs[0].1.values.iter().filter(|score| f64::from(**score) >= report.threshold).count()
     };
-    assert!(alarms(&as_f32(&set.rows)) <= 2, "{report:?}");
+    assert!(alarms(&set.rows) <= 2, "{report:?}");
     let later = machine(400, 8, 3);
-    assert!(alarms(&as_f32(&later.rows)) <= 8, "{report:?}");
+    assert!(alarms(&later.rows) <= 8, "{report:?}");
     for feature in 0..7 {
         let found = alarms(&shifted(&later, feature, 8.0));
         assert!(found >= 360, "feature {feature}: {found} of 400");
@@ -145,7 +141,7 @@ fn wild_inputs_still_give_a_score() {
     let set = machine(100, 5, 4);
     let (bytes, _) = pca::train(&set, &PcaOptions::default()).unwrap();
     let mut model = open(&bytes);
-    for wild in [1e30_f32, -1e38, f32::MAX] {
+    for wild in [1e30, -1e38, f64::from(f32::MAX)] {
         let outputs = model.run_all(&[wild; 5], &[1, 5]).unwrap();
         for (name, output) in outputs {
             assert!(output.values.iter().all(|v| v.is_finite()), "{name}: {:?}", output.values);
@@ -182,7 +178,7 @@ fn more_features_than_windows_is_no_obstacle() {
     let set = machine(40, 90, 6);
     let (bytes, report) = pca::train(&set, &PcaOptions::default()).unwrap();
     let later = machine(80, 90, 7);
-    let outputs = open(&bytes).run_all(&as_f32(&later.rows), &[80, 90]).unwrap();
+    let outputs = open(&bytes).run_all(&later.rows, &[80, 90]).unwrap();
     let alarms = outputs[0].1.values.iter().filter(|s| f64::from(**s) >= report.threshold).count();
     assert!(alarms <= 8, "{alarms} of 80 normal windows: {report:?}");
 }
@@ -226,7 +222,7 @@ fn logistic_regression_finds_faults_it_has_not_seen() {
     assert!(report.steps < 30, "{report:?}");
     let (later, faulty) = labelled(300, 10);
     let mut model = open(&bytes);
-    let outputs = model.run_all(&as_f32(&later.rows), &[300, 6]).unwrap();
+    let outputs = model.run_all(&later.rows, &[300, 6]).unwrap();
     let scores: Vec<f64> = outputs[0].1.values.iter().map(|v| f64::from(*v)).collect();
     let auc = roc_auc(&scores, &faulty).unwrap();
     assert!(auc > 0.9, "{auc} {report:?}");
@@ -275,7 +271,7 @@ fn a_middle_that_follows_learns_drift_and_no_fault() {
         if index < 0.5 * 4.0 {
             middle += (value - middle) * 10.0 / 400.0;
         }
-        let row = [value as f32, 5.0];
+        let row = [value as f64, 5.0];
         model.run_with(&row, &[1, 2], &mut memory, &wanted, &mut outputs).unwrap();
         let score = f64::from(outputs[0].values[0]);
         assert!((score - index / (1.0 + index)).abs() < 1e-3, "{window}: {score}, index {index}");

@@ -114,6 +114,10 @@ fn labels(set: &TrainingSet) -> Vec<usize> {
         .collect()
 }
 
+fn wide(rows: &[f32]) -> Vec<f64> {
+    rows.iter().map(|&value| value.into()).collect()
+}
+
 fn ensemble(set: &TrainingSet, objective: Objective, targets: &[f64]) -> Ensemble {
     let rows: Vec<f32> = set.rows.iter().map(|&value| value as f32).collect();
     let weights = vec![1.0; targets.len()];
@@ -130,13 +134,13 @@ fn same(bytes: &[u8], ensemble: &Ensemble, set: &TrainingSet) {
     rows.extend([f32::MAX, -1e30, f32::NAN, 0.0, f32::NAN]);
     rows.extend([f32::NAN; 5]);
     let mut model = open(bytes);
-    let outputs = model.run_all(&rows, &[rows.len() / width, width]).unwrap();
-    let found: BTreeMap<&str, &Vec<f32>> =
+    let outputs = model.run_all(&wide(&rows), &[rows.len() / width, width]).unwrap();
+    let found: BTreeMap<&str, &Vec<f64>> =
         outputs.iter().map(|(name, output)| (name.as_str(), &output.values)).collect();
     for (index, row) in rows.chunks(width).enumerate() {
         let expected = ensemble.answer(row);
-        let near = |found: f32, expected: f64| {
-            let off = (f64::from(found) - expected).abs();
+        let near = |found: f64, expected: f64| {
+            let off = (found - expected).abs();
             assert!(off < 1e-4 * (1.0 + expected.abs()), "row {index}: {found} is not {expected}");
         };
         if let Some(classes) = found.get("classes") {
@@ -218,9 +222,8 @@ fn a_rare_class_weighs_as_much_when_balanced() {
         let (bytes, _) =
             trees::train(&set, Target::Faulty(&faulty), &TreesOptions { balanced, ..options() })
                 .unwrap();
-        let rows: Vec<f32> = set.rows.iter().map(|&value| value as f32).collect();
-        let outputs = open(&bytes).run_all(&rows, &[300, 5]).unwrap();
-        outputs[0].1.values.iter().sum::<f32>() / 300.0
+        let outputs = open(&bytes).run_all(&set.rows, &[300, 5]).unwrap();
+        outputs[0].1.values.iter().sum::<f64>() / 300.0
     };
     assert!(chance(false) < 0.1 && chance(true) > 0.15, "{} {}", chance(false), chance(true));
 }

@@ -258,10 +258,43 @@ def torch_models():
     exported("torch_attending", Attending(), False)
 
 
+def exact():
+    """Numbers that no float32 holds: of a counter, of a state, and of a label."""
+    base, axes = numpy_helper.from_array(np.array(1e8), "base"), numpy_helper.from_array(np.array([1]), "axes")
+    nodes = [
+        h.make_node("Sub", ["features", "base"], ["since"]),
+        h.make_node("ReduceSum", ["since", "axes"], ["score"], keepdims=0),
+    ]
+    graph("counter_float64", nodes, [port("features", T.DOUBLE, "n", 2)], [port("score", T.DOUBLE, "n")], [base, axes])
+    counters = np.array([[100000001.25, 99999997.5], [100000002.5, 100000000.75], [99999999.0, 100000003.25]])
+    case("counter_float64", (counters - 1e8).sum(axis=1), rows=counters)
+
+    thousand = numpy_helper.from_array(np.array([[1000]]), "thousand")
+    nodes = [
+        h.make_node("Add", ["features", "total"], ["after"]),
+        h.make_node("Mod", ["after", "thousand"], ["score"]),
+    ]
+    inputs = [port("features", T.INT64, "n", 1), port("total", T.INT64, "n", 1)]
+    outputs = [port("score", T.INT64, "n", 1), port("after", T.INT64, "n", 1)]
+    graph("state_int64", nodes, inputs, outputs, [thousand])
+    assets = [0, 1, 0, 0, 1, 2, 2, 0, 1, 2]
+    rows = np.array([[[20000001], [30000003], [7]][asset] for asset in assets])
+    case("state_int64", [1, 3, 2, 3, 6, 7, 14, 4, 9, 21], rows=rows, assets=assets, state={"total": "after"})
+
+    labels = numpy_helper.from_array(np.array([20250001, 20250002, 20250003]), "labels")
+    nodes = [
+        h.make_node("ArgMax", ["features"], ["place"], axis=1, keepdims=0),
+        h.make_node("Gather", ["labels", "place"], ["part"]),
+    ]
+    graph("label_int64", nodes, [port("features", T.FLOAT, "n", 3)], [port("part", T.INT64, "n")], [labels])
+    case("label_int64", np.eye(3)[:, 0], rows=np.eye(3), **{"class": "20250001"})
+
+
 types()
 classes()
 sklearn_models()
 boosted()
 torch_models()
+exact()
 (HERE / "expected.json").write_text(json.dumps(cases, indent=1) + "\n")
 print(len(cases), "cases,", sum(f.stat().st_size for f in HERE.glob("*.onnx")), "bytes of models")

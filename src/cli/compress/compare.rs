@@ -135,7 +135,8 @@ impl Comparison {
 
     /// The second of the two.
     pub(super) fn has_verdicts(&self, most: f64) -> bool {
-        let least = self.f1_original.map_or(0.0, |f1| f1 * (1.0 - most.max(VERDICTS_LOST)));
+        // A hundredth on top: of next to nothing a tenth is chance.
+        let least = self.f1_original.map_or(0.0, |f1| f1 * (1.0 - most.max(VERDICTS_LOST)) - 0.01);
         self.f1_original.is_none() || self.f1.is_some_and(|f1| f1 >= least)
     }
 }

@@ -35,7 +35,7 @@ const GOLDEN: usize = 4;
 /// Most numbers in them, so that a model stays small whose windows are long.
 const GOLDEN_NUMBERS: usize = 2048;
 /// How far a golden answer may be off where the original says nothing else.
-const TOLERANCE: f32 = 2e-3;
+const TOLERANCE: f64 = 2e-3;
 
 /// See the module.
 pub(super) struct Evidence {
@@ -181,12 +181,12 @@ impl Evidence {
         if let Some(golden) = &model.metadata.golden {
             return Some(golden.clone());
         }
-        let whole: Vec<Vec<f32>> = self.inputs(|at| self.chooses(at));
+        let whole: Vec<Vec<f64>> = self.inputs(|at| self.chooses(at));
         let last = whole.len().checked_sub(1)?;
         let most = (GOLDEN_NUMBERS / whole[0].len().max(1)).clamp(1, GOLDEN);
         let mut places: Vec<usize> = (0..most).map(|k| k * last / (GOLDEN - 1)).collect();
         places.dedup();
-        let input: Vec<Vec<f32>> = places.into_iter().map(|at| whole[at].clone()).collect();
+        let input: Vec<Vec<f64>> = places.into_iter().map(|at| whole[at].clone()).collect();
         let shape = self.given().shape(1)[1..].to_vec();
         let outputs = ask(model, &input, &shape);
         let is_whole = outputs.values().flatten().flatten().all(|value| value.is_finite());
@@ -201,7 +201,7 @@ impl Evidence {
         host: &Host,
         workshop: &Path,
         screen: &Screen,
-        mut take: impl FnMut(&str, &[f32]),
+        mut take: impl FnMut(&str, &[f64]),
     ) -> anyhow::Result<()> {
         let rows = self.inputs(|at| self.chooses(at));
         let step = rows.len().div_ceil(CALIBRATING).max(1);
@@ -238,7 +238,7 @@ impl Evidence {
     }
 
     /// The rows that models are given, of windows that have all their numbers and are `wanted`.
-    pub(super) fn inputs(&self, wanted: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
+    pub(super) fn inputs(&self, wanted: impl Fn(usize) -> bool) -> Vec<Vec<f64>> {
         let places = (0..self.len()).filter(|at| wanted(*at));
         places.filter_map(|at| whole_row(self.spec.input, &self.windows, at)).collect()
     }

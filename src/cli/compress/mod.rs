@@ -400,7 +400,7 @@ fn refusal(report: &Report) -> String {
         }
         None => "no window has a score to compare it by".to_owned(),
     };
-    format!("{} was not written: {lost}, or try another method", report.out.display())
+    format!("{} was not written: {lost}. Another method may do better", report.out.display())
 }
 
 /// A folder on the disk of `out`, for files that may never get there.
@@ -449,14 +449,14 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// The model's own answers to golden inputs, by output.
-type Answers = std::collections::BTreeMap<String, Vec<Vec<f32>>>;
+type Answers = std::collections::BTreeMap<String, Vec<Vec<f64>>>;
 
 /// What `model` answers to `rows` of `shape`, by output; empty where it cannot be asked so.
-fn ask(model: &mut Model, rows: &[Vec<f32>], shape: &[usize]) -> Answers {
+fn ask(model: &mut Model, rows: &[Vec<f64>], shape: &[usize]) -> Answers {
     let dims: Vec<usize> = std::iter::once(rows.len()).chain(shape.iter().copied()).collect();
     let outputs = model.run_all(&rows.concat(), &dims).unwrap_or_default();
-    let split = |width: usize, values: &[f32]| -> Vec<Vec<f32>> {
-        values.chunks(width.max(1)).map(<[f32]>::to_vec).collect()
+    let split = |width: usize, values: &[f64]| -> Vec<Vec<f64>> {
+        values.chunks(width.max(1)).map(<[f64]>::to_vec).collect()
     };
     outputs.into_iter().map(|(name, output)| (name, split(output.width, &output.values))).collect()
 }

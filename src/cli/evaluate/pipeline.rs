@@ -23,13 +23,13 @@ use crate::evaluate::stream::{AskClass, Plan, Stream, Verdicts};
 use crate::evaluate::suite::ModelUsed;
 use crate::feed::chart::escape;
 use crate::frame::Input;
-use crate::model::metadata::Meaning;
+use crate::model::metadata::{Meaning, Metadata};
 use crate::model::onnx::hex;
 use crate::model::{Host, ModelFile};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::OtherModel;
-use crate::pipeline::spec::{Fill, ScoreSpec};
-use crate::time::Span;
+use crate::pipeline::spec::ScoreSpec;
+use crate::time::{Span, Timestamp};
 use crate::usage::Usage;
 
 /// Everything that is said.
@@ -39,6 +39,8 @@ struct Evaluation {
     output: String,
     /// Always: a verdict is made by the engine, from what came before it.
     causal: bool,
+    /// The end of the time that the model was trained on, where judged rows lie in it.
+    learned_until: Option<Timestamp>,
     threshold: Option<f64>,
     threshold_by: String,
     /// The alarm whose state is the verdict; none where the score is held against its threshold.
@@ -129,7 +131,8 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
     let (p50, p99) = verdicts.inference(&host, &path)?;
     let evaluation = Evaluation {
         pipeline: pipeline.spec.name.clone(),
-        causal: is_causal(&pipeline),
+        causal: !verdicts.looks_ahead,
+        learned_until: learned_until(&behind, model.metadata()),
         threshold: verdicts.threshold,
         threshold_by: threshold_by(&verdicts, score, &model),
         alarm: verdicts.alarm.as_ref().map(|alarm| alarm.name.clone()),
@@ -151,22 +154,17 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
     Ok((evaluation, behind))
 }
 
+/// When the data ended that the model learned from, if any judged row lies in its time.
+fn learned_until(behind: &Behind, model: &Metadata) -> Option<Timestamp> {
+    let (start, end) = (model.data_start?, model.data_end?);
+    let of_faults = behind.judged.iter().flat_map(|one| &one.times);
+    let mut times = of_faults.chain(behind.lives.iter().flat_map(|one| &one.times));
+    times.any(|at| start <= *at && *at < end).then_some(end)
+}
+
 /// What people are told where it is not.
 const LOOKS_AHEAD: &str =
     "not causal: `fill` draws lines to readings that come after a window's end";
-
-/// Whether a verdict counts from a moment at which all that it rests on was there. Between two readings of a signal that is
-/// measured less often than the grid has steps, what is filled in waits for the second.
-fn is_causal(pipeline: &LoadedPipeline) -> bool {
-    let ahead = pipeline.spec.grid().filter(|g| matches!(g.fill, Fill::Linear | Fill::Next));
-    ahead.map(|grid| grid.every.span()).is_none_or(|step| {
-        pipeline
-            .schema
-            .signals
-            .iter()
-            .all(|s| s.from.is_some() || s.every.is_none_or(|e| e <= step))
-    })
-}
 
 fn score_of<'p>(pipeline: &'p LoadedPipeline, output: &str) -> anyhow::Result<&'p ScoreSpec> {
     pipeline.spec.score(output).with_context(|| format!("the pipeline has no score `{output}`"))
@@ -255,8 +253,14 @@ fn judge_lives(
     let (truth, life_unit) = if let Some(name) = &args.life {
         (recordings.column(name)?, noted)
     } else {
-        let unit = args.life_unit.or_else(|| noted?.parse().ok());
-        let unit = unit.unwrap_or(Span::seconds(3600));
+        let noted: Option<Span> = noted.and_then(|unit| unit.parse().ok());
+        if let (Some(asked), Some(noted)) = (args.life_unit, noted) {
+            anyhow::ensure!(
+                asked == noted,
+                "the model answers in {noted}, not in {asked}: leave `--life-unit` out"
+            );
+        }
+        let unit = args.life_unit.or(noted).unwrap_or(Span::seconds(3600));
         let runs = recordings.runs(args.failures.as_deref())?;
         (life::until_end(times, &runs, unit), Some(unit.to_string()))
     };
@@ -339,6 +343,9 @@ fn provenance(found: &Evaluation) -> Vec<String> {
         ),
         format!("on {}{times}{memory}", found.runtime),
     ];
+    all.extend(found.learned_until.map(|until| {
+        format!("not unseen: the model learned from data up to {until}, in whose time rows lie; `--skip-rows` leaves out what it has seen")
+    }));
     let data = found.data_sha256.iter();
     all.extend(data.map(|(name, digest)| format!("data {name} sha256 {digest}")));
     all

@@ -205,7 +205,7 @@ pub struct NetArgs {
     /// its scale.
     #[arg(long, value_name = "MODEL")]
     pub from: Option<PathBuf>,
-    /// So many layers from the input keep the weights of `--from`.
+    /// So many layers from the input, of those that have weights, keep those of `--from`.
     #[arg(long, default_value_t = 0, value_name = "N", requires = "from")]
     pub freeze: u32,
     /// Where training is written down as it goes, for `--resume`. Absent: the model's name and `.checkpoint`. It is removed

@@ -56,7 +56,9 @@ pub(super) fn trees(args: &TrainArgs, collected: &Collected) -> anyhow::Result<M
             trees::train(set, Target::Faulty(&faulty), &options)?
         }
     };
-    let told = told(&report);
+    let what =
+        if collected.classes.is_empty() { "how long each recording still runs: " } else { "" };
+    let told = format!("{what}{}", told(&report));
     let figures = vec![losses("trees", &report.losses, &[], report.rounds)];
     let report = serde_json::to_value(&report).context("invariant: a report is JSON")?;
     Ok(Made { model, told, report, figures })

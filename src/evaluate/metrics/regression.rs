@@ -22,6 +22,19 @@ pub fn capped(truth: &[f64], cap: f64) -> Vec<f64> {
     truth.iter().map(|life| life.min(cap)).collect()
 }
 
+/// What always answering the same comes to by the NASA score, at best: as [`best_constant_rmse`].
+pub fn best_constant_nasa(truth: &[f64]) -> Option<f64> {
+    let of = |constant| nasa_score(truth, &vec![constant; truth.len()]);
+    let mut low = truth.iter().copied().fold(f64::INFINITY, f64::min);
+    let mut high = truth.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    // A sum of convex costs has one lowest place.
+    for _ in 0..60 {
+        let third = (high - low) / 3.0;
+        if of(low + third)? < of(high - third)? { high -= third } else { low += third }
+    }
+    of(low)
+}
+
 /// What always answering the mean of `truth` comes to: the best constant, by RMSE, found on the answers themselves.
 pub fn best_constant_rmse(truth: &[f64]) -> Option<f64> {
     let constant = truth.iter().sum::<f64>() / truth.len() as f64;
@@ -47,5 +60,15 @@ mod tests {
         assert_eq!(nasa_score(&[], &[]), None);
         assert_eq!(rmse(&capped(&[200.0, 10.0], 125.0), &[125.0, 10.0]), Some(0.0));
         assert_eq!(best_constant_rmse(&[1.0, 3.0]), Some(1.0));
+    }
+
+    #[test]
+    fn no_constant_is_better_than_the_best() {
+        let truth = [3.0, 17.5, 40.0, 125.0, 125.0];
+        let best = best_constant_nasa(&truth).unwrap();
+        let on_grid = (0..=1250).map(|tenth| f64::from(tenth) / 10.0);
+        let found = on_grid.map(|c| nasa_score(&truth, &[c; 5]).unwrap()).fold(f64::MAX, f64::min);
+        assert!((best - found).abs() < 1e-2 * found && best <= found, "{best} {found}");
+        assert_eq!(best_constant_nasa(&[]), None);
     }
 }

@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult};
-use crate::evaluate::metrics::regression::{best_constant_rmse, capped, nasa_score, rmse};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, opened};
+use crate::evaluate::metrics::regression::{
+    best_constant_nasa, best_constant_rmse, capped, nasa_score, rmse,
+};
 use crate::evaluate::report::said_and_left;
 use crate::evaluate::stream::{Plan, Stream, time_inferences, training_set};
 use crate::frame::{Asset, Input, Quality, Readings};
@@ -103,9 +105,9 @@ fn engine_lives(
     findings: &mut Findings,
 ) -> Result<(Vec<f64>, Vec<f64>), Failed> {
     let [Some(train), Some(test), Some(truth)] = files else {
-        let missing = names.iter().zip(files).find(|(_, file)| file.is_none());
-        let name = missing.map_or("", |(name, _)| name);
-        return Err(format!("there is no {name}, plain or with .gz").into());
+        let missing = names.iter().zip(files).filter(|(_, file)| file.is_none());
+        let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
+        return Err(format!("there is no {}, plain or with .gz", missing.join(" and no ")).into());
     };
     let truth: Vec<f64> = table(truth)?.iter().filter_map(|row| row.first().copied()).collect();
     let (train, test) = (engines(train)?, engines(test)?);
@@ -259,8 +261,8 @@ fn answers(
         let path = folder.path().join(format!("{output}.onnx"));
         std::fs::write(&path, &bytes)?;
         if findings.inference.is_empty() {
-            let floats = |index: usize| set.row(index).iter().map(|value| *value as f32).collect();
-            let rows: Vec<Vec<f32>> = (0..set.len().min(100)).map(floats).collect();
+            let rows: Vec<Vec<f64>> =
+                (0..set.len().min(100)).map(|index| set.row(index).to_vec()).collect();
             findings.inference = time_inferences(run.host, &path, &rows, &[1, set.names.len()])?;
         }
         findings.models.push(ModelUsed::of(part, &bytes));
@@ -343,8 +345,6 @@ fn input(spec: &PipelineSpec, engine: u32, cycles: &[Vec<f64>], ends: usize) -> 
 fn rows(part: &str, truth: &[f64], found: &[f64], bar: f64, nasa: f64) -> Vec<Row> {
     let known = capped(truth, CAP);
     let source = "of published tables on capped truth";
-    let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-    let constant = vec![mean; known.len()];
     let row = |metric: &str, value: Option<f64>, floor: Option<f64>| {
         let row = Row::new(part, metric, value?).lower_is_better().threshold("none: a number");
         Some(match floor {
@@ -354,10 +354,10 @@ fn rows(part: &str, truth: &[f64], found: &[f64], bar: f64, nasa: f64) -> Vec<Ro
     };
     let rmse_capped = row("RMSE (capped truth)", rmse(&known, found), best_constant_rmse(&known));
     let score =
-        row("NASA score (capped truth)", nasa_score(&known, found), nasa_score(&known, &constant));
+        row("NASA score (capped truth)", nasa_score(&known, found), best_constant_nasa(&known));
     let raw = row("RMSE (raw truth)", rmse(truth, found), best_constant_rmse(truth));
     let raw_score =
-        row("NASA score (raw truth)", nasa_score(truth, found), nasa_score(truth, &constant));
+        row("NASA score (raw truth)", nasa_score(truth, found), best_constant_nasa(truth));
     let rows = [
         rmse_capped.map(|row| row.bar(bar, source)),
         score.map(|row| row.bar(nasa, source)),
@@ -375,18 +375,13 @@ fn file(folder: &Path, name: &str) -> Option<PathBuf> {
 /// Numbers between blanks, line by line.
 fn table(path: &Path) -> Result<Vec<Vec<f64>>, Failed> {
     let mut text = String::new();
-    let mut file = std::fs::File::open(path)?;
-    if path.extension().is_some_and(|ending| ending == "gz") {
-        flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text)?;
-    } else {
-        file.read_to_string(&mut text)?;
-    }
+    opened(path)?.read_to_string(&mut text)?;
     let number = |line: usize, cell: &str| {
         let finite = cell.parse::<f64>().ok().filter(|value| value.is_finite());
         finite
             .ok_or_else(|| format!("{}: line {}: `{cell}` is no number", path.display(), line + 1))
     };
-    let lines = text.lines().enumerate();
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let rows =
         lines.map(|(at, line)| line.split_whitespace().map(|cell| number(at, cell)).collect());
     Ok(rows.collect::<Result<_, _>>()?)

@@ -9,9 +9,10 @@
 //! which is the best that can be had and easier than for the faults. The original normal recording has another rate,
 //! which alone gives it away, so only one at the rate of the others is taken.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, written};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, entries, written};
 use crate::evaluate::metrics::classes::Classes;
 use crate::evaluate::metrics::ranking::roc_auc;
 use crate::evaluate::report::Figure;
@@ -161,8 +162,9 @@ fn by_bearing(windows: &[Window], run: &Run<'_>, findings: &mut Findings) -> Res
     diameters.sort_unstable();
     diameters.dedup();
     let normal: Vec<&Window> = windows.iter().filter(|w| w.class == 0 && w.early).collect();
-    if diameters.len() < 2 || normal.is_empty() {
-        findings.notes.push("Accuracy needs two diameters and a normal recording.".into());
+    if diameters.is_empty() || normal.is_empty() {
+        let needed = format!("Accuracy needs a fault and a normal recording, at {RATE} Hz.");
+        findings.notes.push(needed);
         return Ok(());
     }
     let greatest = |at: &dyn Fn(&Window) -> f64| normal.iter().map(|w| at(w)).fold(0.0, f64::max);
@@ -291,17 +293,15 @@ fn ask(bytes: &[u8], windows: &[&Window], run: &Run<'_>) -> Result<Vec<Answer>, 
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, bytes)?;
-    let rows: Vec<f32> =
-        windows.iter().flat_map(|w| &w.features).map(|&value| value as f32).collect();
+    let rows: Vec<f64> = windows.iter().flat_map(|w| &w.features).copied().collect();
     let outputs = run.host.open(&path)?.run_all(&rows, &[windows.len(), FEATURES.len()])?;
     let classes = outputs.into_iter().find(|(name, _)| name == "classes").map(|(_, output)| output);
     let values = classes.ok_or("the model has no output `classes`")?.values;
     let (chances, _) = values.as_chunks();
-    let answer = |chances: &[f32; CLASSES.len()]| {
-        let of = chances.map(f64::from);
+    let answer = |of: [f64; CLASSES.len()]| {
         ((0..of.len()).max_by(|&a, &b| of[a].total_cmp(&of[b])).unwrap_or(0), of)
     };
-    Ok(chances.iter().map(answer).collect())
+    Ok(chances.iter().copied().map(answer).collect())
 }
 
 /// The recordings that are both in the index and in the folder, at the rate of the faults.
@@ -315,18 +315,36 @@ fn recordings(folder: &Path, findings: &mut Findings) -> Result<Vec<Recording>, 
     let (file, fault, diameter) = (place("file")?, place("fault")?, place("diameter_mil")?);
     let (rpm, rate) = (place("rpm_in_file")?, place("fs_hz")?);
     let nominal = place("rpm_nominal")?;
+    let set = headers.iter().position(|header| header == "set");
     let mut recordings = Vec::new();
+    let mut unknown: BTreeSet<PathBuf> = entries(folder)?.filter(|path| is_npy(path)).collect();
     for row in reader.records() {
         let row = row?;
         let cell = |column: usize| row.get(column).unwrap_or_default().trim();
         let path = folder.join(Path::new(cell(file)).file_name().unwrap_or_default());
-        let class = CLASSES.iter().position(|name| *name == cell(fault));
-        let (Some(class), true) = (class, path.is_file()) else { continue };
-        if cell(rate).parse::<f64>().ok() != Some(RATE) {
+        if !path.is_file() {
             continue;
         }
-        let turns = cell(rpm).parse::<f64>().or_else(|_| cell(nominal).parse());
-        let turns = turns.map_err(|_| format!("index.csv: no speed, but `{}`", cell(nominal)));
+        unknown.remove(&path);
+        let class = CLASSES.iter().position(|name| *name == cell(fault));
+        let at_the_fan = set.is_some_and(|set| cell(set).contains("FE"));
+        let other = match class {
+            _ if cell(rate).parse::<f64>().ok() != Some(RATE) => {
+                format!("is sampled at {} Hz", cell(rate))
+            }
+            _ if at_the_fan => "is of the fan end's bearing".to_owned(),
+            None => format!("has the fault `{}`", cell(fault)),
+            Some(_) => String::new(),
+        };
+        let (Some(class), "") = (class, other.as_str()) else {
+            findings.notes.push(format!("{}: {other}, left out.", cell(file)));
+            continue;
+        };
+        let speed = |column: usize| {
+            cell(column).parse::<f64>().ok().filter(|rpm| rpm.is_finite() && *rpm > 0.0)
+        };
+        let turns = speed(rpm).or_else(|| speed(nominal));
+        let turns = turns.ok_or_else(|| format!("index.csv: no speed, but `{}`", cell(nominal)));
         let read = turns.map_err(Failed::from).and_then(|turns| Ok((turns, npy(&path)?)));
         let Some((turns, samples)) = findings.part(cell(file), read) else { continue };
         recordings.push(Recording {
@@ -337,7 +355,15 @@ fn recordings(folder: &Path, findings: &mut Findings) -> Result<Vec<Recording>, 
             samples,
         });
     }
+    for path in unknown {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        findings.notes.push(format!("{name}: not in index.csv, left out."));
+    }
     Ok(recordings)
+}
+
+fn is_npy(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "npy")
 }
 
 /// A column of little-endian float32 in NumPy's format, version 1.

@@ -17,6 +17,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flate2::read::MultiGzDecoder;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -340,12 +341,11 @@ fn data(folder: &Path) -> (usize, String, Vec<Failure>) {
     (found.len(), hex(&digest.finalize()), unread)
 }
 
-/// All files below a folder, in order of their names.
+/// All files below a folder but hidden ones, in order of their names.
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
+        for path in entries(&folder)? {
             if path.is_dir() { folders.push(path) } else { found.push(path) }
         }
     }
@@ -364,15 +364,40 @@ fn add(digest: &mut Sha256, mut file: File) -> io::Result<()> {
     }
 }
 
-/// The `.csv` files of a folder, those with numbers for names in the order of these.
+/// What lies in a folder, but for what is hidden, as editors leave it.
+fn entries(folder: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
+    let is_seen =
+        |entry: &std::fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+    Ok(std::fs::read_dir(folder)?.filter_map(Result::ok).filter(is_seen).map(|entry| entry.path()))
+}
+
+/// The folders in a folder, in order of their names.
+fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = entries(folder)?.filter(|path| path.is_dir()).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// A file's content, which may be gzipped.
+fn opened(path: &Path) -> io::Result<Box<dyn Read>> {
+    let file = File::open(path)?;
+    let is_packed = path.extension().is_some_and(|end| end == "gz");
+    Ok(if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+/// Whether a file's name ends with `.csv` or `.csv.gz`.
+fn is_csv(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.ends_with(b".csv") || name.ends_with(b".csv.gz")
+}
+
+/// The CSV files of a folder, those with numbers for names in the order of these.
 fn csv_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_csv = |path: &PathBuf| path.extension().is_some_and(|end| end == "csv");
-    let entries = std::fs::read_dir(folder)?;
-    let mut found: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_csv).collect();
+    let mut found: Vec<PathBuf> = entries(folder)?.filter(|path| is_csv(path)).collect();
     found.sort_by_key(|path| {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        (stem.parse::<u64>().unwrap_or(u64::MAX), stem)
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let number = name.split('.').next().unwrap_or_default().parse();
+        (number.unwrap_or(u64::MAX), name)
     });
     Ok(found)
 }

@@ -30,20 +30,20 @@ pub enum Calibration {
 
 /// Of each value its least and largest number, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ranges(BTreeMap<String, (f32, f32)>);
+pub struct Ranges(BTreeMap<String, (f64, f64)>);
 
 impl Ranges {
     /// Takes what `value` was in one window.
-    pub fn take(&mut self, value: &str, numbers: &[f32], how: Calibration) {
-        let mut whole: Vec<f32> = numbers.iter().copied().filter(|n| n.is_finite()).collect();
+    pub fn take(&mut self, value: &str, numbers: &[f64], how: Calibration) {
+        let mut whole: Vec<f64> = numbers.iter().copied().filter(|n| n.is_finite()).collect();
         let outside = match how {
             Calibration::MinMax => 0,
             Calibration::Percentile => (whole.len() as f64 * OUTSIDE) as usize,
         };
         let Some(last) = whole.len().checked_sub(1 + outside) else { return };
-        let (_, least, _) = whole.select_nth_unstable_by(outside, f32::total_cmp);
+        let (_, least, _) = whole.select_nth_unstable_by(outside, f64::total_cmp);
         let least = *least;
-        let (_, most, _) = whole.select_nth_unstable_by(last, f32::total_cmp);
+        let (_, most, _) = whole.select_nth_unstable_by(last, f64::total_cmp);
         let most = *most;
         let range = self.0.entry(value.to_owned()).or_insert((least, most));
         *range = (range.0.min(least), range.1.max(most));
@@ -53,8 +53,8 @@ impl Ranges {
     pub(super) fn bytes(&self, value: &str) -> Option<(f32, u8)> {
         let (least, most) = self.0.get(value)?;
         let (least, most) = (least.min(0.0), most.max(0.0));
-        let scale = (most - least) / 255.0;
-        (scale > 0.0).then(|| (scale, (-least / scale).round_ties_even() as u8))
+        let scale = ((most - least) / 255.0) as f32;
+        (scale > 0.0).then(|| (scale, (-least / f64::from(scale)).round_ties_even() as u8))
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_range_holds_zero_and_what_was_seen() {
         let mut ranges = Ranges::default();
-        ranges.take("x", &[1.0, 3.0, f32::NAN], Calibration::MinMax);
+        ranges.take("x", &[1.0, 3.0, f64::NAN], Calibration::MinMax);
         ranges.take("x", &[2.0, 5.1], Calibration::MinMax);
         assert_eq!(ranges.bytes("x"), Some((5.1 / 255.0, 0)));
         ranges.take("y", &[-1.0, 1.55], Calibration::MinMax);
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_percentile_leaves_out_what_is_far_out() {
-        let mut numbers: Vec<f32> = (0..10_000).map(|n| n as f32).collect();
+        let mut numbers: Vec<f64> = (0..10_000).map(f64::from).collect();
         numbers[3] = 1e9;
         let mut ranges = Ranges::default();
         ranges.take("x", &numbers, Calibration::Percentile);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Compressed;
 use crate::model::ModelFile;
-use crate::model::golden::Golden;
+use crate::model::golden::{Golden, short};
 use crate::model::metadata::json;
 
 /// What is different about a compressed model.
@@ -46,8 +46,8 @@ impl Compressed {
 }
 
 /// The golden vectors of a compressed model: the original's, with twice the tolerance that its `answers` to them needed.
-pub fn loosened(original: &Golden, answers: &BTreeMap<String, Vec<Vec<f32>>>) -> Golden {
-    let mut most = 0.0_f32;
+pub fn loosened(original: &Golden, answers: &BTreeMap<String, Vec<Vec<f64>>>) -> Golden {
+    let mut most = 0.0_f64;
     for (name, expected) in &original.outputs {
         let found = answers.get(name).into_iter().flatten().flatten();
         for (expected, found) in expected.iter().flatten().zip(found) {
@@ -58,13 +58,13 @@ pub fn loosened(original: &Golden, answers: &BTreeMap<String, Vec<Vec<f32>>>) ->
 }
 
 /// The next number with two digits.
-fn rounded_up(value: f32) -> f32 {
+fn rounded_up(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
         return 0.0;
     }
-    let unit = 10_f64.powi(f64::from(value).log10().floor() as i32 - 1);
-    // What float32 adds to a round number is not worth another digit.
-    ((f64::from(value) / unit * (1.0 - 1e-6)).ceil() * unit) as f32
+    let unit = 10_f64.powi(value.log10().floor() as i32 - 1);
+    // What float32 adds to a round number is not worth another digit, and what the product adds not one in the file.
+    short((value / unit * (1.0 - 1e-6)).ceil() * unit)
 }
 
 #[cfg(test)]
@@ -75,7 +75,7 @@ mod tests {
     fn the_tolerance_is_what_was_needed_twice_and_never_less_than_before() {
         let outputs = BTreeMap::from([("score".to_owned(), vec![vec![1.0], vec![0.0]])]);
         let golden = Golden { outputs, tolerance: 2e-3, ..Golden::default() };
-        let found = |a: f32, b: f32| BTreeMap::from([("score".to_owned(), vec![vec![a], vec![b]])]);
+        let found = |a: f64, b: f64| BTreeMap::from([("score".to_owned(), vec![vec![a], vec![b]])]);
         assert_eq!(loosened(&golden, &found(1.0, 0.001)).tolerance, 2e-3);
         let loose = loosened(&golden, &found(1.0, 0.0123)).tolerance;
         assert!((loose - 0.025).abs() < 1e-6, "{loose}");

@@ -24,15 +24,15 @@ struct Places {
 
 impl Activity {
     /// Takes what `value` was in one window.
-    pub fn take(&mut self, value: &str, numbers: &[f32]) {
+    pub fn take(&mut self, value: &str, numbers: &[f64]) {
         let places = self.0.entry(value.to_owned()).or_default();
         places.windows += 1;
         places.sums.resize(numbers.len(), 0.0);
         places.squares.resize(numbers.len(), 0.0);
         for ((sum, square), number) in places.sums.iter_mut().zip(&mut places.squares).zip(numbers)
         {
-            *sum += f64::from(*number);
-            *square += f64::from(*number).powi(2);
+            *sum += number;
+            *square += number.powi(2);
         }
     }
 

@@ -67,12 +67,9 @@ pub enum NetError {
     Targets(String),
     /// There is nothing to learn.
     #[error(
-        "all {layers} layers of the network are frozen, so nothing is left to learn; freeze fewer (`--freeze`)"
+        "all layers of the network that learn are frozen, so nothing is left to learn; freeze fewer (`--freeze`)"
     )]
-    Frozen {
-        /// How many there are.
-        layers: usize,
-    },
+    Frozen,
     /// The loss is not a number any more.
     #[error(
         "the loss was no number any more in epoch {epoch}; choose a smaller learning rate than {learning_rate}, or clip gradients more"
@@ -179,13 +176,16 @@ impl Network {
         }
     }
 
-    /// The weights of one member, each with its name, and whether one of the first `frozen` layers has it.
+    /// The weights of one member, each with its name, and whether one of the first `frozen` layers that have any has it.
     fn needs(&self, frozen: usize) -> Result<Vec<(String, Need, bool)>, NetError> {
-        let (mut shape, mut found) = (self.fed(), Vec::new());
+        let (mut shape, mut found, mut layers) = (self.fed(), Vec::new(), 0);
         for (at, layer) in self.layers.iter().enumerate() {
             let next = layer.shape(shape)?;
-            let named = layer.needs(shape).into_iter();
-            found.extend(named.map(|need| (format!("l{at}.{}", need.name), need, at < frozen)));
+            let (needs, keeps) = (layer.needs(shape), layers < frozen);
+            layers += usize::from(!needs.is_empty());
+            found.extend(
+                needs.into_iter().map(|need| (format!("l{at}.{}", need.name), need, keeps)),
+            );
             shape = next;
         }
         let (found_width, needed) = (shape.size(), self.wanted());

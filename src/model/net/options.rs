@@ -74,7 +74,7 @@ pub struct Options {
     pub holdout: f64,
     /// Quantile of the error that is the edge of normal.
     pub quantile: f64,
-    /// How far above the worst held-out window the threshold lies, as a factor on its error; at least 1.
+    /// How far above the edge of normal the threshold lies, as a factor on the error; at least 1.
     pub margin: f64,
     /// So many layers from the input keep the weights that they start with.
     pub freeze: usize,
@@ -100,7 +100,7 @@ impl Default for Options {
             seed: 1,
             clip: 1.0,
             holdout: 0.25,
-            quantile: 0.99,
+            quantile: 0.999,
             margin: 2.0,
             freeze: 0,
             class_weights: false,

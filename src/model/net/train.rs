@@ -12,18 +12,18 @@ use super::options::Options;
 use super::samples::{Samples, Targets};
 use super::{MEMBERS_MAX, NetError, Network, Shape, Task, Trained, export};
 use crate::evaluate::metrics::regression::{best_constant_rmse, rmse};
-use crate::model::golden::Golden;
+use crate::model::golden::{Golden, short};
 use crate::model::judged::edge as edge_between;
 use crate::model::metadata::{Meaning, Notes, json};
 use crate::model::onnx::digest;
 use crate::model::threshold::best_f1;
-use crate::model::training::{Scaler, TrainError, TrainingSet, quantile, version_of};
+use crate::model::training::{Scaler, TrainError, TrainingSet, all_seen, quantile, version_of};
 
 /// Fewest windows that can be learned from.
 const MIN_ROWS: usize = 16;
 
 /// How far an answer may be off its golden one.
-const TOLERANCE: f32 = 1e-3;
+const TOLERANCE: f64 = 1e-3;
 
 /// What was learned.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,10 +79,12 @@ pub fn train(
     let (usable, faults) =
         if is_of_normal { set.apart(usable, MIN_ROWS)? } else { (usable, Vec::new()) };
     let (fit, held) = divide(set, &usable, &network.task, options.holdout);
-    if let (Task::Classify { .. }, Targets::Classes(classes)) = (&network.task, targets)
-        && fit.iter().all(|row| classes.get(*row) == fit.first().and_then(|row| classes.get(*row)))
-    {
-        return Err(TrainError::OneLabel { found: fit.len() }.into());
+    if let (Task::Classify { labels }, Targets::Classes(classes)) = (&network.task, targets) {
+        let of = |row: usize| classes.get(row).copied();
+        if fit.iter().all(|&row| of(row) == fit.first().and_then(|&row| of(row))) {
+            return Err(TrainError::OneLabel { found: fit.len() }.into());
+        }
+        all_seen(labels, of, (&usable, &fit))?;
     }
     let scaler = from.map_or_else(|| Scaler::learn(set, &fit), |from| from.scaler.clone());
     let constant = scaler.constant(&set.names);
@@ -163,7 +165,7 @@ fn fits(
     }
     let needs = network.needs(frozen)?;
     let learns = needs.iter().any(|(.., is_frozen)| !is_frozen);
-    learns.then_some(()).ok_or(NetError::Frozen { layers: network.layers.len() })
+    learns.then_some(()).ok_or(NetError::Frozen)
 }
 
 /// What is learned from, and what is held out: the end of each asset's windows; of machines that run to their end, machines.
@@ -205,7 +207,7 @@ fn edge(
     options: &Options,
 ) -> Result<Edge, NetError> {
     let judged = if held.is_empty() { fit } else { held };
-    let place = if held.is_empty() { "of the windows it learned from" } else { "held-out windows" };
+    let kind = if held.is_empty() { "fitted" } else { "held-out" };
     match &trained.network.task {
         Task::Reconstruct | Task::Forecast => {
             let errors = |rows: &[usize]| -> Result<Vec<f64>, NetError> {
@@ -217,30 +219,23 @@ fn edge(
             let (judged, faults) = (errors(judged)?, errors(faults)?);
             let q = options.quantile.clamp(0.5, 1.0);
             let limit = quantile(&fitted, q).max(quantile(&judged, q)).max(1e-6);
-            let normal = judged.iter().chain(&confirmed);
-            let worst = normal.map(|error| error / limit).fold(1.0, f64::max);
-            let faults: Vec<f64> = faults.iter().map(|error| error / limit).collect();
-            let margin = options.margin.max(1.0);
-            let edge = edge_between(worst, margin, &faults);
+            let of = |errors: &[f64]| -> Vec<f64> { errors.iter().map(|e| e / limit).collect() };
+            let terms = (q, options.margin);
+            let edge = edge_between(&of(&judged), &of(&confirmed), terms, &of(&faults));
             trained.limit = limit;
             let mean = judged.iter().sum::<f64>() / judged.len().max(1) as f64;
             let mut measures = BTreeMap::from([("mean_squared_error", mean)]);
             if trained.network.task == Task::Forecast {
                 measures.insert("last_value_mean_squared_error", last_value(trained, set, rows));
             }
-            let count = judged.len() + confirmed.len();
-            Ok(Edge {
-                threshold: edge.index / (1.0 + edge.index),
-                by: format!("{margin} times the error of the worst of {count} {place}{}", edge.by),
-                measures,
-            })
+            Ok(Edge { threshold: edge.index / (1.0 + edge.index), by: edge.told(kind), measures })
         }
         Task::Classify { .. } => {
             let Targets::Classes(classes) = targets else { return Err(NetError::TooShort) };
             Ok(of_classes(
                 &of(trained, set, judged)?,
                 &judged.iter().map(|row| classes[*row]).collect::<Vec<_>>(),
-                place,
+                kind,
             ))
         }
         Task::RemainingLife { cap, .. } => {
@@ -275,7 +270,7 @@ fn last_value(trained: &Trained, set: &TrainingSet, rows: &[usize]) -> f64 {
     rows.iter().map(error).sum::<f64>() / rows.len().max(1) as f64
 }
 
-fn of_classes(answers: &[Answer], classes: &[usize], place: &str) -> Edge {
+fn of_classes(answers: &[Answer], classes: &[usize], kind: &str) -> Edge {
     let scores = only(answers, "score");
     let faulty: Vec<bool> = classes.iter().map(|class| *class > 0).collect();
     let most = |answer: &Answer| {
@@ -297,9 +292,9 @@ fn of_classes(answers: &[Answer], classes: &[usize], place: &str) -> Edge {
     let (threshold, by) = match best_f1(&scores, &faulty) {
         Some((threshold, f1)) => {
             measures.insert("f1", f1);
-            (threshold, format!("the best F1 score on {} {place}", classes.len()))
+            (threshold, format!("the best F1 score on {} {kind} windows", classes.len()))
         }
-        None => (0.5, format!("the middle: all {} {place} are of one kind", classes.len())),
+        None => (0.5, format!("the middle: all {} {kind} windows are of one kind", classes.len())),
     };
     Edge { threshold, by, measures }
 }
@@ -362,10 +357,13 @@ fn write(
 fn golden(trained: &Trained, set: &TrainingSet, used: &[usize]) -> Result<Golden, NetError> {
     let mut golden = set.golden(used, &trained.scaler, |_| Vec::new());
     golden.tolerance = TOLERANCE;
-    let rows: Vec<f64> = golden.input.iter().flatten().map(|value| f64::from(*value)).collect();
-    for answer in answers(trained, &rows)? {
+    for answer in answers(trained, &golden.input.concat())? {
         for (output, values) in answer {
-            golden.outputs.entry(output.to_owned()).or_default().push(values);
+            golden
+                .outputs
+                .entry(output.to_owned())
+                .or_default()
+                .push(values.into_iter().map(|v| short(v.into())).collect());
         }
     }
     Ok(golden)

@@ -212,10 +212,10 @@ impl Recalibration {
     }
 
     /// Moves a window's numbers back: its features, or its samples, input by input.
-    pub(super) fn move_back(&self, asset: u32, row: &mut [f32]) {
+    pub(super) fn move_back(&self, asset: u32, row: &mut [f64]) {
         let Some(Some(followed)) = self.assets.get(asset as usize) else { return };
         for (at, value) in row.iter_mut().enumerate() {
-            *value = (f64::from(*value) - followed.shift[self.column(at)]) as f32;
+            *value -= followed.shift[self.column(at)];
         }
     }
 
@@ -224,7 +224,7 @@ impl Recalibration {
         &mut self,
         asset: u32,
         (start, end): (Timestamp, Timestamp),
-        row: &[f32],
+        row: &[f64],
         score: f64,
     ) {
         let columns = self.places.len();
@@ -242,7 +242,7 @@ impl Recalibration {
         for (at, value) in row.iter().enumerate() {
             let column = at / self.each % columns;
             let place = &self.places[column];
-            let held = f64::from(*value).clamp(place.low, place.high);
+            let held = value.clamp(place.low, place.high);
             followed.sums[column] += (held - place.mean) / samples;
         }
     }

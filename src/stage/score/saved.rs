@@ -14,7 +14,7 @@ use crate::stage::{StageError, load_state, save_state};
 #[derive(Default, Serialize, Deserialize)]
 struct Saved {
     digest: String,
-    memories: Vec<Vec<f32>>,
+    memories: Vec<Vec<f64>>,
     places: Vec<Option<Followed>>,
     own: String,
     previous: Option<String>,
@@ -38,7 +38,7 @@ impl Saved {
 #[derive(Serialize, Deserialize)]
 struct SavedRollout {
     digest: String,
-    memories: Vec<Vec<f32>>,
+    memories: Vec<Vec<f64>>,
     places: Vec<Option<Followed>>,
     health: Health,
     state: RolloutState,

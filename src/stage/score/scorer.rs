@@ -24,7 +24,7 @@ pub struct Scorer {
     pub(super) speaker: Speaker,
     pub(super) health: Health,
     /// By asset: what the model remembers of it.
-    pub(super) memories: Vec<Vec<f32>>,
+    pub(super) memories: Vec<Vec<f64>>,
     /// Where each asset's inputs lie, where that is followed.
     pub(super) recalibration: Option<Recalibration>,
     /// What of it there is to tell of the last batch.
@@ -41,7 +41,7 @@ pub struct Scorer {
     wanted: Vec<Wanted>,
     /// Names of what a score is divided among: features, or channels.
     pub(super) parts: Arc<[String]>,
-    batch: Vec<f32>,
+    batch: Vec<f64>,
     rows: Vec<usize>,
     outputs: Vec<Output>,
 }
@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TRIED: usize = 3;
 /// How far two answers to the same window may be apart, of the larger one: batches of another size are added up in
 /// another order, and a quantised model rounds.
-const APART: f32 = 0.02;
+const APART: f64 = 0.02;
 
 impl Scorer {
     /// `model`, asked about what the pipeline gives; refuses a model that does not fit, with everything that does not.
@@ -159,9 +159,9 @@ impl Scorer {
         // They differ in level, and column by column.
         let number = |at: usize| {
             let (row, column) = (at / width.max(1), at % width.max(1));
-            [1.0, 3.0, 0.3][row % TRIED] * ((column * 79 + row * 37) % 101) as f32 / 101.0
+            [1.0, 3.0, 0.3][row % TRIED] * ((column * 79 + row * 37) % 101) as f64 / 101.0
         };
-        let windows: Vec<f32> = (0..TRIED * width).map(number).collect();
+        let windows: Vec<f64> = (0..TRIED * width).map(number).collect();
         let together = self.trial(&windows).ok()?;
         if together.iter().all(|score| score.is_nan()) {
             return Some("it gives no number for any of three made-up windows".into());
@@ -180,7 +180,7 @@ impl Scorer {
     }
 
     /// The scores of these windows.
-    fn trial(&mut self, windows: &[f32]) -> Result<Vec<f32>, ModelError> {
+    fn trial(&mut self, windows: &[f64]) -> Result<Vec<f64>, ModelError> {
         let mut shape = self.shape.clone();
         if let Some(rows) = shape.first_mut() {
             *rows = windows.len() / self.shape.iter().product::<usize>().max(1);
@@ -317,7 +317,7 @@ impl Scorer {
                 self.rows.iter().zip(self.batch.chunks_exact(width.max(1))).zip(scores)
             {
                 let span = (windows.start[row], windows.end[row]);
-                recalibration.learn(windows.asset[row], span, moved, f64::from(*score));
+                recalibration.learn(windows.asset[row], span, moved, *score);
             }
             put(&mut whole, &self.outputs, &now, rows.len());
         }
@@ -359,13 +359,13 @@ impl Scorer {
         let (mut shape, mut part) = (self.shape.clone(), Vec::new());
         self.outputs = vec![Output::default(); self.wanted.len()];
         let mut left: Vec<usize> = (0..self.rows.len()).collect();
-        let mut learned: BTreeMap<u32, Vec<f32>> = BTreeMap::new();
+        let mut learned: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         while !left.is_empty() {
             let mut seen = BTreeSet::new();
             let (now, later): (Vec<usize>, Vec<usize>) =
                 left.into_iter().partition(|&at| seen.insert(assets[self.rows[at]]));
             left = later;
-            let batch: Vec<f32> = now
+            let batch: Vec<f64> = now
                 .iter()
                 .flat_map(|at| &self.batch[at * width..(at + 1) * width])
                 .copied()
@@ -376,7 +376,7 @@ impl Scorer {
                 let known = learned.get(&asset).or_else(|| self.memories.get(asset as usize));
                 known.cloned().unwrap_or_else(|| self.model.fresh_memory())
             };
-            let mut memories: Vec<Vec<f32>> = now.iter().map(|at| known(asset(at))).collect();
+            let mut memories: Vec<Vec<f64>> = now.iter().map(|at| known(asset(at))).collect();
             self.model.run_with(&batch, &shape, &mut memories, &self.wanted, &mut part)?;
             learned.extend(now.iter().map(asset).zip(memories));
             put(&mut self.outputs, &part, &now, self.rows.len());
@@ -393,7 +393,7 @@ impl Scorer {
         let mut values = vec![None; windows];
         if let Some(scores) = self.outputs.first() {
             for (&row, &value) in self.rows.iter().zip(&scores.values) {
-                let bounded = f64::from(value.clamp(f32::MIN, f32::MAX));
+                let bounded = value.clamp(f64::from(f32::MIN), f64::from(f32::MAX));
                 values[row] = (!bounded.is_nan()).then_some(bounded);
             }
         }
@@ -401,21 +401,18 @@ impl Scorer {
     }
 
     /// What the last batch's scores are divided among; nothing where the model does not say.
-    pub(super) fn shares(&mut self, windows: usize) -> Shares {
+    pub(super) fn shares(&self, windows: usize) -> Shares {
         let mut shares = Shares::default();
-        let Some(output) = self.outputs.get_mut(1).filter(|_| !self.rows.is_empty()) else {
+        let Some(output) = self.outputs.get(1).filter(|_| !self.rows.is_empty()) else {
             return shares;
         };
         shares.parts = Arc::clone(&self.parts);
         shares.width = output.width;
-        if self.rows.len() == windows {
-            shares.values = std::mem::take(&mut output.values);
-        } else {
-            shares.values = vec![f32::NAN; windows * output.width];
-            let rows = output.values.chunks_exact(output.width.max(1));
-            for (&row, given) in self.rows.iter().zip(rows) {
-                shares.values[row * output.width..][..output.width].copy_from_slice(given);
-            }
+        shares.values = vec![f32::NAN; windows * output.width];
+        let rows = output.values.chunks_exact(output.width.max(1));
+        for (&row, given) in self.rows.iter().zip(rows) {
+            let into = &mut shares.values[row * output.width..][..output.width];
+            into.iter_mut().zip(given).for_each(|(into, &share)| *into = share as f32);
         }
         shares
     }
@@ -428,7 +425,7 @@ impl Scorer {
     }
 
     /// Takes over what a model of this digest remembered; what another one remembered means nothing to this one.
-    pub(super) fn remember(&mut self, digest: &str, memories: Vec<Vec<f32>>) {
+    pub(super) fn remember(&mut self, digest: &str, memories: Vec<Vec<f64>>) {
         let size = self.model.fresh_memory().len();
         let is_ours =
             digest == self.model.digest && memories.iter().all(|memory| memory.len() == size);
@@ -437,7 +434,7 @@ impl Scorer {
 }
 
 /// Whether any two scores of a window are not about the same.
-fn differs(some: &[f32], others: &[f32]) -> bool {
+fn differs(some: &[f64], others: &[f64]) -> bool {
     some.iter().zip(others).any(|(one, other)| {
         let scale = one.abs().max(other.abs());
         (one - other).abs() > APART * scale + 1e-6
@@ -448,7 +445,7 @@ fn differs(some: &[f32], others: &[f32]) -> bool {
 fn put(whole: &mut [Output], part: &[Output], places: &[usize], rows: usize) {
     for (output, part) in whole.iter_mut().zip(part) {
         output.width = part.width;
-        output.values.resize(rows * part.width, f32::NAN);
+        output.values.resize(rows * part.width, f64::NAN);
         for (at, values) in places.iter().zip(part.values.chunks_exact(part.width.max(1))) {
             output.values[at * part.width..][..part.width].copy_from_slice(values);
         }
