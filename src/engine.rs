@@ -139,11 +139,6 @@ impl Pipeline {
         &self.assets.assets
     }
 
-    /// Readings of assets beyond the limit.
-    pub fn refused(&self) -> u64 {
-        self.refused
-    }
-
     /// Brings the inputs of its route into one frame over its own assets.
     fn admit(&mut self, input: &[Input]) -> Readings {
         let mut all = Readings::default();

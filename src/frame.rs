@@ -70,11 +70,6 @@ impl Readings {
         self.quality.push(quality);
     }
 
-    /// Removes all readings and keeps the memory.
-    pub fn clear(&mut self) {
-        self.truncate(0);
-    }
-
     /// Keeps the first `len` readings: how a decoder takes back a payload that failed half way.
     pub fn truncate(&mut self, len: usize) {
         self.asset.truncate(len);

@@ -95,7 +95,6 @@ pub struct Link {
     state: watch::Receiver<LinkState>,
     switch: mpsc::Sender<Switch>,
     weather: watch::Sender<Weather>,
-    bytes: Arc<AtomicU64>,
 }
 
 /// What is done to a link by hand.
@@ -115,12 +114,10 @@ impl Link {
         let (tx, state) = watch::channel(LinkState { up: true, ..LinkState::default() });
         let (switch, switched) = mpsc::channel(4);
         let (weather, forecast) = watch::channel(Weather::default());
-        let bytes = Arc::new(AtomicU64::new(0));
         let carrier = Carrier {
             period: stop.child_token(),
             began: monotonic(),
             ended: mpsc::channel(256),
-            bytes: bytes.clone(),
             state: tx,
             weather: forecast,
             lanes: [Lane::new(), Lane::new()],
@@ -128,7 +125,7 @@ impl Link {
             stop,
         };
         tokio::spawn(carrier.run(listener, switched));
-        Ok(Link { addr, state, switch, weather, bytes })
+        Ok(Link { addr, state, switch, weather })
     }
 
     /// Where it listens.
@@ -144,11 +141,6 @@ impl Link {
     /// To wait for changes.
     pub fn watch(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
-    }
-
-    /// Bytes carried, both ways together.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Takes the link down or up by hand; returns once it is so.
@@ -189,7 +181,6 @@ struct Carrier {
     stop: CancellationToken,
     began: Instant,
     ended: (mpsc::Sender<End>, mpsc::Receiver<End>),
-    bytes: Arc<AtomicU64>,
     weather: watch::Receiver<Weather>,
     /// To the target, and back.
     lanes: [Arc<Lane>; 2],
@@ -259,11 +250,11 @@ impl Carrier {
             return;
         }
         self.state.send_modify(|state| state.carried += 1);
-        let (target, bytes) = (self.options.target, self.bytes.clone());
+        let target = self.options.target;
         let (period, ended) = (self.period.clone(), self.ended.0.clone());
         let (weather, lanes) = (self.weather.clone(), self.lanes.clone());
         tokio::spawn(async move {
-            let end = carry(client, target, &weather, &lanes, &bytes, &period).await;
+            let end = carry(client, target, &weather, &lanes, &period).await;
             // The carrier may be gone: then nobody counts any more.
             let _ = ended.send(end).await;
         });
@@ -287,7 +278,6 @@ async fn carry(
     target: SocketAddr,
     weather: &watch::Receiver<Weather>,
     [lane_there, lane_back]: &[Arc<Lane>; 2],
-    bytes: &AtomicU64,
     period: &CancellationToken,
 ) -> End {
     let connect = tokio::select! {
@@ -303,9 +293,9 @@ async fn carry(
         let (client_in, client_out) = client.split();
         let (target_in, target_out) = target.split();
         let (w, from, to) = (weather.clone(), client_in, target_out);
-        let there = forward(from, to, w, |w| w.silent_there, lane_there, bytes);
+        let there = forward(from, to, w, |w| w.silent_there, lane_there);
         let (w, from, to) = (weather.clone(), target_in, client_out);
-        let back = forward(from, to, w, |w| w.silent_back, lane_back, bytes);
+        let back = forward(from, to, w, |w| w.silent_back, lane_back);
         tokio::select! {
             () = period.cancelled() => End::Cut,
             _ = async { tokio::join!(there, back) } => End::Closed,
@@ -351,7 +341,6 @@ async fn forward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut weather: watch::Receiver<Weather>,
     silent: impl Fn(&Weather) -> bool,
     lane: &Lane,
-    bytes: &AtomicU64,
 ) {
     let (departed, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY_MAX);
     let there = async move {
@@ -373,7 +362,6 @@ async fn forward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             if to.write_all(&chunk).await.is_err() {
                 break;
             }
-            bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
         let _ = to.shutdown().await;
     };

@@ -208,14 +208,6 @@ pub struct Taken {
     pub failed: Option<String>,
 }
 
-impl Taken {
-    /// Messages a second between the first and the latest.
-    pub fn rate(&self) -> f64 {
-        let took = self.between.map_or(0.0, |(first, last)| (last - first).as_secs_f64());
-        if took > 0.0 { self.messages as f64 / took } else { 0.0 }
-    }
-}
-
 impl Subscriber {
     /// Connects and subscribes to `filter`; `in_flight` is the most that may be unacknowledged.
     pub async fn start(

@@ -167,11 +167,6 @@ impl Telemetry {
         &self.plant
     }
 
-    /// Event time of the plant's start.
-    pub fn start(&self) -> Timestamp {
-        self.start
-    }
-
     /// What has been given out so far.
     pub fn totals(&self) -> Totals {
         self.totals

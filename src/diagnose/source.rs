@@ -4,7 +4,7 @@
 
 use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Largest file that is taken for a config, a schema or a pipeline.
@@ -19,8 +19,6 @@ const SECRET_KEYS: &[&str] =
 pub struct Source {
     /// What a person calls it: its path, or the variable's name.
     pub name: String,
-    /// Its path, where it is a file.
-    pub path: Option<PathBuf>,
     text: String,
     shown: String,
 }
@@ -65,24 +63,24 @@ impl Source {
         }
         let text = String::from_utf8(bytes)
             .map_err(|e| SourceError::NotText(e.utf8_error().valid_up_to() + 1))?;
-        Ok(Arc::new(Source::new(shown_path(path), Some(path.to_owned()), text)))
+        Ok(Arc::new(Source::new(shown_path(path), false, text)))
     }
 
     /// A file that could not be read: a place to hang the problem on.
     pub fn unread(path: &Path) -> Arc<Source> {
-        Arc::new(Source::new(shown_path(path), Some(path.to_owned()), String::new()))
+        Arc::new(Source::new(shown_path(path), false, String::new()))
     }
 
     /// A text without a file: an environment variable.
     pub fn named(name: impl Into<String>, text: impl Into<String>) -> Arc<Source> {
-        Arc::new(Source::new(name.into(), None, text.into()))
+        Arc::new(Source::new(name.into(), true, text.into()))
     }
 
-    fn new(name: String, path: Option<PathBuf>, text: String) -> Source {
+    fn new(name: String, may_be_secret: bool, text: String) -> Source {
         let lower = name.to_lowercase();
-        let secret = path.is_none() && SECRET_KEYS.iter().any(|key| lower.contains(key));
+        let secret = may_be_secret && SECRET_KEYS.iter().any(|key| lower.contains(key));
         let shown = if secret && !text.starts_with('{') { stars(&text) } else { black_out(&text) };
-        Source { name, path, text, shown }
+        Source { name, text, shown }
     }
 
     /// The text as it is: for parsing only.

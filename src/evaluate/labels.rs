@@ -193,11 +193,6 @@ pub fn time(text: &str) -> Result<Timestamp, String> {
     whole.parse::<Timestamp>().map_err(|error| format!("`{text}` is no time: {error}"))
 }
 
-/// Whether each time lies in one of the intervals.
-pub fn within(times: &[Timestamp], intervals: &[Interval]) -> Vec<bool> {
-    times.iter().map(|at| intervals.iter().any(|interval| interval.holds(*at))).collect()
-}
-
 /// A time during which a machine was faulty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {

@@ -50,7 +50,6 @@ use crate::record::Lane;
 use crate::stage::StageError;
 use crate::store::{Committed, Meter, Outbox, StoreError, StoreOptions};
 use crate::time::now;
-use crate::uplink::UplinkCounts;
 
 /// Why a node cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +110,6 @@ pub struct Node {
     /// What runs the models.
     pub runtime: &'static Runtime,
     store: Meter,
-    uplinks: Vec<Arc<UplinkCounts>>,
     tasks: Tasks,
 }
 
@@ -122,8 +120,6 @@ pub struct Report {
     pub core: CoreView,
     /// Lanes.
     pub lanes: BTreeMap<Lane, LaneCounts>,
-    /// How often the uplink went down.
-    pub outages: u64,
 }
 
 struct Tasks {
@@ -236,7 +232,7 @@ impl Node {
             ingest: (config.mqtt.url.clone(), opened.status),
             door: opened.counts,
             mqtt_feed: parts.feed_counts,
-            uplinks: uplinks.clone(),
+            uplinks,
             store: meter.clone(),
             hub: hub.clone(),
             metrics: Arc::clone(&metrics),
@@ -245,16 +241,13 @@ impl Node {
         let doors = Doors { operators, desks, models: door };
         let address = tasks.serve(parts.listener, hub.clone(), metrics, status.clone(), doors);
         let runtime = parts.runtime;
-        let uplinks = uplinks.into_iter().map(|seen| seen.counts).collect();
-        Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, uplinks, tasks })
+        Ok(Node { status, core: core_reader, address, hub, runtime, store: meter, tasks })
     }
 
     /// Waits until the node has stopped: because of `stop`, or because a part of it failed.
     pub async fn join(self) -> Result<Report, NodeError> {
         let core = self.tasks.join().await?;
-        let outages = |u: &Arc<UplinkCounts>| u.outages.load(std::sync::atomic::Ordering::Relaxed);
-        let outages = self.uplinks.iter().map(outages).sum();
-        Ok(Report { core, lanes: status::lanes(&self.store.read()), outages })
+        Ok(Report { core, lanes: status::lanes(&self.store.read()) })
     }
 }
 

@@ -331,14 +331,6 @@ pub enum StageError {
         /// What it takes.
         expected: &'static str,
     },
-    /// The model could not be run.
-    #[error("model `{model}`: {reason}")]
-    Model {
-        /// The model.
-        model: String,
-        /// What it said.
-        reason: String,
-    },
     /// The saved state is not this stage's.
     #[error("saved state of stage `{stage}` cannot be read: {reason}")]
     State {

@@ -65,11 +65,6 @@ impl Parcel {
         self.records.first().map_or(0, |record| record.number)
     }
 
-    /// The number of the last record.
-    pub fn last(&self) -> u64 {
-        self.records.last().map_or(0, |record| record.number)
-    }
-
     /// Bytes of all lines, each with a line break.
     pub fn bytes(&self) -> usize {
         self.records.iter().map(|record| record.line.len() + 1).sum()

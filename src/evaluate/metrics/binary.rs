@@ -33,14 +33,6 @@ impl Confusion {
         }
     }
 
-    /// Adds another's cases.
-    pub fn add(&mut self, other: &Confusion) {
-        self.true_alarms += other.true_alarms;
-        self.false_alarms += other.false_alarms;
-        self.true_quiet += other.true_quiet;
-        self.missed += other.missed;
-    }
-
     /// Cases.
     pub fn total(&self) -> u64 {
         self.true_alarms + self.false_alarms + self.true_quiet + self.missed

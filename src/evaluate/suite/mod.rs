@@ -160,13 +160,6 @@ impl Row {
         self
     }
 
-    /// Says whether it is causal.
-    #[must_use]
-    pub fn causal(mut self, causal: bool) -> Row {
-        self.causal = causal;
-        self
-    }
-
     /// Says where threshold and settings come from.
     #[must_use]
     pub fn threshold(mut self, origin: impl Into<String>) -> Row {

@@ -203,11 +203,6 @@ impl Warnings {
         }
     }
 
-    /// How many of `kind` (`ragged rows`).
-    pub fn count(&self, kind: &str) -> u64 {
-        self.kinds.get(kind).map_or(0, |w| w.count)
-    }
-
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
