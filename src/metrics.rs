@@ -2,10 +2,10 @@
 //!
 //! `node` makes one [`Metrics`], hands it to the engine thread and the tasks, and `feed/http` prints it at `/metrics`.
 //! Updating is a few atomic stores. The engine's and the store's books are cumulative already, so they are set as
-//! they are ([`Metrics::set_pipeline`], [`Metrics::set_lane`]); only what happens at the edges is counted here.
+//! they are, by one table each ([`Metrics::set_pipeline`], [`Metrics::set_lane`], [`Metrics::set_target`]); only what happens at the edges is counted here.
 //! Nothing is computed here, and no label comes from outside but names out of the node's own config.
 
-mod targets;
+mod books;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::record::{Lane, Severity};
 use crate::usage::Usage;
 
-pub use targets::{TargetCounts, Targets};
+use books::{Books, Kind, Number};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -82,9 +82,65 @@ pub struct LaneCounts {
     pub evicted: u64,
 }
 
+/// One target's numbers since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TargetCounts {
+    /// Whether it takes records.
+    pub up: bool,
+    /// How often the link went down.
+    pub outages: u64,
+    /// Bytes that went over the link.
+    pub wire_bytes: u64,
+    /// Whether a budget is used up, so that something waits for the next.
+    pub is_saving: bool,
+    /// Records that wait for it.
+    pub waiting: u64,
+    /// Records that it has.
+    pub delivered: u64,
+    /// Records that it refused for good.
+    pub refused: u64,
+}
+
+#[rustfmt::skip] // one number a line
+const OF_A_PIPELINE: &[Number<PipelineCounts>] = &[
+    (Kind::Counter, "readings_received", "Readings that came in", |c| c.received),
+    (Kind::Counter, "readings_used", "Readings that passed the checks", |c| c.used),
+    (Kind::Counter, "readings_duplicates", "Readings that came again", |c| c.duplicates),
+    (Kind::Counter, "readings_late", "Readings that came after their time was complete", |c| c.late),
+    (Kind::Gauge, "readings_pending", "Readings that wait for their watermark", |c| c.pending),
+    (Kind::Counter, "windows", "Windows closed", |c| c.windows),
+    (Kind::Counter, "windows_sparse", "Windows with too few points", |c| c.windows_sparse),
+    (Kind::Counter, "scores", "Scores given", |c| c.scores),
+    (Kind::Counter, "unscored", "Scores that could not be given", |c| c.unscored),
+    (Kind::Counter, "alarms_raised", "Alarms raised", |c| c.alarms_raised),
+    (Kind::Counter, "alarms_cleared", "Alarms cleared", |c| c.alarms_cleared),
+    (Kind::Counter, "failures", "Frames that a stage failed on", |c| c.failures),
+];
+
+#[rustfmt::skip]
+const OF_A_LANE: &[Number<LaneCounts>] = &[
+    (Kind::Counter, "records", "Records made", |c| c.records),
+    (Kind::Counter, "delivered_records", "Records that the far side has", |c| c.delivered),
+    (Kind::Counter, "refused_records", "Records that the far side will not take", |c| c.refused),
+    (Kind::Counter, "evicted", "Records that a limit dropped", |c| c.evicted),
+    (Kind::Gauge, "outbox_records", "Records that wait for the uplink", |c| c.waiting),
+    (Kind::GaugeOfBytes, "outbox", "Bytes that wait for the uplink", |c| c.waiting_bytes),
+];
+
+#[rustfmt::skip]
+const OF_A_TARGET: &[Number<TargetCounts>] = &[
+    (Kind::Gauge, "uplink_up", "Whether the far side takes records", |c| u64::from(c.up)),
+    (Kind::Counter, "outages", "Times that the uplink went down", |c| c.outages),
+    (Kind::CounterOfBytes, "uplink_wire", "Bytes that went over the uplink, both ways", |c| c.wire_bytes),
+    (Kind::Gauge, "uplink_saving", "Whether a budget is used up, so that all but alarms may wait", |c| u64::from(c.is_saving)),
+    (Kind::Gauge, "target_waiting", "Records that wait for a far side", |c| c.waiting),
+    (Kind::Counter, "target_delivered", "Records that a far side has", |c| c.delivered),
+    (Kind::Counter, "target_refused", "Records that a far side refused for good", |c| c.refused),
+];
+
 type Labels = [(&'static str, String); 1];
-type Kinds = [(&'static str, String); 2];
-type Reasons = [(&'static str, String); 2];
+/// A pipeline, and a reason or a kind of drift.
+type Parts = [(&'static str, String); 2];
 
 /// All numbers of the node.
 pub struct Metrics {
@@ -95,8 +151,12 @@ pub struct Metrics {
     messages_rejected: Family<Labels, Counter>,
     messages_dropped: Counter,
     sessions_dropped: Counter,
-    pipelines: Pipelines,
-    lanes: Lanes,
+    pipelines: Books<PipelineCounts>,
+    rejected: Family<Parts, Counter>,
+    marked: Family<Parts, Counter>,
+    drifting: Family<Parts, Gauge>,
+    lanes: Books<LaneCounts>,
+    targets: Books<TargetCounts>,
     alarms_active: Family<Labels, Gauge>,
     /// Seconds that one commit took: journal, records, flush.
     pub commit_seconds: Histogram,
@@ -108,41 +168,10 @@ pub struct Metrics {
     pub tick_readings: Histogram,
     ingest_up: Gauge,
     models_refused: Gauge,
-    /// The uplink's, by target.
-    pub targets: Targets,
     store_written: Family<Labels, Counter>,
     journal_bytes: Gauge,
     feed_skipped: Counter,
     mqtt_feed_skipped: Counter,
-}
-
-#[derive(Default)]
-struct Pipelines {
-    received: Family<Labels, Counter>,
-    used: Family<Labels, Counter>,
-    rejected: Family<Reasons, Counter>,
-    marked: Family<Reasons, Counter>,
-    duplicates: Family<Labels, Counter>,
-    late: Family<Labels, Counter>,
-    pending: Family<Labels, Gauge>,
-    windows: Family<Labels, Counter>,
-    windows_sparse: Family<Labels, Counter>,
-    scores: Family<Labels, Counter>,
-    unscored: Family<Labels, Counter>,
-    alarms_raised: Family<Labels, Counter>,
-    alarms_cleared: Family<Labels, Counter>,
-    failures: Family<Labels, Counter>,
-    drifting: Family<Kinds, Gauge>,
-}
-
-#[derive(Default)]
-struct Lanes {
-    records: Family<Labels, Counter>,
-    delivered: Family<Labels, Counter>,
-    refused: Family<Labels, Counter>,
-    evicted: Family<Labels, Counter>,
-    waiting: Family<Labels, Gauge>,
-    waiting_bytes: Family<Labels, Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -163,8 +192,12 @@ impl Metrics {
             messages_rejected: Family::default(),
             messages_dropped: Counter::default(),
             sessions_dropped: Counter::default(),
-            pipelines: Pipelines::default(),
-            lanes: Lanes::default(),
+            pipelines: Books::of("pipeline", OF_A_PIPELINE),
+            rejected: Family::default(),
+            marked: Family::default(),
+            drifting: Family::default(),
+            lanes: Books::of("lane", OF_A_LANE),
+            targets: Books::of("target", OF_A_TARGET),
             alarms_active: Family::default(),
             commit_seconds: seconds(),
             step_seconds: seconds(),
@@ -172,7 +205,6 @@ impl Metrics {
             tick_readings: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
             ingest_up: Gauge::default(),
             models_refused: Gauge::default(),
-            targets: Targets::default(),
             store_written: Family::default(),
             journal_bytes: Gauge::default(),
             feed_skipped: Counter::default(),
@@ -184,7 +216,7 @@ impl Metrics {
         ]);
         metrics.registry.register("build", "Version and model runtime of this node", build);
         metrics.register_node();
-        metrics.pipelines.register(&mut metrics.registry);
+        metrics.register_pipelines();
         metrics.lanes.register(&mut metrics.registry);
         metrics
     }
@@ -277,6 +309,18 @@ impl Metrics {
         );
     }
 
+    fn register_pipelines(&mut self) {
+        let r = &mut self.registry;
+        self.pipelines.register(r);
+        r.register("readings_rejected", "Readings taken out", self.rejected.clone());
+        r.register("readings_marked", "Readings kept but marked or clamped", self.marked.clone());
+        r.register(
+            "drifting_assets",
+            "Assets on which what a model sees is not what it was trained on",
+            self.drifting.clone(),
+        );
+    }
+
     /// Counts `n` messages that came in.
     pub fn message_received(&self, n: u64) {
         self.messages_received.inc_by(n);
@@ -289,30 +333,13 @@ impl Metrics {
 
     /// Sets a pipeline's books.
     pub fn set_pipeline(&self, pipeline: &str, counts: &PipelineCounts) {
-        let key = [("pipeline", pipeline.to_owned())];
-        let books = &self.pipelines;
-        for (family, n) in [
-            (&books.received, counts.received),
-            (&books.used, counts.used),
-            (&books.duplicates, counts.duplicates),
-            (&books.late, counts.late),
-            (&books.windows, counts.windows),
-            (&books.windows_sparse, counts.windows_sparse),
-            (&books.scores, counts.scores),
-            (&books.unscored, counts.unscored),
-            (&books.alarms_raised, counts.alarms_raised),
-            (&books.alarms_cleared, counts.alarms_cleared),
-            (&books.failures, counts.failures),
-        ] {
-            family.get_or_create(&key).inner().store(n, Relaxed);
-        }
-        books.pending.get_or_create(&key).set(counts.pending as i64);
+        self.pipelines.set(pipeline, counts);
         for (&kind, &assets) in &counts.drifting {
             let key = [("pipeline", pipeline.to_owned()), ("kind", kind.to_owned())];
-            books.drifting.get_or_create(&key).set(assets as i64);
+            self.drifting.get_or_create(&key).set(assets as i64);
         }
         for (family, by_reason) in
-            [(&books.rejected, &counts.rejected), (&books.marked, &counts.marked)]
+            [(&self.rejected, &counts.rejected), (&self.marked, &counts.marked)]
         {
             for (&reason, &n) in by_reason {
                 let key = [("pipeline", pipeline.to_owned()), ("reason", reason.to_owned())];
@@ -323,18 +350,12 @@ impl Metrics {
 
     /// Sets a lane's books.
     pub fn set_lane(&self, lane: Lane, counts: &LaneCounts) {
-        let key = [("lane", lane.name().to_owned())];
-        let books = &self.lanes;
-        for (family, n) in [
-            (&books.records, counts.records),
-            (&books.delivered, counts.delivered),
-            (&books.refused, counts.refused),
-            (&books.evicted, counts.evicted),
-        ] {
-            family.get_or_create(&key).inner().store(n, Relaxed);
-        }
-        books.waiting.get_or_create(&key).set(counts.waiting as i64);
-        books.waiting_bytes.get_or_create(&key).set(counts.waiting_bytes as i64);
+        self.lanes.set(lane.name(), counts);
+    }
+
+    /// Sets a target's numbers.
+    pub fn set_target(&self, name: &str, counts: &TargetCounts) {
+        self.targets.set(name, counts);
     }
 
     /// Sets how many alarms of each severity are on.
@@ -391,58 +412,6 @@ impl Metrics {
             .and_then(|()| encode_eof(&mut text));
         written.expect("invariant: writing to a string does not fail");
         text
-    }
-}
-
-impl Pipelines {
-    fn register(&self, r: &mut Registry) {
-        r.register("readings_received", "Readings that came in", self.received.clone());
-        r.register("readings_used", "Readings that passed the checks", self.used.clone());
-        r.register("readings_rejected", "Readings taken out", self.rejected.clone());
-        r.register("readings_marked", "Readings kept but marked or clamped", self.marked.clone());
-        r.register("readings_duplicates", "Readings that came again", self.duplicates.clone());
-        r.register(
-            "readings_late",
-            "Readings that came after their time was complete",
-            self.late.clone(),
-        );
-        r.register(
-            "readings_pending",
-            "Readings that wait for their watermark",
-            self.pending.clone(),
-        );
-        r.register("windows", "Windows closed", self.windows.clone());
-        r.register("windows_sparse", "Windows with too few points", self.windows_sparse.clone());
-        r.register("scores", "Scores given", self.scores.clone());
-        r.register(
-            "drifting_assets",
-            "Assets on which what a model sees is not what it was trained on",
-            self.drifting.clone(),
-        );
-        r.register("unscored", "Scores that could not be given", self.unscored.clone());
-        r.register("alarms_raised", "Alarms raised", self.alarms_raised.clone());
-        r.register("alarms_cleared", "Alarms cleared", self.alarms_cleared.clone());
-        r.register("failures", "Frames that a stage failed on", self.failures.clone());
-    }
-}
-
-impl Lanes {
-    fn register(&self, r: &mut Registry) {
-        r.register("records", "Records made", self.records.clone());
-        r.register("delivered_records", "Records that the far side has", self.delivered.clone());
-        r.register(
-            "refused_records",
-            "Records that the far side will not take",
-            self.refused.clone(),
-        );
-        r.register("evicted", "Records that a limit dropped", self.evicted.clone());
-        r.register("outbox_records", "Records that wait for the uplink", self.waiting.clone());
-        r.register_with_unit(
-            "outbox",
-            "Bytes that wait for the uplink",
-            Unit::Bytes,
-            self.waiting_bytes.clone(),
-        );
     }
 }
 

@@ -188,7 +188,7 @@ impl Sources {
         }
         self.metrics.set_ingest_up(ingest.up);
         for (name, target) in targets {
-            self.metrics.targets.set(name, &target.counts());
+            self.metrics.set_target(name, &target.counts());
         }
         let door = &self.door;
         self.metrics.set_dropped(door.dropped.load(Relaxed), door.sessions_dropped.load(Relaxed));
