@@ -23,7 +23,7 @@ use crate::link::mqtt::{Dial, Gone, Qos, Role};
 use crate::link::pump::Pump;
 use crate::link::topic::{Names, Template, below};
 use crate::link::{Backoff, LinkStatus, SetupError};
-use crate::record::{AlarmRecord, AlarmState, Record, ScoreRecord};
+use crate::record::{AlarmRecord, AlarmState, Record};
 use crate::time::{Span, monotonic, now};
 
 /// A connection that held this long was a good one: the next wait starts small again.
@@ -193,22 +193,18 @@ impl MqttFeed {
     /// Where a record is shown, and as what. An asset's topic has its last one of a type, whatever it is about; below it
     /// each alarm has a topic of its own, and each thing that notices and verdicts are about.
     fn shown(&self, record: &Record) -> Option<(Vec<String>, Bytes)> {
-        let (about, kind, below_it, flat) = match record {
-            Record::Score(r) => ((&r.node, &r.pipeline, &r.asset), "score", vec![], flat_score(r)),
-            Record::Alarm(r) => {
-                ((&r.node, &r.pipeline, &r.asset), "alarm", vec![r.name.as_str()], flat_alarm(r))
-            }
+        let ((node, pipeline, asset), kind, below_it) = match record {
+            Record::Score(r) => ((&r.node, &r.pipeline, &r.asset), "score", vec![]),
+            Record::Alarm(r) => ((&r.node, &r.pipeline, &r.asset), "alarm", vec![r.name.as_str()]),
             Record::Notice(r) => {
                 let names = vec![r.kind.name(), r.name.as_str()];
-                ((&r.node, &r.pipeline, &r.asset), "notice", names, flat_of(record))
+                ((&r.node, &r.pipeline, &r.asset), "notice", names)
             }
             Record::Verdict(r) => {
-                let names = vec![r.name.as_str()];
-                ((&r.node, &r.pipeline, &r.asset), "verdict", names, flat_of(record))
+                ((&r.node, &r.pipeline, &r.asset), "verdict", vec![r.name.as_str()])
             }
             _ => return None,
         };
-        let (node, pipeline, asset) = about;
         let names = Names { node, pipeline, asset, kind, lane: "" };
         let mut topics = vec![self.topic.fill(&names)];
         if !below_it.is_empty() {
@@ -216,7 +212,7 @@ impl MqttFeed {
                 below_it.into_iter().fold(topics[0].clone(), |topic, name| below(&topic, name));
             topics.push(of);
         }
-        Some((topics, Bytes::from(Value::Object(flat).to_string())))
+        Some((topics, Bytes::from(Value::Object(flat(record)).to_string())))
     }
 
     async fn answer(&self, pump: &Pump, Reply { topic, payload }: Reply) -> Result<(), Gone> {
@@ -237,75 +233,38 @@ async fn next(replies: &mut Option<mpsc::Receiver<Reply>>) -> Option<Reply> {
     }
 }
 
-/// A scored window as one flat object: every score and feature a number of its own, under its own name.
-pub fn flat_score(score: &ScoreRecord) -> Map<String, Value> {
-    let mut flat = Map::new();
-    flat.insert("time".into(), json!(score.window_end.0.div_euclid(1000)));
-    flat.insert("window_start".into(), json!(score.window_start));
-    flat.insert("window_end".into(), json!(score.window_end));
-    flat.insert("node".into(), json!(score.node));
-    flat.insert("pipeline".into(), json!(score.pipeline));
-    flat.insert("asset".into(), json!(score.asset));
-    flat.insert("coverage".into(), json!(score.coverage));
-    for (key, value) in [("model", &score.model), ("model_version", &score.model_version)] {
-        if let Some(value) = value {
-            flat.insert(key.into(), json!(value));
-        }
-    }
-    if let Some(threshold) = score.threshold {
-        flat.insert("threshold".into(), json!(threshold));
-    }
-    put_all(&mut flat, "score", &score.scores);
-    put_all(&mut flat, "feature", &score.features);
-    put_tags(flat, &score.tags)
-}
-
-/// An alarm's change as one flat object; `active` is what a lamp shows.
-pub fn flat_alarm(alarm: &AlarmRecord) -> Map<String, Value> {
-    let active = matches!(alarm.state, AlarmState::Unacknowledged | AlarmState::Acknowledged);
-    let mut flat = Map::new();
-    flat.insert("time".into(), json!(alarm.at.0.div_euclid(1000)));
-    flat.insert("at".into(), json!(alarm.at));
-    flat.insert("node".into(), json!(alarm.node));
-    flat.insert("pipeline".into(), json!(alarm.pipeline));
-    flat.insert("asset".into(), json!(alarm.asset));
-    flat.insert("name".into(), json!(alarm.name));
-    flat.insert("state".into(), json!(alarm.state));
-    flat.insert("active".into(), json!(active));
-    flat.insert("severity".into(), json!(alarm.severity));
-    flat.insert("on".into(), json!(alarm.on));
-    flat.insert("limit".into(), json!(alarm.limit));
-    if let Some(value) = alarm.value {
-        flat.insert("value".into(), json!(value));
-    }
-    for (name, said) in [("by", &alarm.by), ("reason", &alarm.reason)] {
-        if let Some(said) = said {
-            flat.insert(name.into(), json!(said));
-        }
-    }
-    if let Some(until) = alarm.until {
-        flat.insert("until".into(), json!(until));
-    }
-    put_tags(flat, &alarm.tags)
-}
-
-/// A notice or a verdict as one flat object: the record without its lists, with the features of a verdict's window. Rows
-/// and contributions stay with the record that goes uplink.
-fn flat_of(record: &Record) -> Map<String, Value> {
+/// A record as one flat object, without its lists: every score and feature a number of its own, under its own name; of an
+/// alarm also whether a lamp should be on. Rows and contributions stay with the record that goes uplink.
+fn flat(record: &Record) -> Map<String, Value> {
     let Ok(Value::Object(mut flat)) = serde_json::to_value(record) else { return Map::new() };
     flat.retain(|name, value| {
-        name != "id" && name != "type" && !value.is_array() && !value.is_object()
+        let is_plain = !value.is_array() && !value.is_object() && !value.is_null();
+        name != "id" && name != "type" && is_plain
     });
     let (at, tags) = match record {
+        Record::Score(score) => (score.window_end, &score.tags),
+        Record::Alarm(alarm) => (alarm.at, &alarm.tags),
         Record::Notice(notice) => (notice.at, &notice.tags),
-        Record::Verdict(verdict) => {
-            put_all(&mut flat, "feature", &verdict.features);
-            (verdict.given, &verdict.tags)
-        }
+        Record::Verdict(verdict) => (verdict.given, &verdict.tags),
         _ => return flat,
     };
     flat.insert("time".into(), json!(at.0.div_euclid(1000)));
-    put_tags(flat, tags)
+    match record {
+        Record::Score(score) => {
+            put_all(&mut flat, "score", &score.scores);
+            put_all(&mut flat, "feature", &score.features);
+        }
+        Record::Alarm(AlarmRecord { state, .. }) => {
+            let on = matches!(state, AlarmState::Unacknowledged | AlarmState::Acknowledged);
+            flat.insert("active".into(), json!(on));
+        }
+        Record::Verdict(verdict) => put_all(&mut flat, "feature", &verdict.features),
+        _ => {}
+    }
+    for (name, value) in tags {
+        put(&mut flat, "tag", name, json!(value));
+    }
+    flat
 }
 
 // A value that is missing has no field, so that no reader takes it for zero.
@@ -317,13 +276,6 @@ fn put_all(flat: &mut Map<String, Value>, kind: &str, numbers: &BTreeMap<String,
     }
 }
 
-fn put_tags(mut flat: Map<String, Value>, tags: &BTreeMap<String, String>) -> Map<String, Value> {
-    for (name, value) in tags {
-        put(&mut flat, "tag", name, json!(value));
-    }
-    flat
-}
-
 // A name that is taken keeps its field, and the newcomer says what it is: `score.threshold`.
 fn put(flat: &mut Map<String, Value>, kind: &str, name: &str, value: Value) {
     let key = if flat.contains_key(name) { format!("{kind}.{name}") } else { name.to_owned() };
@@ -333,6 +285,7 @@ fn put(flat: &mut Map<String, Value>, kind: &str, name: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::ScoreRecord;
     use crate::time::Timestamp;
 
     fn score() -> ScoreRecord {
@@ -361,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_score_is_flat_and_what_is_missing_is_absent() {
-        let flat = flat_score(&score());
+        let flat = flat(&Record::Score(score()));
         assert!(flat.values().all(|value| !value.is_object() && !value.is_array()));
         assert_eq!(flat["time"], 60_000);
         assert_eq!(flat["anomaly"], 0.1);
