@@ -18,12 +18,10 @@ use edge::records::{alarm, score};
 use edge::until;
 use forebay::config::{HttpConfig, MqttVersion};
 use forebay::demo::broker::Broker;
-use forebay::demo::receiver::Receiver;
 use forebay::record::Lane;
 use forebay::time::Span;
 use forebay::uplink::HttpUplink;
-use node_kit::{Node, Site};
-use tokio_util::sync::CancellationToken;
+use node_kit::{Far, Node, Site};
 
 /// A disk of 64 MB.
 struct Disk {
@@ -66,41 +64,40 @@ impl Drop for Disk {
     }
 }
 
-fn http(receiver: &Receiver) -> HttpUplink {
-    let usual = HttpConfig::to(format!("http://{}/in", receiver.addr()));
+fn http(far: &Far) -> HttpUplink {
+    let usual = HttpConfig::to(far.url());
     HttpUplink::new(&HttpConfig { timeout: Span::seconds(5), ..usual }).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uplink_sends_on_and_writes_down_what_left_when_there_is_space() {
     let Some(disk) = Disk::mount() else { return };
-    let stop = CancellationToken::new();
-    let receiver = Receiver::start(stop.clone()).await.unwrap();
+    let far = Far::start().await;
     for killed in [true, false] {
         let (mut feeding, outbox) = Feeding::on(tempfile::tempdir_in(disk.dir.path()).unwrap());
-        let already = receiver.counts().records;
+        let already = far.receiver.counts().records;
         let first = u64::from(killed) * 10_000;
         feeding.put((first..first + 3000).map(score).chain([alarm(first)]).collect());
         // The index has space of its own, which it gives up once: that is taken, too.
-        let running = Running::start(http(&receiver), outbox, &feeding, 4096);
+        let running = Running::start(http(&far), outbox, &feeding, 4096);
         until("it cannot be written down", || {
             disk.fill();
             running.counts.is_behind()
         })
         .await;
         until("all is sent", || running.left() == 3001).await;
-        assert_eq!(receiver.counts().records - already, 3001);
+        assert_eq!(far.receiver.counts().records - already, 3001);
         assert!(running.status.borrow().is_ready(), "{:?}", running.status.borrow());
         if killed {
             // What was written before the disk was full is not sent again, the rest is, and is known.
-            let repeats = receiver.counts().repeats;
+            let repeats = far.receiver.counts().repeats;
             disk.free();
             let outbox = feeding.restart_after_kill(running).await;
             let queued = feeding.meter.read().sum(|lane| lane.queued);
             assert!(queued > 0, "something was not written down");
-            let running = Running::start(http(&receiver), outbox, &feeding, 64 << 10);
+            let running = Running::start(http(&far), outbox, &feeding, 64 << 10);
             until("it is sent again", || running.left() == queued).await;
-            assert_eq!(receiver.counts().repeats - repeats, queued);
+            assert_eq!(far.receiver.counts().repeats - repeats, queued);
             running.end().await;
         } else {
             disk.free();
@@ -109,19 +106,18 @@ async fn an_uplink_sends_on_and_writes_down_what_left_when_there_is_space() {
             assert_eq!(feeding.meter.read().sum(|lane| lane.queued), 0);
         }
     }
-    assert_eq!(receiver.counts().records, 6002);
+    assert_eq!(far.receiver.counts().records, 6002);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_record_stays_until_it_can_be_kept() {
     let Some(disk) = Disk::mount() else { return };
-    let stop = CancellationToken::new();
-    let receiver = Receiver::start(stop.clone()).await.unwrap();
+    let far = Far::start().await;
     let (mut feeding, outbox) = Feeding::on(tempfile::tempdir_in(disk.dir.path()).unwrap());
-    receiver.refuse(1_000_000, axum::http::StatusCode::UNPROCESSABLE_ENTITY, None).await;
+    far.refuse(100_000, axum::http::StatusCode::UNPROCESSABLE_ENTITY, None);
     let meter = feeding.meter.clone();
     feeding.put((0..500).map(score).collect());
-    let running = Running::start(http(&receiver), outbox, &feeding, 4096);
+    let running = Running::start(http(&far), outbox, &feeding, 4096);
     let error = || running.status.borrow().error().unwrap_or_default();
     until("it is told", || {
         disk.fill();

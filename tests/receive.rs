@@ -17,26 +17,11 @@ use edge::feeding::{Feeding, Running};
 use edge::records::{alarm, score};
 use edge::{Mosquitto, free_port, unique, until, wait_for_port};
 use forebay::config::{HttpConfig, MqttConfig, MqttVersion, Secret, UplinkMqttConfig};
-use forebay::receive::{Pack, ReceiveOptions, Receiver};
+use forebay::receive::{ReceiveOptions, Receiver};
 use forebay::record::{Outgoing, Record};
 use forebay::time::Span;
 use forebay::uplink::{HttpUplink, MqttUplink, wire};
 use tokio_util::sync::CancellationToken;
-
-const NDJSON: Pack = Pack { ndjson: true, table: None };
-
-fn options(folder: &Path) -> ReceiveOptions {
-    ReceiveOptions {
-        folder: folder.to_owned(),
-        listen: Some("127.0.0.1:0".into()),
-        token: None,
-        broker: None,
-        pack: NDJSON,
-        roll_bytes: 64 << 20,
-        roll_after: Duration::from_hours(1),
-        remember: 100_000,
-    }
-}
 
 fn lines(records: &[Outgoing]) -> Vec<u8> {
     let mut lines = Vec::new();
@@ -97,7 +82,9 @@ async fn repeats_are_known_within_a_parcel_across_parcels_and_after_a_restart() 
     let zstd = "content-encoding: zstd\r\n";
     for round in 0..3 {
         let stop = CancellationToken::new();
-        let receiver = Receiver::start(options(folder.path()), stop.clone()).await.unwrap();
+        let receiver = Receiver::start(ReceiveOptions::on_loopback(folder.path()), stop.clone())
+            .await
+            .unwrap();
         let address = receiver.address().unwrap();
         let packed = wire::pack(&lines(&records), 3, round == 1).unwrap();
         assert_eq!(posted(address, zstd, packed.clone()).await, 204);
@@ -128,7 +115,10 @@ async fn only_who_has_the_token_may_post_and_a_folder_has_one_receiver() {
     let token = folder.path().join("token");
     std::fs::write(&token, "s3cret\n").unwrap();
     let stop = CancellationToken::new();
-    let options = ReceiveOptions { token: Some(Secret::File(token)), ..options(folder.path()) };
+    let options = ReceiveOptions {
+        token: Some(Secret::File(token)),
+        ..ReceiveOptions::on_loopback(folder.path())
+    };
     let receiver = Receiver::start(options.clone(), stop.clone()).await.unwrap();
     let address = receiver.address().unwrap();
     let body = lines(&[score(1)]);
@@ -149,7 +139,7 @@ async fn a_torn_line_is_cut_and_full_files_are_finished() {
     std::fs::write(folder.path().join("records-00000004.open"), &torn).unwrap();
     std::fs::write(folder.path().join("records-00000003.open"), lines(&[score(0)])).unwrap();
     let stop = CancellationToken::new();
-    let small = ReceiveOptions { roll_bytes: 2000, ..options(folder.path()) };
+    let small = ReceiveOptions { roll_bytes: 2000, ..ReceiveOptions::on_loopback(folder.path()) };
     let receiver = Receiver::start(small, stop.clone()).await.unwrap();
     assert_eq!(receiver.counts().found, 3);
     let address = receiver.address().unwrap();
@@ -248,7 +238,11 @@ async fn a_broker_keeps_records_while_the_receiver_is_away() {
         let prefix = unique("cloud");
         let client = || MqttConfig { client_id: Some(unique("far")), ..broker.client(version) };
         let far = (client(), vec![format!("{prefix}/#")]);
-        let options = ReceiveOptions { listen: None, broker: Some(far), ..options(folder.path()) };
+        let options = ReceiveOptions {
+            listen: None,
+            broker: Some(far),
+            ..ReceiveOptions::on_loopback(folder.path())
+        };
         let topic = format!("{prefix}/{{asset}}");
         let uplink = MqttUplink::new(&UplinkMqttConfig::records(client(), &topic), "gw").unwrap();
         let (mut feeding, outbox) = Feeding::new();

@@ -405,8 +405,8 @@ async fn what_the_far_side_refuses_holds_up_nothing_and_is_in_the_books() {
     let (site, far, local) = (Site::new(), Far::start().await, Local::rumqttd());
     let replay = shift.replay(&site);
     // So many refusals in a row that halving a parcel comes down to one record, then a far side that is busy.
-    far.receiver.refuse(1, StatusCode::SERVICE_UNAVAILABLE, Some(1)).await;
-    far.receiver.refuse(8, StatusCode::UNPROCESSABLE_ENTITY, None).await;
+    far.refuse(1, StatusCode::SERVICE_UNAVAILABLE, Some(1));
+    far.refuse(8, StatusCode::UNPROCESSABLE_ENTITY, None);
     site.config(&broker(&local.url(V5), V5), &far.uplink());
     let mut node = Node::start(&site);
     node.ready(200).await;

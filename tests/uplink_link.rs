@@ -7,7 +7,6 @@ mod edge;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use edge::feeding::{Feeding, Running};
@@ -18,7 +17,7 @@ use forebay::config::{
     UplinkMqttConfig,
 };
 use forebay::demo::broker::Broker;
-use forebay::receive::{Pack, ReceiveOptions, Receiver};
+use forebay::receive::{ReceiveOptions, Receiver};
 use forebay::record::Record;
 use forebay::time::{Span, monotonic};
 use forebay::uplink::{HttpUplink, MqttUplink, Terms};
@@ -34,19 +33,6 @@ fn terms() -> Terms {
         gather: Span::ZERO,
         fresh: 0.5,
         budget: BudgetConfig::default(),
-    }
-}
-
-fn far_side(folder: &Path) -> ReceiveOptions {
-    ReceiveOptions {
-        folder: folder.to_owned(),
-        listen: Some("127.0.0.1:0".into()),
-        token: None,
-        broker: None,
-        pack: Pack { ndjson: true, table: None },
-        roll_bytes: 64 << 20,
-        roll_after: Duration::from_hours(1),
-        remember: 100_000,
     }
 }
 
@@ -73,7 +59,8 @@ async fn parcels_arrive(client: impl Fn() -> MqttConfig) {
     let folder = tempfile::tempdir().unwrap();
     let prefix = unique("cloud");
     let broker = Some((client(), vec![format!("{prefix}/#")]));
-    let options = ReceiveOptions { listen: None, broker, ..far_side(folder.path()) };
+    let options =
+        ReceiveOptions { listen: None, broker, ..ReceiveOptions::on_loopback(folder.path()) };
     let stop = CancellationToken::new();
     let receiver = Receiver::start(options, stop.clone()).await.unwrap();
     let config = UplinkMqttConfig {
@@ -145,7 +132,8 @@ async fn parcels_too_large_for_the_broker_are_made_smaller() {
 async fn a_used_up_budget_lets_alarms_through_and_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
-    let receiver = Receiver::start(far_side(folder.path()), stop.clone()).await.unwrap();
+    let receiver =
+        Receiver::start(ReceiveOptions::on_loopback(folder.path()), stop.clone()).await.unwrap();
     let (mut feeding, mut outbox) = Feeding::new();
     let day = Some(ByteSize::kb(20));
     let score_day = LaneBudgetConfig { day: Some(ByteSize::kb(10)), month: None };
@@ -189,7 +177,8 @@ async fn a_used_up_budget_lets_alarms_through_and_survives_a_restart() {
 async fn fresh_records_share_the_link_with_a_backlog_and_alarms_go_before_both() {
     let folder = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
-    let receiver = Receiver::start(far_side(folder.path()), stop.clone()).await.unwrap();
+    let receiver =
+        Receiver::start(ReceiveOptions::on_loopback(folder.path()), stop.clone()).await.unwrap();
     let (mut feeding, outbox) = Feeding::new();
     for tick in 0..30 {
         feeding.put((tick * 100..tick * 100 + 100).map(score).collect());
@@ -225,7 +214,8 @@ async fn fresh_records_share_the_link_with_a_backlog_and_alarms_go_before_both()
 async fn a_rate_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
-    let receiver = Receiver::start(far_side(folder.path()), stop.clone()).await.unwrap();
+    let receiver =
+        Receiver::start(ReceiveOptions::on_loopback(folder.path()), stop.clone()).await.unwrap();
     let (mut feeding, outbox) = Feeding::new();
     feeding.put((0..500).map(score).collect());
     let started = monotonic();
@@ -245,7 +235,8 @@ async fn a_rate_is_kept() {
 async fn records_are_gathered_and_alarms_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
-    let receiver = Receiver::start(far_side(folder.path()), stop.clone()).await.unwrap();
+    let receiver =
+        Receiver::start(ReceiveOptions::on_loopback(folder.path()), stop.clone()).await.unwrap();
     let (mut feeding, outbox) = Feeding::new();
     let terms = Terms { gather: Span::seconds(3600), ..terms() };
     feeding.put(vec![score(0)]);

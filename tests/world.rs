@@ -1,4 +1,4 @@
-//! The far side knows each record once; the link is down when it says so; the publisher's totals are what a broker got.
+//! The link is down when it says so; the publisher's totals are what a broker got.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -16,7 +16,6 @@ use forebay::demo::mosquitto::Mosquitto;
 use forebay::demo::plant::{Plant, PlantOptions};
 use forebay::demo::ports::free_port;
 use forebay::demo::publisher::{Pace, publish};
-use forebay::demo::receiver::Receiver;
 use forebay::demo::sender::{Sender, SenderOptions, broker_address};
 use forebay::demo::telemetry::{Dirt, Telemetry, Totals};
 use forebay::record::{AlarmRecord, AlarmState, Lane, LossRecord, Record, ScoreRecord, Severity};
@@ -27,142 +26,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn score(id: &str) -> Record {
-    Record::Score(ScoreRecord {
-        id: id.into(),
-        node: "test".into(),
-        pipeline: "pump".into(),
-        asset: "pump-01".into(),
-        tags: BTreeMap::new(),
-        window_start: Timestamp(0),
-        window_end: Timestamp(60_000_000),
-        features: BTreeMap::from([("flow.mean".into(), Some(101.5)), ("flow.std".into(), None)]),
-        scores: BTreeMap::from([("anomaly".into(), Some(0.5))]),
-        threshold: Some(1.0),
-        coverage: 1.0,
-        model: Some("pca".into()),
-        model_version: Some("1".into()),
-        models: Vec::new(),
-        contributions: Vec::new(),
-    })
-}
-
-fn alarm(id: &str) -> Record {
-    Record::Alarm(AlarmRecord {
-        id: id.into(),
-        node: "test".into(),
-        pipeline: "pump".into(),
-        asset: "pump-01".into(),
-        tags: BTreeMap::new(),
-        name: "anomaly".into(),
-        state: AlarmState::Unacknowledged,
-        severity: Severity::High,
-        at: Timestamp(60_000_000),
-        on: "anomaly".into(),
-        value: Some(2.0),
-        limit: 1.0,
-        by: None,
-        reason: None,
-        until: None,
-        contributions: Vec::new(),
-    })
-}
-
-fn loss(id: &str, count: u64) -> Record {
-    Record::Loss(LossRecord {
-        id: id.into(),
-        node: "test".into(),
-        lane: Lane::Raw,
-        count,
-        first_tick: 1,
-        last_tick: 2,
-        reason: "lane limit".into(),
-        from: None,
-        to: None,
-        assets: Vec::new(),
-        more_assets: 0,
-        unread: 0,
-        at: Timestamp(0),
-    })
-}
-
-fn ndjson(records: &[Record]) -> Vec<u8> {
-    let lines = records.iter().map(|record| serde_json::to_string(record).unwrap() + "\n");
-    lines.collect::<String>().into_bytes()
-}
-
-/// Posts a body and gives the status and the answer's Retry-After.
-async fn post(
-    addr: SocketAddr,
-    key: &str,
-    encoding: Option<&'static str>,
-    body: Vec<u8>,
-) -> (u16, Option<String>) {
-    let (url, key) = (format!("http://{addr}/records"), key.to_owned());
-    let send = move || {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-        let mut request = ureq::Agent::new_with_config(config).post(url);
-        request = request.header("idempotency-key", key);
-        if let Some(encoding) = encoding {
-            request = request.header("content-encoding", encoding);
-        }
-        let response = request.send(&body[..]).unwrap();
-        let after = response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
-        (response.status().as_u16(), after)
-    };
-    tokio::task::spawn_blocking(send).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_far_side_knows_each_record_once() {
-    let stop = CancellationToken::new();
-    let receiver = Receiver::start(stop.clone()).await.unwrap();
-    let addr = receiver.addr();
-    let first = ndjson(&[score("a"), score("b"), alarm("c")]);
-    let packed = zstd::encode_all(&first[..], 3).unwrap();
-    assert_eq!(post(addr, "k1", Some("zstd"), packed.clone()).await.0, 200);
-    // The same parcel again, as after a lost answer; and a record that moved to another parcel.
-    assert_eq!(post(addr, "k1", Some("zstd"), packed).await.0, 200);
-    assert_eq!(
-        post(addr, "k2", None, ndjson(&[alarm("c"), score("d"), loss("e", 17)])).await.0,
-        200
-    );
-    let counts = receiver.counts();
-    assert_eq!((counts.parcels, counts.repeated_parcels), (3, 1));
-    assert_eq!((counts.records, counts.repeats), (5, 4));
-    assert_eq!((counts.by_lane, counts.lost), ([2, 3, 0, 0], 17));
-    let alarms = receiver.alarms().await;
-    assert_eq!(alarms.iter().map(|alarm| alarm.id.as_str()).collect::<Vec<_>>(), ["c"]);
-    stop.cancel();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_far_side_refuses_what_it_cannot_read_and_what_it_is_told_to() {
-    let stop = CancellationToken::new();
-    let receiver = Receiver::start(stop.clone()).await.unwrap();
-    let addr = receiver.addr();
-    for (encoding, body) in [
-        (None, b"not json\n".to_vec()),
-        (None, b"{\"type\":\"score\"}\n".to_vec()),
-        (Some("zstd"), ndjson(&[score("a")])),
-        (Some("br"), ndjson(&[score("a")])),
-        // A bomb: small on the wire, huge unpacked.
-        (Some("zstd"), zstd::encode_all(&vec![b'\n'; 64 << 20][..], 3).unwrap()),
-    ] {
-        assert_eq!(post(addr, "k", encoding, body).await.0, 400, "{encoding:?}");
-    }
-    receiver.refuse(1, StatusCode::TOO_MANY_REQUESTS, Some(7)).await;
-    receiver.refuse(1, StatusCode::SERVICE_UNAVAILABLE, None).await;
-    let body = ndjson(&[score("a")]);
-    assert_eq!(post(addr, "k", None, body.clone()).await, (429, Some("7".into())));
-    assert_eq!(post(addr, "k", None, body.clone()).await, (503, None));
-    assert_eq!(post(addr, "k", None, body).await, (200, None));
-    let counts = receiver.counts();
-    assert_eq!((counts.unreadable, counts.refused, counts.records), (5, 2, 1));
-    assert_eq!(counts.repeated_parcels, 0, "a parcel that was turned away has not come before");
-    stop.cancel();
-}
 
 /// A server that sends back what it gets.
 async fn echo(stop: CancellationToken) -> SocketAddr {
@@ -449,6 +312,5 @@ async fn a_load_reaches_a_bare_subscriber_through_mosquitto_whole() {
         assert_eq!((load.messages, load.readings, load.resent), (2_000, 16_000, 0));
         let taken = subscriber.finish(2_000, PATIENCE).await;
         assert_eq!(taken.messages, 2_000, "{version:?}: {:?}", taken.failed);
-        assert!(taken.rate() > 0.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The world around a node, simulated: a plant that sends, a far side that receives, a link that goes down.
+//! The world around a node, simulated: a plant that sends, a link that goes down, a far side.
 //!
 //! `cli/demo` puts a real node between them; tests and `bench` use the parts. Nothing here is used by `forebay run`.
 
@@ -14,7 +14,7 @@ pub mod sender;
 // the far side, and what is seen from there
 pub mod detect;
 pub mod link;
-pub mod receiver;
+pub mod sink;
 // its models
 pub mod train;
 pub mod windows;

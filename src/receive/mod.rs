@@ -12,7 +12,7 @@ mod shelf;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{MqttConfig, Secret};
 use crate::link::SetupError;
 
-pub use shelf::{MakeTable, Pack};
+pub use shelf::{MakeTable, Pack, kept};
 
 /// What is received, and where it is kept.
 #[derive(Clone, Debug)]
@@ -45,6 +45,22 @@ pub struct ReceiveOptions {
     pub roll_after: Duration,
     /// How many ids are remembered to find repeats; the oldest are forgotten.
     pub remember: usize,
+}
+
+impl ReceiveOptions {
+    /// Parcels posted to a free port of loopback, kept as NDJSON: a far side on this machine.
+    pub fn on_loopback(folder: &Path) -> ReceiveOptions {
+        ReceiveOptions {
+            folder: folder.to_owned(),
+            listen: Some("127.0.0.1:0".into()),
+            token: None,
+            broker: None,
+            pack: Pack { ndjson: true, table: None },
+            roll_bytes: 64 << 20,
+            roll_after: Duration::from_hours(1),
+            remember: 2_000_000,
+        }
+    }
 }
 
 /// What was received since the start.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::ReceiveError;
 use super::ids::{DIGEST_LEN, Ids, digest};
+use crate::record::Record;
 
 /// Makes a table at the second path of the NDJSON at the first.
 pub type MakeTable = fn(&Path, &Path) -> Result<(), String>;
@@ -186,6 +187,23 @@ fn learn(path: &Path, ids: &mut Ids) -> Result<(), ReceiveError> {
     let (digests, _) = bytes.as_chunks::<DIGEST_LEN>();
     for digest in digests {
         ids.insert(u128::from_be_bytes(*digest));
+    }
+    Ok(())
+}
+
+/// Hands over the records that a folder has as NDJSON, in the order in which they came.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn kept(folder: &Path, mut take: impl FnMut(Record)) -> Result<(), ReceiveError> {
+    for (number, ending) in numbered(folder)? {
+        if ending != "ndjson" && ending != "open" {
+            continue;
+        }
+        let path = path_of(folder, number, &ending);
+        let lines = fs::read(&path).map_err(|e| failed(&path, "cannot be read", e))?;
+        // The last line may be half written: it is not answered yet.
+        lines.split(|byte| *byte == b'\n').flat_map(serde_json::from_slice).for_each(&mut take);
     }
     Ok(())
 }

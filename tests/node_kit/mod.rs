@@ -8,6 +8,7 @@
 #[path = "../common/bin.rs"]
 pub(crate) mod bin;
 pub mod brokers;
+mod far;
 pub mod models;
 pub mod shift;
 
@@ -20,16 +21,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forebay::config::MqttVersion;
-use forebay::demo::link::{Link, LinkOptions};
-use forebay::demo::receiver::Receiver;
 use forebay::demo::site::lay_out;
-use forebay::record::Record;
-use forebay::time::{Skew, monotonic};
+use forebay::time::Skew;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::edge::{PATIENCE, until};
+use crate::edge::until;
+
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub use far::Far;
 
 /// The node's name in every config here.
 pub const NODE: &str = "test-node";
@@ -267,42 +267,5 @@ impl Ended {
     pub fn fine(&self) {
         assert_eq!(self.status.code(), Some(0), "{}", self.log);
         assert!(self.log.contains("stopped"), "{}", self.log);
-    }
-}
-
-/// The far side, behind a link that can be taken down.
-pub struct Far {
-    pub receiver: Receiver,
-    pub link: Link,
-    _stop: DropGuard,
-}
-
-impl Far {
-    pub async fn start() -> Far {
-        let stop = CancellationToken::new();
-        let receiver = Receiver::start(stop.clone()).await.unwrap();
-        receiver.keep(1_000_000).await;
-        let link = Link::start(LinkOptions::to(receiver.addr()), stop.clone()).await.unwrap();
-        Far { receiver, link, _stop: stop.drop_guard() }
-    }
-
-    /// The uplink's part of a config.
-    pub fn uplink(&self) -> String {
-        let to = self.link.addr();
-        format!(
-            "[uplink]\nretry_max = \"500ms\"\n[uplink.targets.cloud.http]\nurl = \"http://{to}/in\"\n"
-        )
-    }
-
-    /// Waits until this many different records have come, and gives them.
-    pub async fn records(&self, count: usize, node: &Node) -> Vec<Record> {
-        let due = monotonic() + PATIENCE;
-        let has = || self.receiver.counts().records;
-        until("the records arrive", || {
-            assert!(monotonic() < due, "{} of {count} records came\n{}", has(), node.log());
-            has() >= count as u64
-        })
-        .await;
-        self.receiver.records().await
     }
 }

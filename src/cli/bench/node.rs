@@ -16,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::SIGNALS;
 use crate::demo::ports::free_port;
-use crate::demo::receiver::Receiver;
-use crate::demo::site;
+use crate::demo::{sink, site};
 use crate::time::monotonic;
 use crate::usage::Usage;
 
@@ -67,14 +66,13 @@ impl Site {
     /// Starts a node below `folder` and waits until it is ready.
     pub(super) async fn start(folder: &Path, broker: &str, in_flight: u16) -> anyhow::Result<Site> {
         let end = CancellationToken::new();
-        let receiver = Receiver::start(end.clone()).await?;
+        let sink = sink::start(end.clone()).await?;
         site::lay_out(folder).context("the node's files cannot be written")?;
         let port = free_port()?;
         let config = folder.join("config.toml");
         let text = format!(
             "node = \"bench\"\n[mqtt]\nurl = \"{broker}\"\nin_flight = {in_flight}\n\
-             [uplink.targets.bench.http]\nurl = \"http://{}/records\"\n[feed]\nlisten = \"127.0.0.1:{port}\"\n",
-            receiver.addr()
+             [uplink.targets.bench.http]\nurl = \"http://{sink}/records\"\n[feed]\nlisten = \"127.0.0.1:{port}\"\n"
         );
         std::fs::write(&config, text).context("the node's config cannot be written")?;
         let mut command = Command::new(std::env::current_exe()?);

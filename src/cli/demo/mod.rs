@@ -8,6 +8,7 @@ mod models;
 mod record;
 mod summary;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -24,12 +25,13 @@ use crate::demo::fault::FaultPlan;
 use crate::demo::link::{Link, LinkOptions, outages_of_demo};
 use crate::demo::plant::{Plant, PlantOptions, asset_id};
 use crate::demo::publisher::{Pace, Published, publish};
-use crate::demo::receiver::Receiver;
 use crate::demo::sender::SenderOptions;
 use crate::demo::site;
 use crate::demo::telemetry::{Dirt, Telemetry, Totals};
 use crate::node::{Node, Report};
 use crate::pipeline::load::{LoadedPipeline, load_pipeline};
+use crate::receive::{self, Pack, ReceiveOptions, Receiver};
+use crate::record::Record;
 use crate::time::{Span, Timestamp, now};
 
 /// How long the demo waits for the node: to be subscribed, and at the end for each next message.
@@ -47,8 +49,7 @@ pub(super) fn demo(args: &DemoArgs, screen: &Screen) -> anyhow::Result<Outcome> 
     let folder = folder.context("no temporary folder can be made")?;
     let path = site::lay_out(folder.path()).context("the demo's files cannot be written")?;
     let pipeline = load_pipeline(&path, None)?;
-    let store = args.store.clone().unwrap_or_else(|| folder.path().join("store"));
-    let summary = on_edges(run(args, screen, pipeline, store))?;
+    let summary = on_edges(run(args, screen, pipeline, folder.path()))?;
     if args.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?;
     } else {
@@ -70,9 +71,11 @@ async fn run(
     args: &DemoArgs,
     screen: &Screen,
     pipeline: LoadedPipeline,
-    store: std::path::PathBuf,
+    folder: &Path,
 ) -> anyhow::Result<Summary> {
-    let world = World::start(args.duration).await?;
+    let received = folder.join("received");
+    let world = World::start(args.duration, &received).await?;
+    let store = args.store.clone().unwrap_or_else(|| folder.join("store"));
     let config = config(args, &world, store);
     let (stop_plant, stop_node) = (CancellationToken::new(), CancellationToken::new());
     let notes = screen.clone();
@@ -110,24 +113,40 @@ async fn run(
     let runtime = node.runtime.name();
     let report: Report = node.join().await?;
     drop(view);
-    let alarms = world.receiver.alarms().await;
-    let received = world.receiver.counts();
     let link = world.link.state();
     world.end.cancel();
-    let noticed = watcher.finish(&alarms).await?;
-    Ok(Summary::new(&runtime, &published, &report, &received, &link, &noticed))
+    let far = world.receiver.join().await?;
+    let mut noticed = watcher.finish().await?;
+    receive::kept(&received, |record| {
+        if let Record::Alarm(alarm) = record {
+            noticed.alarm(&alarm);
+        }
+    })?;
+    Ok(Summary::new(&runtime, &published, &report, &far, &link, &noticed))
 }
 
 impl World {
-    async fn start(duration: Option<Span>) -> anyhow::Result<World> {
+    async fn start(duration: Option<Span>, received: &Path) -> anyhow::Result<World> {
         let end = CancellationToken::new();
         let broker = tokio::task::spawn_blocking(|| Broker::start(None)).await??;
-        let receiver = Receiver::start(end.clone()).await?;
+        // Of what has come its alarms stay, or a demo without an end would fill the disk.
+        let pack = Pack { ndjson: false, table: Some(("ndjson", alarms_alone)) };
+        let options = ReceiveOptions { pack, ..ReceiveOptions::on_loopback(received) };
+        let receiver = Receiver::start(options, end.clone()).await?;
+        let address = receiver.address().context("the far side has no address")?;
         let options =
-            LinkOptions { outages: outages_of_demo(duration), ..LinkOptions::to(receiver.addr()) };
+            LinkOptions { outages: outages_of_demo(duration), ..LinkOptions::to(address) };
         let link = Link::start(options, end.clone()).await?;
         Ok(World { broker, receiver, link, end })
     }
+}
+
+/// Keeps the alarms of a file of records.
+fn alarms_alone(records: &Path, kept: &Path) -> Result<(), String> {
+    let is_alarm = |line: &&str| matches!(serde_json::from_str(line), Ok(Record::Alarm(_)));
+    let text = std::fs::read_to_string(records).map_err(|error| error.to_string())?;
+    let alarms: Vec<&str> = text.lines().filter(is_alarm).collect();
+    std::fs::write(kept, alarms.join("\n")).map_err(|error| error.to_string())
 }
 
 /// The demo's `config.toml`, as a value.

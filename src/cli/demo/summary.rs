@@ -11,11 +11,10 @@ use crate::demo::detect::{Detection, Detections};
 use crate::demo::fault::FaultPlan;
 use crate::demo::link::LinkState;
 use crate::demo::publisher::Published;
-use crate::demo::receiver::Received;
 use crate::demo::telemetry::Totals;
 use crate::metrics::LaneCounts;
 use crate::node::{CoreView, Report};
-use crate::record::AlarmRecord;
+use crate::receive::Received;
 use crate::stage::Reason;
 use crate::time::Timestamp;
 
@@ -168,13 +167,9 @@ impl Watcher {
         Watcher(tokio::spawn(watch_cleaner(core, totals, noticed, start)))
     }
 
-    /// What was noticed, with the alarms that reached the far side.
-    pub(super) async fn finish(self, alarms: &[AlarmRecord]) -> anyhow::Result<Detections> {
-        let mut noticed = self.0.await?;
-        for alarm in alarms {
-            noticed.alarm(alarm);
-        }
-        Ok(noticed)
+    /// What was noticed, but for alarms.
+    pub(super) async fn finish(self) -> anyhow::Result<Detections> {
+        Ok(self.0.await?)
     }
 }
 
