@@ -175,9 +175,6 @@ pub struct ReplayArgs {
     /// The pipeline file.
     #[arg(long, short, value_name = "FILE")]
     pub pipeline: PathBuf,
-    /// Folder of asset schemas. Absent: `schemas` beside the pipeline's folder, in it, or the folder itself.
-    #[arg(long, value_name = "DIR")]
-    pub schemas: Option<PathBuf>,
     /// Use this model instead of the pipeline's. With several scores: `OUTPUT=FILE`, once for each.
     #[arg(long, value_name = "[OUTPUT=]FILE")]
     pub model: Vec<String>,
@@ -187,15 +184,9 @@ pub struct ReplayArgs {
     /// How results are written. Absent: by the ending of `--out`, else NDJSON.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<ResultsFormat>,
-    /// No progress bar.
-    #[arg(long)]
-    pub quiet: bool,
-    /// The ONNX Runtime library to use. Absent: the one that is found.
-    #[arg(long, value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// How the recordings are written.
+    /// Where schemas and runtime are, and how the recordings are written.
     #[command(flatten)]
-    pub recording: RecordingArgs,
+    pub offline: OfflineArgs,
 }
 
 /// `forebay estimate`.
@@ -210,15 +201,23 @@ pub struct EstimateArgs {
     /// Recordings of usual running: CSV, NDJSON or Parquet, also gzipped.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
-    /// Folder of asset schemas. Absent: found from the pipeline's folder.
-    #[arg(long, value_name = "DIR")]
-    pub schemas: Option<PathBuf>,
     /// How long records are gathered for a parcel: `uplink.gather` of the node's config.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub gather: Span,
     /// Print one JSON object to standard output.
     #[arg(long)]
     pub json: bool,
+    /// Where schemas and runtime are, and how the recordings are written.
+    #[command(flatten)]
+    pub offline: OfflineArgs,
+}
+
+/// What every command takes that puts recordings through a pipeline on this machine.
+#[derive(Clone, Debug, Args)]
+pub struct OfflineArgs {
+    /// Folder of asset schemas. Absent: `schemas` beside the pipeline's folder, in it, or the folder itself.
+    #[arg(long, value_name = "DIR")]
+    pub schemas: Option<PathBuf>,
     /// No progress bar.
     #[arg(long)]
     pub quiet: bool,
@@ -295,9 +294,6 @@ pub struct TrainArgs {
     /// The model to write.
     #[arg(long, short, value_name = "FILE")]
     pub out: PathBuf,
-    /// Folder of asset schemas. Absent: found from the pipeline's folder.
-    #[arg(long, value_name = "DIR")]
-    pub schemas: Option<PathBuf>,
     /// Use only the first so many rows of each recording.
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,
@@ -331,24 +327,18 @@ pub struct TrainArgs {
     /// Write a report here: one HTML page with what was learned and its loss curves, which needs nothing beside it.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// No progress bar.
-    #[arg(long)]
-    pub quiet: bool,
-    /// The ONNX Runtime library that the model is tried on. Absent: the one that is found.
-    #[arg(long, value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
     /// Names of the options that were written, not taken for granted.
     #[arg(skip)]
     pub given: Vec<String>,
+    /// Where schemas and runtime are, and how the recordings are written.
+    #[command(flatten)]
+    pub offline: OfflineArgs,
     /// Networks.
     #[command(flatten)]
     pub net: NetArgs,
     /// Trees.
     #[command(flatten)]
     pub trees: TreeArgs,
-    /// How the recordings are written.
-    #[command(flatten)]
-    pub recording: RecordingArgs,
 }
 
 /// `forebay doctor`.

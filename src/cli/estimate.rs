@@ -14,14 +14,12 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::args::EstimateArgs;
-use super::recordings::{Recordings, none_failed};
+use super::recordings::none_failed;
 use super::screen::Screen;
 use super::{Outcome, print};
 use crate::config::{HttpConfig, MqttConfig, MqttEncoding, StoreConfig, UplinkMqttConfig};
 use crate::engine::Engine;
 use crate::frame::{Input, Readings};
-use crate::model::Host;
-use crate::pipeline::load::load_pipeline;
 use crate::pipeline::plan::PlanOptions;
 use crate::record::{Lane, Outgoing, Record, Step};
 use crate::store::{Committed, Durability, Ledger, Outbox, Receipts, Store, StoreOptions};
@@ -117,11 +115,11 @@ fn run(
     kept: &mut Kept,
     journal: &mut Journal,
 ) -> anyhow::Result<()> {
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
-    let host = Host::with_library(args.onnxruntime.as_deref());
+    let pipeline = args.offline.pipeline(&args.pipeline)?;
+    let host = args.offline.host();
     let options = PlanOptions::of(pipeline.base(), &host);
     let mut engine = pipeline.engine("gateway-1", options)?;
-    let recordings = Recordings::of((&args.data, &args.recording), &pipeline, (screen, args.quiet));
+    let recordings = args.offline.recordings(&args.data, &pipeline, screen);
     recordings.each(|input| {
         let now = input.latest();
         journal.put(&input)?;

@@ -2,21 +2,22 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use super::args::RecordingArgs;
+use super::args::{OfflineArgs, RecordingArgs};
 use super::screen::{Screen, look};
+use crate::diagnose::Problems;
 use crate::engine::Engine;
 use crate::evaluate::labels::{Column, Labels, column, labels};
 use crate::evaluate::life::{Runs, runs_between};
 use crate::frame::{Input, Windows};
 use crate::ingest::replay::{Recording, RecordingOptions};
 use crate::model::Host;
-use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::load::{LoadedPipeline, load_pipeline};
 use crate::pipeline::plan::{PlanOptions, route};
 use crate::pipeline::spec::RecordingSpec;
 use crate::time::Timestamp;
@@ -38,17 +39,30 @@ pub(super) struct Recordings<'a> {
     pub(super) runs: RefCell<Runs>,
 }
 
-impl<'a> Recordings<'a> {
-    /// All rows of `files`, which are written as `args` says.
-    pub(super) fn of(
-        (files, args): (&'a [PathBuf], &'a RecordingArgs),
-        pipeline: &'a LoadedPipeline,
-        (screen, quiet): (&'a Screen, bool),
-    ) -> Recordings<'a> {
-        let runs = RefCell::default();
-        Recordings { files, pipeline, args, rows_max: None, quiet, screen, runs }
+impl OfflineArgs {
+    /// The pipeline in a file, with the schema that it names.
+    pub(super) fn pipeline(&self, file: &Path) -> Result<LoadedPipeline, Problems> {
+        load_pipeline(file, self.schemas.as_deref())
     }
 
+    /// How this machine runs models.
+    pub(super) fn host(&self) -> Host {
+        Host::with_library(self.onnxruntime.as_deref())
+    }
+
+    /// All rows of `files`, for a pipeline.
+    pub(super) fn recordings<'a>(
+        &'a self,
+        files: &'a [PathBuf],
+        pipeline: &'a LoadedPipeline,
+        screen: &'a Screen,
+    ) -> Recordings<'a> {
+        let (args, quiet, runs) = (&self.recording, self.quiet, RefCell::default());
+        Recordings { files, pipeline, args, rows_max: None, quiet, screen, runs }
+    }
+}
+
+impl Recordings<'_> {
     /// Reads all recordings in their order, batch by batch, and says how many rows they had.
     pub(super) fn each(
         &self,

@@ -7,11 +7,9 @@ use anyhow::Context;
 
 use super::Outcome;
 use super::args::ReplayArgs;
-use super::recordings::{Recordings, none_failed};
+use super::recordings::none_failed;
 use super::results::{Results, ResultsError, ResultsFormat};
 use super::screen::Screen;
-use crate::model::Host;
-use crate::pipeline::load::load_pipeline;
 use crate::pipeline::plan::{OtherModel, PlanOptions};
 use crate::record::Outgoing;
 use crate::stage::{Account, Reason};
@@ -19,16 +17,15 @@ use crate::time::monotonic;
 
 /// Puts recordings through a pipeline and writes what it makes of them.
 pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outcome> {
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
+    let pipeline = args.offline.pipeline(&args.pipeline)?;
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
-    let host = Host::with_library(args.onnxruntime.as_deref());
+    let host = args.offline.host();
     let options = PlanOptions { models: &models, ..PlanOptions::of(pipeline.base(), &host) };
     let mut engine = pipeline.engine("replay", options)?;
     let target = args.out.to_str().context("`--out` is not text")?;
     let format = args.format.or((target == "-").then_some(ResultsFormat::Ndjson));
     let mut results = Results::create(target, format)?;
-    let recordings =
-        Recordings::of((&args.files, &args.recording), &pipeline, (screen, args.quiet));
+    let recordings = args.offline.recordings(&args.files, &pipeline, screen);
     let started = monotonic();
     let rows = recordings.each(|input| {
         let now = input.latest();
@@ -48,7 +45,7 @@ pub(super) fn replay(args: &ReplayArgs, screen: &Screen) -> anyhow::Result<Outco
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();
     let seconds = started.elapsed().as_secs_f64();
     tell(rows, written, &account, seconds);
-    if !args.quiet {
+    if !args.offline.quiet {
         screen.note(&summary(rows, written, &account, seconds, target));
     }
     none_failed(&mut engine)?;

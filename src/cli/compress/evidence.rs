@@ -19,7 +19,7 @@ use crate::model::compress::calibrate::Watched;
 use crate::model::golden::Golden;
 use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, Model, ModelFile, Wanted, whole_row};
-use crate::pipeline::load::{LoadedPipeline, load_pipeline};
+use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::names::window_signals;
 use crate::pipeline::spec::{ModelInput, PipelineSpec, ScoreSpec};
 use crate::stage::score::ScoreStage;
@@ -70,7 +70,7 @@ impl Evidence {
         // The models themselves are compared, however long they take: nothing may answer in their place.
         let spec = ScoreSpec { deadline: None, fallback: false, recalibrate: None, ..spec };
         let parts = divided(&windows);
-        Ok(Evidence { windows, channels, spec, faulty, parts, source, quiet: args.quiet })
+        Ok(Evidence { windows, channels, spec, faulty, parts, source, quiet: args.offline.quiet })
     }
 
     /// What it is, for people.
@@ -337,13 +337,13 @@ pub(super) fn recordings<'a>(
     pipeline: &'a LoadedPipeline,
     screen: &'a Screen,
 ) -> Recordings<'a> {
-    let all = Recordings::of((&args.data, &args.recording), pipeline, (screen, args.quiet));
+    let all = args.offline.recordings(&args.data, pipeline, screen);
     Recordings { rows_max: args.rows, ..all }
 }
 
 /// The windows of recordings.
 fn recorded(args: &CompressArgs, path: &Path, screen: &Screen) -> anyhow::Result<Gathered> {
-    let pipeline = load_pipeline(path, args.schemas.as_deref())?;
+    let pipeline = args.offline.pipeline(path)?;
     let spec = score_spec(&pipeline.spec, args.score.as_deref())?;
     let recordings = recordings(args, &pipeline, screen);
     let mut windows = Windows::default();

@@ -18,7 +18,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
-use super::args::RecordingArgs;
+use super::args::OfflineArgs;
 use super::screen::Screen;
 use super::{Outcome, print, values, write_whole};
 use crate::model::compress::calibrate::{self, Calibration, Ranges, Watch};
@@ -95,9 +95,6 @@ pub struct CompressArgs {
     /// Recordings, of normal running and better of faults too.
     #[arg(long, num_args = 1.., value_name = "FILE", requires = "pipeline")]
     pub data: Vec<PathBuf>,
-    /// Folder of asset schemas. Absent: found from the pipeline's folder.
-    #[arg(long, value_name = "DIR")]
-    pub schemas: Option<PathBuf>,
     /// When something was wrong: a column of the recordings (above 0 there), or a file of times as `evaluate` takes it. A
     /// window is abnormal if any of it is. Absent: what the original finds abnormal is what the result has to find.
     #[arg(long, value_name = "COLUMN|FILE", requires = "data")]
@@ -132,20 +129,14 @@ pub struct CompressArgs {
     /// Write the report here, whether the result is kept or not: one HTML page with plots, which needs nothing beside it.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// No progress bar.
-    #[arg(long)]
-    pub quiet: bool,
-    /// The ONNX Runtime library to use. Absent: the one that is found.
-    #[arg(long, value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// How the recordings are written.
+    /// Where schemas and runtime are, and how the recordings are written.
     #[command(flatten)]
-    pub recording: RecordingArgs,
+    pub offline: OfflineArgs,
 }
 
 /// Compresses a model, and keeps what is near enough to it.
 pub(super) fn compress(args: &CompressArgs, screen: &Screen) -> anyhow::Result<Outcome> {
-    let host = Host::with_library(args.onnxruntime.as_deref());
+    let host = args.offline.host();
     let original = ModelFile::read(&args.model, &Trust::default())?;
     anyhow::ensure!(
         !same_file(&original.path, &args.out),
@@ -359,7 +350,7 @@ impl Job<'_> {
         let args = self.args;
         let file = ModelFile::read(out, &Trust::default())?;
         let side = |file: &ModelFile, threshold, latency| -> Side {
-            let memory = measure::peak_memory(&file.path, args.onnxruntime.as_deref());
+            let memory = measure::peak_memory(&file.path, args.offline.onnxruntime.as_deref());
             Side { bytes: file.size(), memory, threshold, latency }
         };
         let smaller = file.size() < self.original.size();

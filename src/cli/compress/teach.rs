@@ -19,7 +19,6 @@ use super::parts::before;
 use crate::cli::screen::Screen;
 use crate::frame::Windows;
 use crate::model::training::TrainingSet;
-use crate::pipeline::load::load_pipeline;
 use crate::pipeline::spec::StageSpec;
 use crate::stage::score::ScoreStage;
 use crate::time::{Span, monotonic};
@@ -89,7 +88,7 @@ impl Evidence {
     /// The windows that may choose, cut as close as it takes to have so many.
     fn closer(&self, args: &CompressArgs, screen: &Screen) -> anyhow::Result<Windows> {
         let Some(path) = &args.pipeline else { return Ok(self.choosing()) };
-        let mut pipeline = load_pipeline(path, args.schemas.as_deref())?;
+        let mut pipeline = args.offline.pipeline(path)?;
         let step = pipeline.spec.grid().map(|grid| grid.every.whole());
         for stage in &mut pipeline.spec.stages {
             if let (StageSpec::Window(window), Some(step)) = (stage, step) {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::Outcome;
-use super::args::RecordingArgs;
+use super::args::OfflineArgs;
 use super::screen::Screen;
 use crate::time::Span;
 
@@ -59,9 +59,6 @@ pub struct EvaluateArgs {
     /// Use this model instead of the pipeline's. With several scores: `OUTPUT=FILE`, once for each.
     #[arg(long, value_name = "[OUTPUT=]FILE")]
     pub model: Vec<String>,
-    /// Folder of asset schemas. Absent: found from the pipeline's folder.
-    #[arg(long, value_name = "DIR")]
-    pub schemas: Option<PathBuf>,
     /// Run the public benchmarks that lie in this folder instead, each in one of its own (skab, nab, …).
     #[arg(long, value_name = "DIR", conflicts_with = "pipeline")]
     pub suite: Option<PathBuf>,
@@ -74,15 +71,9 @@ pub struct EvaluateArgs {
     /// Write the report here: one HTML page with plots, which needs nothing beside it.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// No progress.
-    #[arg(long)]
-    pub quiet: bool,
-    /// The ONNX Runtime library to use. Absent: the one that is found.
-    #[arg(long, value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// How the recordings are written.
+    /// Where schemas and runtime are, and how the recordings are written.
     #[command(flatten)]
-    pub recording: RecordingArgs,
+    pub offline: OfflineArgs,
 }
 
 /// Evaluates.

@@ -23,10 +23,10 @@ use crate::evaluate::stream::{AskClass, Plan, Stream, Verdicts};
 use crate::evaluate::suite::ModelUsed;
 use crate::feed::chart::escape;
 use crate::frame::Input;
+use crate::model::ModelFile;
 use crate::model::metadata::{Meaning, Metadata};
 use crate::model::onnx::hex;
-use crate::model::{Host, ModelFile};
-use crate::pipeline::load::{LoadedPipeline, load_pipeline};
+use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::plan::OtherModel;
 use crate::pipeline::spec::ScoreSpec;
 use crate::time::{Span, Timestamp};
@@ -91,14 +91,14 @@ pub(super) fn evaluate(
 }
 
 fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Evaluation, Behind)> {
-    let pipeline = load_pipeline(file, args.schemas.as_deref())?;
-    let host = Host::with_library(args.onnxruntime.as_deref());
+    let pipeline = args.offline.pipeline(file)?;
+    let host = args.offline.host();
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
     let base = file.parent().unwrap_or(Path::new(""));
     let plan =
         Plan { spec: &pipeline.spec, schema: &pipeline.schema, base, models: &models, host: &host };
     let mut stream = Stream::new(plan, args.output.as_deref())?;
-    let recordings = Recordings::of((&args.data, &args.recording), &pipeline, (screen, args.quiet));
+    let recordings = args.offline.recordings(&args.data, &pipeline, screen);
     let truth = truth(args, &recordings)?;
     let mut times: BTreeMap<String, Column> = BTreeMap::new();
     let rows = recordings.each(|input| {

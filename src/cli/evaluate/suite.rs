@@ -23,7 +23,7 @@ pub(super) fn evaluate(
     folder: &Path,
     screen: &Screen,
 ) -> anyhow::Result<Outcome> {
-    let host = Host::with_library(args.onnxruntime.as_deref());
+    let host = args.offline.host();
     let reports = run(args, folder, &host, screen)?;
     if let Some(path) = &args.html {
         write_whole(path, html(&reports).as_bytes())?;
@@ -45,8 +45,11 @@ fn run(
         let known = names.contains(&name.as_str());
         anyhow::ensure!(known, "`--only {name}`: there is {}", names.join(", "));
     }
-    let bar =
-        if args.quiet { ProgressBar::hidden() } else { screen.line(ProgressBar::new_spinner()) };
+    let bar = if args.offline.quiet {
+        ProgressBar::hidden()
+    } else {
+        screen.line(ProgressBar::new_spinner())
+    };
     bar.set_style(look("{spinner} {wide_msg} {elapsed}"));
     bar.enable_steady_tick(Duration::from_millis(200));
     let say = |what: &str| bar.set_message(what.to_owned());
@@ -54,7 +57,7 @@ fn run(
     let mut reports = Vec::new();
     for collection in COLLECTIONS.iter().filter(wanted) {
         let Some(report) = suite::run(collection, folder, host, &say) else { continue };
-        if !args.quiet {
+        if !args.offline.quiet {
             screen.note(&format!("{}: done in {:.0} s", report.collection, report.seconds));
         }
         reports.push(report);

@@ -75,7 +75,7 @@ pub(super) fn collect(
          network that learns from samples",
         args.pipeline.display()
     );
-    let all = Recordings::of((&args.data, &args.recording), pipeline, (screen, args.quiet));
+    let all = args.offline.recordings(&args.data, pipeline, screen);
     let recordings = Recordings { rows_max: args.rows, ..all };
     let (engine, rows) = recordings.windows(|windows| set.push(&windows))?;
     let account = engine.pipelines().first().map(|p| p.account().clone()).unwrap_or_default();

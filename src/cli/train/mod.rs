@@ -16,9 +16,8 @@ use super::screen::Screen;
 use super::{Outcome, print, write_whole};
 use crate::evaluate::report::{self, Figure};
 use crate::feed::chart::escape;
+use crate::model::Model;
 use crate::model::pca::{self, PcaOptions, TrainReport};
-use crate::model::{Host, Model};
-use crate::pipeline::load::load_pipeline;
 
 /// A model that was trained.
 struct Made {
@@ -35,7 +34,7 @@ struct Made {
 /// Trains and writes a model.
 pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome> {
     args::count(args)?;
-    let pipeline = load_pipeline(&args.pipeline, args.schemas.as_deref())?;
+    let pipeline = args.offline.pipeline(&args.pipeline)?;
     let kind = net::kind_of(args.kind);
     let mut collected = collect::collect(args, &pipeline, kind.is_some(), screen)?;
     collected.leave_out_faults(args.kind);
@@ -47,7 +46,7 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
         None if args.kind == TrainKind::Trees => trees::trees(args, &collected)?,
         None => closed_form(args, &collected)?,
     };
-    let runtime = Host::with_library(args.onnxruntime.as_deref()).runtime()?;
+    let runtime = args.offline.host().runtime()?;
     // Runs the golden answers, which the trainer computed by itself.
     Model::from_bytes(runtime, &args.out, &made.model)?;
     write_whole(&args.out, &made.model)?;

@@ -230,11 +230,14 @@ impl Progress {
         stop: CancellationToken,
     ) -> Progress {
         let all = u64::from(args.net.epochs) * network.members as u64;
-        let bar =
-            if args.quiet { ProgressBar::hidden() } else { screen.line(ProgressBar::new(all)) };
+        let bar = if args.offline.quiet {
+            ProgressBar::hidden()
+        } else {
+            screen.line(ProgressBar::new(all))
+        };
         bar.set_style(look("epoch {pos}/{len} {msg}, {eta} left"));
         let budget = args.net.time_budget.map(|span| Duration::from_micros(span.0.max(0) as u64));
-        let notes = (bar.is_hidden() && !args.quiet).then(|| screen.clone());
+        let notes = (bar.is_hidden() && !args.offline.quiet).then(|| screen.clone());
         Progress {
             bar,
             all,
