@@ -18,7 +18,7 @@ use crate::time::Tick;
 
 use super::columns;
 use super::error::StoreError;
-use super::survey_journal::{self, Surveyed};
+use super::survey_journal::{self, SurveyedJournal};
 
 pub(super) const MAGIC: &[u8; 6] = b"FBJRNL";
 pub(super) const VERSION: u16 = 1;
@@ -77,7 +77,10 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Opens or makes the journal in `folder`; what is damaged is cut off and moved to `aside`.
-    pub(super) fn open(folder: &Path, aside: &Path) -> Result<(Journal, Surveyed), StoreError> {
+    pub(super) fn open(
+        folder: &Path,
+        aside: &Path,
+    ) -> Result<(Journal, SurveyedJournal), StoreError> {
         fs::create_dir_all(folder)
             .map_err(|source| StoreError::Unusable { path: folder.to_path_buf(), source })?;
         let surveyed = survey_journal::survey(folder, aside)?;

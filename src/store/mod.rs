@@ -14,35 +14,42 @@
 //! PATH/quarantine-T/                what was damaged at time T, for a person
 //! ```
 
-mod aggregate;
-mod block;
-mod checkpoint;
-mod columns;
 mod error;
-mod evict;
-mod inspect;
-mod journal;
-mod kv;
-mod lanes;
-mod leave;
-mod ledger;
-mod log;
-mod lost;
-mod marks;
-mod mem;
-mod meter;
+// a start
 mod open;
+mod targets;
+mod survey_journal;
+mod survey;
+mod scan;
+mod recovery;
+// a tick made durable
+mod ledger;
+mod receipt;
+mod journal;
+mod columns;
+mod checkpoint;
+mod lanes;
+mod log;
+mod block;
+// sent, and settled
 mod outbox;
 mod parcel;
-mod quarantine;
-mod receipt;
-mod recovery;
-mod room;
-mod scan;
 mod settled;
-mod survey;
-mod survey_journal;
+mod meter;
+// what a limit takes, and what is said of it
+mod room;
+mod evict;
 mod thin;
+mod aggregate;
+mod leave;
+mod lost;
+// the index
+mod kv;
+mod mem;
+mod marks;
+mod quarantine;
+// for a person
+mod inspect;
 
 pub use block::Key;
 pub use error::StoreError;

@@ -26,8 +26,9 @@ use super::meter::Meter;
 use super::outbox::Outbox;
 use super::recovery::Recovery;
 use super::settled::Settled;
-use super::survey::{self, Surveyed};
-use super::survey_journal::{Entries, Surveyed as SurveyedJournal};
+use super::survey::{self, SurveyedLane};
+use super::survey_journal::{Entries, SurveyedJournal};
+use super::targets;
 
 /// Quarantine folders kept; older ones are deleted, so that a sick disk does not fill itself.
 const QUARANTINES_KEPT: usize = 4;
@@ -149,7 +150,7 @@ fn open(
     let after = loaded.as_ref().map_or(0, |loaded| loaded.checkpoint.tick.seq);
     notes.extend(missing_state(&surveyed, after));
     let books = books(loaded.as_ref(), &surveyed);
-    let (targets, settled) = targets(&**kv, options, books)?;
+    let (targets, settled) = targets::known(&**kv, options, books)?;
     let meter = Meter::new(&targets);
     meter.journal(journal.bytes());
     let found = survey_lanes(options, books, &settled)?;
@@ -197,83 +198,11 @@ fn books(loaded: Option<&Loaded>, surveyed: &SurveyedJournal) -> [LaneBooks; 4] 
     }
 }
 
-/// All targets that something is kept for, and what each has. A target that is new starts where the slowest one is;
-/// if exactly one is new and one is no longer configured, it was renamed.
-fn targets(
-    kv: &dyn Kv,
-    options: &StoreOptions,
-    books: [LaneBooks; 4],
-) -> Result<(Vec<String>, [Vec<Settled>; 4]), StoreError> {
-    let mut known: BTreeMap<String, [Option<Settled>; 4]> = BTreeMap::new();
-    for lane in Lane::ALL {
-        for (name, settled) in marks::settled(kv, lane)? {
-            known.entry(name).or_default()[lane as usize] = Some(settled);
-        }
-    }
-    let new: Vec<&String> = options.targets.iter().filter(|t| !known.contains_key(*t)).collect();
-    let old: Vec<String> =
-        known.keys().filter(|name| !options.targets.contains(name)).cloned().collect();
-    if let ([new], [old]) = (new.as_slice(), old.as_slice())
-        && let Some(settled) = known.remove(old)
-    {
-        marks::forget(kv, old)?;
-        for (lane, settled) in Lane::ALL.into_iter().zip(&settled) {
-            if let Some(settled) = settled {
-                marks::put_settled(kv, new, lane, settled)?;
-            }
-        }
-        kv.flush()?;
-        known.insert((*new).clone(), settled);
-    }
-    let mut names = options.targets.clone();
-    names.extend(known.keys().filter(|name| !options.targets.contains(name)).cloned());
-    let mut all: [Vec<Settled>; 4] = Default::default();
-    let mut has_new = false;
-    for ((lane, books), all) in Lane::ALL.into_iter().zip(books).zip(&mut all) {
-        let of = |name: &String| known.get(name).and_then(|lanes| lanes[lane as usize].clone());
-        let slowest = names.iter().filter_map(of).map(|settled| settled.upto()).min();
-        let mut start = Settled::default();
-        start.insert(1, slowest.unwrap_or(books.floor));
-        // An index that is lost takes along how far the targets were. What was durable and is deleted had left, all of
-        // it where nothing is there; what is there is sent again.
-        if slowest.is_none() {
-            let first = survey::first_number(&options.path, lane)?.unwrap_or(u64::MAX);
-            start.insert(1, (first - 1).min(books.last));
-        }
-        for name in &names {
-            let settled = of(name);
-            if settled.is_none() {
-                // Written down, or the next start would put a target that took nothing where the fastest is by then.
-                marks::put_settled(kv, name, lane, &start)?;
-                has_new = true;
-            }
-            all.push(settled.unwrap_or_else(|| start.clone()));
-        }
-        let marks = marks::marks(kv, lane)?;
-        let swap = marks.iter().find_map(|mark| mark.thinned.as_ref());
-        survey::finish_thinning(&options.path, lane, swap)?;
-        let gone: Vec<(u64, u64)> = marks.iter().flat_map(|mark| mark.gone.clone()).collect();
-        if !gone.is_empty() {
-            // Durable with the end of the recovery, before the next loss takes a mark's place.
-            for (name, settled) in names.iter().zip(all) {
-                for (from, to) in &gone {
-                    settled.insert(*from, *to);
-                }
-                marks::put_settled(kv, name, lane, settled)?;
-            }
-        }
-    }
-    if has_new {
-        kv.flush()?;
-    }
-    Ok((names, all))
-}
-
 fn survey_lanes(
     options: &StoreOptions,
     books: [LaneBooks; 4],
     settled: &[Vec<Settled>; 4],
-) -> Result<[Surveyed; 4], StoreError> {
+) -> Result<[SurveyedLane; 4], StoreError> {
     let one = |lane: Lane| {
         let index = lane as usize;
         survey::survey(&options.path, lane, books[index], &settled[index])
@@ -283,7 +212,7 @@ fn survey_lanes(
 }
 
 /// Counts what waits.
-fn count(meter: &Meter, found: &[Surveyed; 4], settled: &[Vec<Settled>; 4]) {
+fn count(meter: &Meter, found: &[SurveyedLane; 4], settled: &[Vec<Settled>; 4]) {
     for ((lane, found), settled) in Lane::ALL.into_iter().zip(found).zip(settled) {
         meter.took_up(lane, found.segments.iter().map(|segment| segment.len).sum());
         for (target, settled) in settled.iter().enumerate() {
@@ -296,7 +225,7 @@ fn count(meter: &Meter, found: &[Surveyed; 4], settled: &[Vec<Settled>; 4]) {
 fn recovery(
     kv: &dyn Kv,
     surveyed: &SurveyedJournal,
-    found: &[Surveyed; 4],
+    found: &[SurveyedLane; 4],
     settled: &[Vec<Settled>; 4],
     after: u64,
 ) -> Result<Recovery, StoreError> {
@@ -341,7 +270,7 @@ fn said(recovery: &Recovery) -> Vec<String> {
     gaps.chain(input).collect()
 }
 
-fn join(found: [Surveyed; 4], settled: [Vec<Settled>; 4]) -> [(Vec<Segment>, Vec<Settled>); 4] {
+fn join(found: [SurveyedLane; 4], settled: [Vec<Settled>; 4]) -> [(Vec<Segment>, Vec<Settled>); 4] {
     let mut settled = settled.into_iter();
     found.map(|lane| (lane.segments, settled.next().unwrap_or_default()))
 }

@@ -20,7 +20,7 @@ use super::settled::Settled;
 
 /// What was found on one lane.
 #[derive(Debug, Default)]
-pub(super) struct Surveyed {
+pub(super) struct SurveyedLane {
     /// Its segments, oldest first.
     pub(super) segments: Vec<Segment>,
     /// The number of the last record that is there, or was.
@@ -37,7 +37,7 @@ pub(super) fn survey(
     lane: Lane,
     books: LaneBooks,
     settled: &[Settled],
-) -> Result<Surveyed, StoreError> {
+) -> Result<SurveyedLane, StoreError> {
     let floor = settled.iter().map(Settled::upto).min().unwrap_or(0);
     let first_open = |from| settled.iter().map(|settled| settled.next_open(from)).min();
     let folder = log::folder(store, lane);
@@ -45,7 +45,7 @@ pub(super) fn survey(
         .map_err(|source| StoreError::Unusable { path: folder.clone(), source })?;
     let mut names = segment_names(&folder)?;
     drop_done(&mut names, floor)?;
-    let mut found = Surveyed { last: floor, ..Surveyed::default() };
+    let mut found = SurveyedLane { last: floor, ..SurveyedLane::default() };
     let mut index = 0;
     while let Some((name, path)) = names.get(index).cloned() {
         let Name { first, tick, .. } = name;
@@ -148,7 +148,7 @@ pub(super) fn finish_thinning(
     Ok(())
 }
 
-impl Surveyed {
+impl SurveyedLane {
     /// Reads a segment that may be torn; says whether the ones behind it count. What is torn is cut off.
     fn read(
         &mut self,

@@ -19,7 +19,7 @@ const AHEAD_MAX: u64 = 10_000_000;
 
 /// What was found in the journal.
 #[derive(Default)]
-pub(super) struct Surveyed {
+pub(super) struct SurveyedJournal {
     /// The good segments, oldest first.
     pub(super) segments: Vec<Segment>,
     /// The last good entry's tick; 0: none.
@@ -33,8 +33,8 @@ pub(super) struct Surveyed {
 }
 
 /// Reads all segments of `folder` and cuts the journal at the first entry that is not good.
-pub(super) fn survey(folder: &Path, aside: &Path) -> Result<Surveyed, StoreError> {
-    let mut found = Surveyed::default();
+pub(super) fn survey(folder: &Path, aside: &Path) -> Result<SurveyedJournal, StoreError> {
+    let mut found = SurveyedJournal::default();
     let mut paths = segment_paths(folder)?.into_iter();
     while let Some((first, path)) = paths.next() {
         let bytes = fs::read(&path).map_err(StoreError::on("read", &path))?;
@@ -74,7 +74,7 @@ fn segment_paths(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
 }
 
 /// Bytes of the segment up to its first bad entry; the heads of the good ones are added to `found`.
-fn good_until(path: &Path, bytes: &[u8], found: &mut Surveyed) -> Result<usize, StoreError> {
+fn good_until(path: &Path, bytes: &[u8], found: &mut SurveyedJournal) -> Result<usize, StoreError> {
     let Some((start, _)) = bytes.split_first_chunk::<START>() else { return Ok(0) };
     if !start.starts_with(MAGIC) {
         return Ok(0);
@@ -110,7 +110,7 @@ pub(super) fn good(
     bytes: &[u8],
     before: Option<u64>,
 ) -> Result<(u64, Option<u64>, usize), StoreError> {
-    let mut found = Surveyed::default();
+    let mut found = SurveyedJournal::default();
     let good = good_until(path, bytes, &mut found)?;
     let first = found.heads.first().map(|head| head.after);
     if before.is_some() && first.is_some() && first != before {
@@ -138,7 +138,7 @@ fn cut(
     good: usize,
     rest: &[(u64, PathBuf)],
     aside: &Path,
-    found: &mut Surveyed,
+    found: &mut SurveyedJournal,
 ) -> Result<(), StoreError> {
     let bad = bytes.get(good..).unwrap_or_default();
     let mut lost = readable(bad, found.last);
@@ -218,7 +218,7 @@ pub struct Entries {
 }
 
 impl Entries {
-    pub(super) fn new(surveyed: &Surveyed, after: u64) -> Entries {
+    pub(super) fn new(surveyed: &SurveyedJournal, after: u64) -> Entries {
         let behind = |index: usize| {
             // A segment whose successor starts at or before `after + 1` holds nothing newer.
             surveyed.segments.get(index + 1).is_none_or(|next| next.first > after.saturating_add(1))
