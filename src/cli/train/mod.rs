@@ -6,6 +6,7 @@
 pub(super) mod args;
 mod collect;
 mod net;
+mod progress;
 mod trees;
 mod verdicts;
 
