@@ -210,35 +210,32 @@ struct Job<'a> {
 impl Job<'_> {
     /// The original, compressed; what the method needs to know of it is looked for first.
     fn compressed(&self) -> anyhow::Result<Compressed> {
-        let args = self.args;
-        let (mut ranges, mut activity) = (Ranges::default(), Activity::default());
-        let how = match args.calibrate {
-            Calibrate::MinMax => Calibration::MinMax,
-            Calibrate::Percentile => Calibration::Percentile,
-        };
-        let what = match args.to {
-            To::Int8 => Some(Watch::Ranges),
-            To::Pruned => Some(Watch::Units),
-            To::Int8Weights | To::Float16 | To::Student => None,
-        };
-        if let Some(what) = what {
-            let watched = calibrate::watch(&self.original, what)?;
-            let folder = self.workshop.path();
-            self.evidence.watch(&watched, &self.host, folder, self.screen, |value, numbers| {
-                match what {
-                    Watch::Ranges => ranges.take(value, numbers, how),
-                    Watch::Units => activity.take(value, numbers),
-                }
-            })?;
+        let (args, full_range) = (self.args, self.args.full_range);
+        let compressed = |method: Method<'_>| Ok(compress::compress(&self.original, method)?);
+        match args.to {
+            To::Int8 => {
+                let how = match args.calibrate {
+                    Calibrate::MinMax => Calibration::MinMax,
+                    Calibrate::Percentile => Calibration::Percentile,
+                };
+                let mut ranges = Ranges::default();
+                self.watch(Watch::Ranges, |value, numbers| ranges.take(value, numbers, how))?;
+                compressed(Method::Int8 { ranges: &ranges, full_range })
+            }
+            To::Pruned => {
+                let mut activity = Activity::default();
+                self.watch(Watch::Units, |value, numbers| activity.take(value, numbers))?;
+                compressed(Method::Pruned { activity: &activity, keep: args.keep })
+            }
+            To::Float16 => compressed(Method::Float16),
+            To::Int8Weights | To::Student => compressed(Method::Int8Weights { full_range }),
         }
-        let full_range = args.full_range;
-        let method = match args.to {
-            To::Int8 => Method::Int8 { ranges: &ranges, full_range },
-            To::Pruned => Method::Pruned { activity: &activity, keep: args.keep },
-            To::Float16 => Method::Float16,
-            To::Int8Weights | To::Student => Method::Int8Weights { full_range },
-        };
-        Ok(compress::compress(&self.original, method)?)
+    }
+
+    /// Runs the original on windows that may choose, and gives `take` what is inside it.
+    fn watch(&self, what: Watch, take: impl FnMut(&str, &[f32])) -> anyhow::Result<()> {
+        let watched = calibrate::watch(&self.original, what)?;
+        self.evidence.watch(&watched, &self.host, self.workshop.path(), self.screen, take)
     }
 
     /// A student of the original, which is asked in `stage` and gave `scores`.
