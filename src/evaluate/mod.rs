@@ -5,14 +5,18 @@
 //! know nothing, which every number stands beside; [`suite`] runs public benchmarks by their published protocols.
 //! It writes no file and prints nothing.
 
-pub mod classes;
-pub mod detection;
-pub mod floors;
+// what was said and what was true
+pub mod stream;
 pub mod labels;
-pub mod life;
+// how good it is
 pub mod metrics;
+pub mod floors;
+pub mod detection;
+pub mod classes;
+pub mod life;
+// how it is told
+pub mod rows;
 pub mod plot;
 pub mod report;
-pub mod rows;
-pub mod stream;
+// public benchmarks
 pub mod suite;

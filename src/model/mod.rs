@@ -1,44 +1,46 @@
 //! Models: finding a runtime, opening ONNX files, checking them against a pipeline, running and training them.
 //!
-//! `stage/score` runs models, `cli` trains and checks them, `node` and `doctor` find the runtime. The only module
-//! that knows `ort` and tract. In reading order: [`runtime`] (which library does the work), [`onnx`] (what a file
-//! says of itself), [`element`] (types of numbers), [`metadata`] (its contract), [`signature`] (who made it), [`golden`] (what it must answer), [`state`] (what it
-//! remembers), [`weights`] (what lies beside it), [`file`] (all of that, read from the disk), [`session`]
-//! (a model that runs), [`deadline`] (and not for too long), [`shelf`] (models that are kept), [`host`] (how this machine runs them), [`weigh`] (what they take), [`fit`] (does it fit a pipeline), then [`build`] (writing graphs), [`threshold`] (where a score begins to mean a fault) and the trainers: [`training`]
-//! (what they are given), [`pca`], [`logistic`], [`trees`] (of [`boost`] and [`tree`]), [`net`] (networks), and [`running`], which learns while it runs; [`compress`] makes models smaller.
-//! It opens model files, keeps them on the shelf, and touches no other; [`weigh`] starts this program anew; the clock it reads for how long a batch takes, and for nothing that is computed.
+//! `stage/score` runs models, `cli` trains and checks them, `node` and `doctor` find the runtime. The only module that
+//! knows `ort` and tract; the modules stand in reading order. It opens model files, keeps them on the shelf, and touches no
+//! other; [`weigh`] starts this program anew; the clock it reads for how long a batch takes, and for nothing that is
+//! computed.
 
-pub mod boost;
-pub mod build;
-pub mod compress;
-mod deadline;
+// a model's file: what it says of itself, who made it, what it must answer, what it remembers, what lies beside it
 pub mod element;
-pub mod file;
-pub mod fit;
-pub mod golden;
-pub mod host;
-mod judged;
 mod labels;
-mod linear;
-mod loaded;
-pub mod logistic;
+pub mod golden;
 pub mod metadata;
-pub mod net;
 pub mod onnx;
-pub mod pca;
-mod provider;
-pub mod running;
-pub mod runtime;
-pub mod session;
-pub mod shelf;
 pub mod signature;
 pub mod state;
-pub mod threshold;
-pub mod training;
-pub mod tree;
-pub mod trees;
-pub mod weigh;
 pub mod weights;
+pub mod file;
+// a model that runs: which library does the work and on what device, not for too long, kept, weighed, as this machine does it
+mod provider;
+pub mod runtime;
+mod loaded;
+mod deadline;
+pub mod session;
+pub mod shelf;
+pub mod host;
+pub mod weigh;
+// whether it fits a pipeline
+pub mod fit;
+// training: what is given, where a score begins to mean a fault, and the trainers
+pub mod training;
+mod judged;
+pub mod threshold;
+mod linear;
+pub mod logistic;
+pub mod pca;
+pub mod tree;
+pub mod boost;
+pub mod trees;
+pub mod net;
+pub mod running;
+// writing a graph, and making one smaller
+pub mod build;
+pub mod compress;
 
 pub use file::ModelFile;
 pub use fit::{Given, Mismatch, OtherUnit, lay_out, whole_row};
