@@ -183,7 +183,8 @@ async fn fresh_records_share_the_link_with_a_backlog_and_alarms_go_before_both()
     for tick in 0..30 {
         feeding.put((tick * 100..tick * 100 + 100).map(score).collect());
     }
-    let terms = Terms { rate: Some(40_000), ..terms() };
+    // One parcel at a time: several on the way may come in any order.
+    let terms = Terms { rate: Some(40_000), in_flight: 1, ..terms() };
     let running = Running::start_on(http(&receiver, false), outbox, &feeding, terms);
     until("the backlog drains", || receiver.counts().records > 100).await;
     let before = receiver.counts().records;

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use forebay::config::MqttVersion;
 use forebay::demo::DemoError;
 use forebay::demo::fault::FaultPlan;
@@ -18,7 +16,6 @@ use forebay::demo::ports::free_port;
 use forebay::demo::publisher::{Pace, publish};
 use forebay::demo::sender::{Sender, SenderOptions, broker_address};
 use forebay::demo::telemetry::{Dirt, Telemetry, Totals};
-use forebay::record::{AlarmRecord, AlarmState, Lane, LossRecord, Record, ScoreRecord, Severity};
 use forebay::time::{Span, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
