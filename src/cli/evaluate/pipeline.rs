@@ -45,14 +45,8 @@ struct Evaluation {
     threshold_by: String,
     /// The alarm whose state is the verdict; none where the score is held against its threshold.
     alarm: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detection: Option<Detection>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    classes: Option<ClassReport>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    life: Option<Life>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    life_unit: Option<String>,
+    #[serde(flatten)]
+    held: Held,
     rows: u64,
     model: ModelUsed,
     data_sha256: BTreeMap<String, String>,
@@ -64,10 +58,21 @@ struct Evaluation {
     version: &'static str,
 }
 
-/// The rows behind it, for the page.
-#[derive(Default)]
-struct Behind {
+/// What came of holding the answers against the truth: of faults or of remaining lives.
+#[derive(Default, Serialize)]
+struct Held {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detection: Option<Detection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<ClassReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    life: Option<Life>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    life_unit: Option<String>,
+    /// The rows behind it, for the page.
+    #[serde(skip)]
     judged: Vec<Judged>,
+    #[serde(skip)]
     lives: Vec<Lives>,
 }
 
@@ -77,9 +82,9 @@ pub(super) fn evaluate(
     file: &Path,
     screen: &Screen,
 ) -> anyhow::Result<Outcome> {
-    let (evaluation, behind) = run(args, file, screen)?;
+    let evaluation = run(args, file, screen)?;
     if let Some(path) = &args.html {
-        write_whole(path, page(&evaluation, &behind).as_bytes())?;
+        write_whole(path, page(&evaluation).as_bytes())?;
     }
     let text = if args.json {
         serde_json::to_string_pretty(&evaluation)? + "\n"
@@ -90,7 +95,7 @@ pub(super) fn evaluate(
     Ok(Outcome::Fine)
 }
 
-fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Evaluation, Behind)> {
+fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<Evaluation> {
     let pipeline = args.offline.pipeline(file)?;
     let host = args.offline.host();
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
@@ -118,7 +123,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
     };
     let model = ModelFile::read(&path, &host.trust)?;
     let meaning = meaning(&model, score);
-    let found = match truth {
+    let held = match truth {
         Some(truth) => {
             let is_noted = matches!(meaning, Some(Meaning::Probability { .. }));
             // The column of a class is a chance, too.
@@ -127,19 +132,15 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
         }
         None => judge_lives(args, (&recordings, &pipeline), (&verdicts, &times), meaning)?,
     };
-    let Found { detection, classes, life, life_unit, behind } = found;
     let (p50, p99) = verdicts.inference(&host, &path)?;
-    let evaluation = Evaluation {
+    Ok(Evaluation {
         pipeline: pipeline.spec.name.clone(),
         causal: !verdicts.looks_ahead,
         learned_until: learned_until(&behind, model.metadata()),
         threshold: verdicts.threshold,
         threshold_by: threshold_by(&verdicts, score, &model),
         alarm: verdicts.alarm.as_ref().map(|alarm| alarm.name.clone()),
-        detection,
-        classes,
-        life,
-        life_unit,
+        held,
         rows,
         model: ModelUsed::of(path.display().to_string(), &model.bytes),
         data_sha256: args.data.iter().map(|path| digest(path)).collect::<anyhow::Result<_>>()?,
@@ -150,8 +151,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<(Eva
         memory_peak_bytes: Usage::of(None).ok().map(|usage| usage.peak),
         version: env!("CARGO_PKG_VERSION"),
         output: verdicts.output,
-    };
-    Ok((evaluation, behind))
+    })
 }
 
 /// When the data ended that the model learned from, if any judged row lies in its time.
@@ -206,15 +206,6 @@ fn truth(args: &EvaluateArgs, recordings: &Recordings<'_>) -> anyhow::Result<Opt
     }))
 }
 
-/// What came of it.
-struct Found {
-    detection: Option<Detection>,
-    classes: Option<ClassReport>,
-    life: Option<Life>,
-    life_unit: Option<String>,
-    behind: Behind,
-}
-
 fn step(pipeline: &LoadedPipeline) -> Span {
     pipeline.spec.grid().map_or(Span::ZERO, |grid| grid.every.span())
 }
@@ -225,7 +216,7 @@ fn judge_faults(
     pipeline: &LoadedPipeline,
     (verdicts, truth): (&Verdicts, &Truth),
     is_chance: bool,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<Held> {
     let judged = detection::judge(verdicts, truth, step(pipeline), args.skip_rows);
     let rows: usize = judged.iter().map(|one| one.times.len()).sum();
     anyhow::ensure!(
@@ -235,8 +226,7 @@ fn judge_faults(
     let labels = &verdicts.classes;
     let classes = (!labels.is_empty()).then(|| ClassReport::of(&judged, truth.names(), labels));
     let detection = Some(Detection::of(&judged, is_chance));
-    let behind = Behind { judged, ..Behind::default() };
-    Ok(Found { detection, classes, life: None, life_unit: None, behind })
+    Ok(Held { detection, classes, judged, ..Held::default() })
 }
 
 /// Holds the answers against remaining lives.
@@ -245,7 +235,7 @@ fn judge_lives(
     (recordings, pipeline): (&Recordings<'_>, &LoadedPipeline),
     (verdicts, times): (&Verdicts, &BTreeMap<String, Column>),
     meaning: Option<&Meaning>,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<Held> {
     let noted = match meaning {
         Some(Meaning::RemainingLife { unit }) => Some(unit.clone()),
         _ => None,
@@ -270,8 +260,7 @@ fn judge_lives(
         "no row has both an answer and a truth: the recording is shorter than a window"
     );
     let life = Some(Life::of(&lives, args.life_cap));
-    let behind = Behind { lives, ..Behind::default() };
-    Ok(Found { detection: None, classes: None, life, life_unit, behind })
+    Ok(Held { life, life_unit, lives, ..Held::default() })
 }
 
 /// Remembers when each asset had rows; one row is one time, however many signals it has.
@@ -307,10 +296,10 @@ const NO_THRESHOLD: &str = "no verdict: neither the model nor the pipeline has a
 /// What it stands on, in sentences.
 fn provenance(found: &Evaluation) -> Vec<String> {
     let verdict = match &found.alarm {
-        _ if found.life.is_some() => {
+        _ if found.held.life.is_some() => {
             format!(
                 "answer: remaining life in {}",
-                found.life_unit.as_deref().unwrap_or("its unit")
+                found.held.life_unit.as_deref().unwrap_or("its unit")
             )
         }
         Some(alarm) => {
@@ -353,11 +342,11 @@ fn provenance(found: &Evaluation) -> Vec<String> {
 
 fn told(found: &Evaluation) -> String {
     let mut text = format!("{}, score `{}`\n", found.pipeline, found.output);
-    if let Some(detection) = &found.detection {
+    if let Some(detection) = &found.held.detection {
         text.push_str(&detection_told(detection, found.has_verdict()));
     }
-    text.extend(found.classes.as_ref().map(classes_told));
-    if let Some(life) = &found.life {
+    text.extend(found.held.classes.as_ref().map(classes_told));
+    if let Some(life) = &found.held.life {
         text.push_str(&life_told(life));
     }
     for sentence in provenance(found) {
@@ -413,21 +402,21 @@ fn life_told(found: &Life) -> String {
     format!("\n{all}\n{each}\n")
 }
 
-fn page(found: &Evaluation, behind: &Behind) -> String {
+fn page(found: &Evaluation) -> String {
     let mut body = String::new();
     for sentence in provenance(found) {
         let _ = writeln!(body, "<p class=\"soft\"><code>{}</code></p>", escape(&sentence));
     }
-    body.extend(found.classes.as_ref().map(report::classes));
-    if let Some(detection) = &found.detection {
-        let judged = &behind.judged;
+    body.extend(found.held.classes.as_ref().map(report::classes));
+    if let Some(detection) = &found.held.detection {
+        let judged = &found.held.judged;
         body.push_str(&report::detection(detection, judged, found.threshold, found.has_verdict()));
     }
-    if let Some(life) = &found.life {
+    if let Some(life) = &found.held.life {
         body.push_str(&report::life(
             life,
-            &behind.lives,
-            found.life_unit.as_deref().unwrap_or("its unit"),
+            &found.held.lives,
+            found.held.life_unit.as_deref().unwrap_or("its unit"),
         ));
     }
     report::page(&format!("{}: {}", found.pipeline, found.output), &body)
