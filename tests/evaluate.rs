@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Output;
 
-use forebay::evaluate::stream::{Plan, Stream, Verdict};
+use forebay::evaluate::stream::{Stream, Verdict};
 use forebay::ingest::replay::{Recording, RecordingOptions};
 use forebay::model::Host;
 use forebay::model::running::{RunningOptions, running};
@@ -177,8 +177,7 @@ fn verdicts(site: &Path, rows: usize) -> Vec<Verdict> {
     let pipeline = load_pipeline(&site.join("pipeline.toml"), Some(site)).unwrap();
     let host = Host::default();
     let (spec, schema) = (&pipeline.spec, &pipeline.schema);
-    let mut stream =
-        Stream::new(Plan { spec, schema, base: site, models: &[], host: &host }, None).unwrap();
+    let mut stream = Stream::new(&pipeline, &[], &host, None).unwrap();
     let options = RecordingOptions {
         spec: RecordingSpec::default(),
         asset: None,
@@ -190,7 +189,7 @@ fn verdicts(site: &Path, rows: usize) -> Vec<Verdict> {
     for batch in batches.take(rows / 100) {
         stream.take(batch.unwrap()).unwrap();
     }
-    stream.finish().unwrap().by_asset.remove("a").unwrap()
+    stream.finish(None).unwrap().by_asset.remove("a").unwrap()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::floors;
 use super::labels::{Column, Fault, Labels};
 use super::metrics::binary::Confusion;
 use super::metrics::calibration::{Bin, brier, expected_error, reliability};
-use super::metrics::changepoint::changes;
+use super::metrics::changepoint::raised;
 use super::metrics::events::{Events, Interval, intervals};
 use super::metrics::nab::{self, NabScore, PROFILES};
 use super::metrics::ranking::{average_precision, roc_auc};
@@ -104,11 +104,7 @@ impl Judged {
 
     /// The NAB score of its alarms, by profile: a detection is the moment at which an alarm is raised.
     fn nab(&self) -> Vec<NabScore> {
-        let raised: Vec<bool> = changes(&self.alarmed)
-            .iter()
-            .zip(&self.alarmed)
-            .map(|(turn, on)| *turn && *on)
-            .collect();
+        let raised = raised(&self.alarmed);
         let row = |at: Timestamp| self.times.partition_point(|row| *row < at);
         let windows: Vec<(usize, usize)> = intervals(&self.times, &self.faulty)
             .iter()

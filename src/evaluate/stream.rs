@@ -8,15 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::metrics::percentile;
-use crate::engine::{Engine, Failure, Pipeline};
+use crate::engine::{Engine, Failure};
 use crate::frame::{Input, Windows};
 use crate::model::training::TrainingSet;
 use crate::model::{Given, Host, HostError, Model, ModelError, whole_row};
+use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::names;
 use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
 use crate::pipeline::spec::{AlarmSpec, Fill, PipelineSpec, ScoreSpec};
 use crate::record::{AlarmState, Record};
-use crate::schema::Schema;
 use crate::stage::score::Scorer;
 use crate::time::{Span, Timestamp, monotonic};
 
@@ -60,31 +60,6 @@ pub enum StreamError {
     /// A model does not run.
     #[error(transparent)]
     Model(#[from] ModelError),
-}
-
-/// A pipeline and where it finds its models.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan<'a> {
-    /// The pipeline.
-    pub spec: &'a PipelineSpec,
-    /// Its signals.
-    pub schema: &'a Schema,
-    /// Folder from which it names models.
-    pub base: &'a Path,
-    /// Models that take the place of its own.
-    pub models: &'a [OtherModel],
-    /// How this machine runs them.
-    pub host: &'a Host,
-}
-
-impl Plan<'_> {
-    fn build(&self, features_only: bool) -> Result<Pipeline, PlanError> {
-        let usual = PlanOptions::of(self.base, self.host);
-        let options = PlanOptions { models: self.models, features_only, ..usual };
-        let mut pipeline = plan(self.spec, self.schema, options)?;
-        pipeline.keep_windows = true;
-        Ok(pipeline)
-    }
 }
 
 /// What a pipeline says of one window.
@@ -178,21 +153,29 @@ impl Paces {
 }
 
 impl Stream {
-    /// A stream that looks at the score `output`, or at the first.
-    pub fn new(plan: Plan<'_>, output: Option<&str>) -> Result<Stream, StreamError> {
-        let name = &plan.spec.name;
-        let first = plan.spec.scores().next().ok_or_else(|| StreamError::NoScore(name.clone()))?;
+    /// A stream that looks at the score `output`, or at the first. `models` take the place of the pipeline's own.
+    pub fn new(
+        pipeline: &LoadedPipeline,
+        models: &[OtherModel],
+        host: &Host,
+        output: Option<&str>,
+    ) -> Result<Stream, StreamError> {
+        let (spec, name) = (&pipeline.spec, &pipeline.spec.name);
+        let first = spec.scores().next().ok_or_else(|| StreamError::NoScore(name.clone()))?;
         let output = output.unwrap_or(&first.output).to_owned();
-        let Some(score) = plan.spec.score(&output).cloned() else {
-            let names: Vec<&str> = plan.spec.scores().map(|score| score.output.as_str()).collect();
+        let Some(score) = spec.score(&output).cloned() else {
+            let names: Vec<&str> = spec.scores().map(|score| score.output.as_str()).collect();
             let (pipeline, found) = (name.clone(), names.join(", "));
             return Err(StreamError::NoOutput { pipeline, output, found });
         };
-        let alarm = plan.spec.alarm_on(&output).cloned();
-        let engine = Engine::new("evaluate".into(), vec![plan.build(false)?]);
+        let alarm = spec.alarm_on(&output).cloned();
+        let options = PlanOptions { models, ..PlanOptions::of(pipeline.base(), host) };
+        let mut planned = plan(spec, &pipeline.schema, options)?;
+        planned.keep_windows = true;
+        let engine = Engine::new("evaluate".into(), vec![planned]);
         let changes = BTreeMap::new();
         let windows = Vec::new();
-        let paces = Paces::of(plan.spec);
+        let paces = Paces::of(spec);
         Ok(Stream { engine, output, alarm, changes, score, windows, threshold: None, paces })
     }
 
@@ -209,17 +192,9 @@ impl Stream {
         self.keep(records.into_iter().map(|outgoing| outgoing.record))
     }
 
-    /// Nothing more comes: the verdicts of each asset, in order of time.
-    pub fn finish(self) -> Result<Verdicts, StreamError> {
-        self.finish_with(None)
-    }
-
-    /// The same with the class of each window, where the model tells classes apart.
-    pub fn finish_with_classes(self, asked: AskClass<'_>) -> Result<Verdicts, StreamError> {
-        self.finish_with(Some(asked))
-    }
-
-    fn finish_with(mut self, asked: Option<AskClass<'_>>) -> Result<Verdicts, StreamError> {
+    /// Nothing more comes: the verdicts of each asset, in order of time; where it is `asked`, with the class of each window,
+    /// if the model tells classes apart.
+    pub fn finish(mut self, asked: Option<AskClass<'_>>) -> Result<Verdicts, StreamError> {
         let records = self.engine.finish().records;
         self.keep(records.into_iter().map(|outgoing| outgoing.record))?;
         let pipeline = self.engine.pipelines().first();
@@ -362,10 +337,12 @@ pub fn at_rows<'v>(
 
 /// The windows that a pipeline makes of recordings, with features and, where a stage wants them, samples.
 pub fn windows(
-    plan: Plan<'_>,
+    pipeline: &LoadedPipeline,
+    host: &Host,
     inputs: impl IntoIterator<Item = Input>,
 ) -> Result<Vec<Windows>, StreamError> {
-    let mut engine = Engine::new("evaluate".into(), vec![plan.build(true)?]);
+    let usual = PlanOptions::of(pipeline.base(), host);
+    let mut engine = pipeline.engine("evaluate", PlanOptions { features_only: true, ..usual })?;
     for input in inputs {
         let now = input.latest();
         engine.step(vec![input], now);
@@ -377,12 +354,13 @@ pub fn windows(
 
 /// The same as a set to learn from, by the name `name`.
 pub fn training_set(
-    plan: Plan<'_>,
+    pipeline: &LoadedPipeline,
+    host: &Host,
     name: &str,
     inputs: impl IntoIterator<Item = Input>,
 ) -> Result<TrainingSet, StreamError> {
-    let mut set = names::training_set(plan.spec, plan.schema, name, false);
-    windows(plan, inputs)?.iter().for_each(|windows| set.push(windows));
+    let mut set = names::training_set(&pipeline.spec, &pipeline.schema, name, false);
+    windows(pipeline, host, inputs)?.iter().for_each(|windows| set.push(windows));
     Ok(set)
 }
 

@@ -19,7 +19,7 @@ use crate::evaluate::labels::{self, Column};
 use crate::evaluate::life::{self, Life, Lives};
 use crate::evaluate::report;
 use crate::evaluate::rows::{self, maybe, number};
-use crate::evaluate::stream::{AskClass, Plan, Stream, Verdicts};
+use crate::evaluate::stream::{AskClass, Stream, Verdicts};
 use crate::evaluate::suite::ModelUsed;
 use crate::feed::chart::escape;
 use crate::frame::Input;
@@ -99,10 +99,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<Eval
     let pipeline = args.offline.pipeline(file)?;
     let host = args.offline.host();
     let models: Vec<OtherModel> = args.model.iter().map(|text| other_model(text)).collect();
-    let base = file.parent().unwrap_or(Path::new(""));
-    let plan =
-        Plan { spec: &pipeline.spec, schema: &pipeline.schema, base, models: &models, host: &host };
-    let mut stream = Stream::new(plan, args.output.as_deref())?;
+    let mut stream = Stream::new(&pipeline, &models, &host, args.output.as_deref())?;
     let recordings = args.offline.recordings(&args.data, &pipeline, screen);
     let truth = truth(args, &recordings)?;
     let mut times: BTreeMap<String, Column> = BTreeMap::new();
@@ -113,14 +110,10 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<Eval
         Ok(stream.take(input)?)
     })?;
     let score = score_of(&pipeline, stream.output())?;
-    let path = model_path(&models, base, score);
-    let verdicts = match &truth {
-        Some(truth) => {
-            let (model, names) = (path.as_path(), truth.names());
-            stream.finish_with_classes(AskClass { host: &host, model, names })?
-        }
-        None => stream.finish()?,
-    };
+    let path = model_path(&models, pipeline.base(), score);
+    let asked = truth.as_ref().map(Truth::names);
+    let asked = asked.map(|names| AskClass { host: &host, model: path.as_path(), names });
+    let verdicts = stream.finish(asked)?;
     let model = ModelFile::read(&path, &host.trust)?;
     let meaning = meaning(&model, score);
     let held = match truth {

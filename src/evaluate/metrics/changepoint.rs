@@ -49,6 +49,11 @@ pub fn changes(verdicts: &[bool]) -> Vec<bool> {
     verdicts.iter().map(|now| std::mem::replace(&mut before, *now) != *now).collect()
 }
 
+/// Where an alarm is raised, which is when it detects something.
+pub fn raised(on: &[bool]) -> Vec<bool> {
+    changes(on).iter().zip(on).map(|(turned, on)| *turned && *on).collect()
+}
+
 /// Scores the detections of one recording, both columns in order of time.
 pub fn score(
     truth: &[Timestamp],

@@ -21,9 +21,9 @@ use crate::frame::{Asset, Input, Quality};
 use crate::model::training::TrainingSet;
 use crate::model::trees::{self, Split, Target, TreesOptions};
 use crate::model::{Model, boost::BoostOptions};
+use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::plan::route;
 use crate::pipeline::spec::PipelineSpec;
-use crate::schema::Schema;
 use crate::time::Timestamp;
 
 const SCHEMA: &str = include_str!("ai4i.toml");
@@ -89,10 +89,10 @@ fn options() -> TreesOptions {
 /// Runs what is there.
 pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     let settings = format!("{:?} {FOLDS}", options());
-    let (spec, schema, mut findings) = written(PIPELINE, SCHEMA, &settings)?;
+    let (pipeline, mut findings) = written(PIPELINE, SCHEMA, &settings)?;
     for file in csv_files(run.folder)? {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let found = machine(&file, &name, (&spec, &schema), run, &mut findings);
+        let found = machine(&file, &name, &pipeline, run, &mut findings);
         findings.part(name, found);
     }
     if !findings.rows.is_empty() {
@@ -105,12 +105,12 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
 fn machine(
     file: &Path,
     name: &str,
-    (spec, schema): (&PipelineSpec, &Schema),
+    pipeline: &LoadedPipeline,
     run: &Run<'_>,
     findings: &mut Findings,
 ) -> Result<(), Failed> {
-    let (input, faulty) = read(file, spec)?;
-    let set = training_set(run.plan(spec, schema), "ai4i", [input])?;
+    let (input, faulty) = read(file, &pipeline.spec)?;
+    let set = training_set(pipeline, run.host, "ai4i", [input])?;
     if set.len() != faulty.len() {
         return Err(format!("{} rows with all columns of {}", set.len(), faulty.len()).into());
     }

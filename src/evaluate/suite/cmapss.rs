@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, opened};
+use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, opened, unnamed};
 use crate::evaluate::metrics::regression::{
     best_constant_nasa, best_constant_rmse, capped, nasa_score, rmse,
 };
 use crate::evaluate::report::said_and_left;
-use crate::evaluate::stream::{Plan, Stream, time_inferences, training_set};
+use crate::evaluate::stream::{Stream, time_inferences, training_set};
 use crate::frame::{Asset, Input, Quality, Readings};
 use crate::model::boost::BoostOptions;
 use crate::model::metadata::Meaning;
@@ -252,9 +252,10 @@ fn answers(
     (run.say)(&format!("cmapss: {part}: windows of {} engines", train.len()));
     let regimes = regimes(train);
     let schema = schema(&regimes, &in_common(train, &regimes));
-    let plan = run.plan(spec, &schema);
+    let pipeline = unnamed(spec.clone(), schema);
     let inputs = train.iter().map(|(engine, cycles)| input(spec, *engine, cycles, SHORTEST));
-    let (set, lives) = thinned(&training_set(plan, &format!("cmapss-{part}"), inputs)?);
+    let (set, lives) =
+        thinned(&training_set(&pipeline, run.host, &format!("cmapss-{part}"), inputs)?);
     let folder = tempfile::tempdir()?;
     let (mut models, mut found) = (Vec::new(), vec![0.0; test.len()]);
     for (output, bytes) in OUTPUTS.into_iter().zip(learned(part, &set, lives, run)?) {
@@ -270,13 +271,13 @@ fn answers(
     }
     for output in OUTPUTS {
         (run.say)(&format!("cmapss: {part}: {} test engines, {output}", test.len()));
-        let mut stream = Stream::new(Plan { models: &models, ..plan }, Some(output))?;
+        let mut stream = Stream::new(&pipeline, &models, run.host, Some(output))?;
         for (engine, cycles) in test {
             // No stage remembers more than a window.
             let last = &cycles[cycles.len().saturating_sub(STEPS)..];
             stream.take(input(spec, *engine, last, STEPS))?;
         }
-        let verdicts = stream.finish()?.by_asset;
+        let verdicts = stream.finish(None)?.by_asset;
         for (engine, found) in test.keys().zip(&mut found) {
             let of = verdicts.get(&name(*engine)).and_then(|verdicts| verdicts.last());
             let told = || format!("{part}: engine {engine} has no window");

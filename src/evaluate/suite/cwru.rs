@@ -16,11 +16,13 @@ use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, entries, written
 use crate::evaluate::metrics::classes::Classes;
 use crate::evaluate::metrics::ranking::roc_auc;
 use crate::evaluate::report::Figure;
-use crate::evaluate::stream::{Plan, windows};
+use crate::evaluate::stream::windows;
 use crate::frame::{Asset, Input, Quality, Readings};
+use crate::model::Host;
 use crate::model::boost::BoostOptions;
 use crate::model::training::TrainingSet;
 use crate::model::trees::{self, Target, TreesOptions};
+use crate::pipeline::load::LoadedPipeline;
 use crate::pipeline::plan::route;
 use crate::pipeline::spec::BearingSpec;
 use crate::stage::envelope::{HARMONICS, SLIP, Spectrum, envelope};
@@ -84,15 +86,14 @@ fn options() -> TreesOptions {
 /// Runs what is there.
 pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     let settings = format!("{:?} {FEATURES:?} {MARGIN}", options());
-    let (spec, schema, mut findings) = written(PIPELINE, SCHEMA, &settings)?;
-    let bearing = spec.window().and_then(|window| window.bearing.as_ref());
+    let (pipeline, mut findings) = written(PIPELINE, SCHEMA, &settings)?;
+    let bearing = pipeline.spec.window().and_then(|window| window.bearing.as_ref());
     let bearing = bearing.ok_or("the pipeline knows no bearing")?;
-    let plan = run.plan(&spec, &schema);
     let (mut described, mut peaks) = (Vec::new(), Vec::new());
     for recording in recordings(run.folder, &mut findings)? {
         (run.say)(&format!("cwru: {}", recording.name));
         peaks.extend(peak(&recording, bearing, &mut findings));
-        described.extend(describe(&recording, plan)?);
+        described.extend(describe(&recording, &pipeline, run.host)?);
     }
     if !peaks.is_empty() {
         let share = peaks.iter().filter(|found| **found).count() as f64 / peaks.len() as f64;
@@ -125,7 +126,11 @@ fn peak(recording: &Recording, bearing: &BearingSpec, findings: &mut Findings) -
 }
 
 /// A recording's windows, as the pipeline has them.
-fn describe(recording: &Recording, plan: Plan<'_>) -> Result<Vec<Window>, Failed> {
+fn describe(
+    recording: &Recording,
+    pipeline: &LoadedPipeline,
+    host: &Host,
+) -> Result<Vec<Window>, Failed> {
     let mut readings = Readings::default();
     for (at, &value) in recording.samples.iter().enumerate() {
         let ts = START.plus(Span(at as i64 * 1_000_000 / RATE as i64));
@@ -135,10 +140,10 @@ fn describe(recording: &Recording, plan: Plan<'_>) -> Result<Vec<Window>, Failed
         }
     }
     let assets = vec![Asset { id: recording.name.clone(), ..Asset::default() }];
-    let input = Input { route: route(plan.spec), assets, readings, ..Input::default() };
+    let input = Input { route: route(&pipeline.spec), assets, readings, ..Input::default() };
     let length = recording.samples.len() as f64 / RATE;
     let mut described = Vec::new();
-    for windows in windows(plan, [input])? {
+    for windows in windows(pipeline, host, [input])? {
         let place = |name: &str| {
             let name = format!("vibration.{name}");
             windows.names.iter().position(|n| *n == name).ok_or(format!("no feature {name}"))

@@ -21,13 +21,19 @@ use flate2::read::MultiGzDecoder;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::evaluate::detection::Judged;
+use crate::evaluate::labels::Fault;
+use crate::evaluate::metrics::events::Interval;
 use crate::evaluate::report::Figure;
-use crate::evaluate::stream::{Plan, micros};
+use crate::evaluate::stream::{Verdict, Verdicts, at_rows, micros};
+use crate::ingest::replay::{Recording, RecordingError, RecordingOptions};
 use crate::model::Host;
 use crate::model::onnx::{digest, hex};
+use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::plan::route;
 use crate::pipeline::spec::PipelineSpec;
 use crate::schema::Schema;
-use crate::time::monotonic;
+use crate::time::{Span, Timestamp, monotonic};
 
 /// Why something could not be run; any error will do.
 pub type Failed = Box<dyn Error + Send + Sync>;
@@ -65,24 +71,77 @@ pub struct Run<'a> {
     pub say: &'a dyn Fn(&str),
 }
 
-impl<'a> Run<'a> {
-    /// A pipeline without models.
-    fn plan(&self, spec: &'a PipelineSpec, schema: &'a Schema) -> Plan<'a> {
-        Plan { spec, schema, base: Path::new(""), models: &[], host: self.host }
-    }
-}
-
 /// A pipeline and a schema as they are written, and findings whose digest covers them and `settings`.
 fn written(
     pipeline: &str,
     schema: &str,
     settings: &str,
-) -> Result<(PipelineSpec, Schema, Findings), Failed> {
+) -> Result<(LoadedPipeline, Findings), Failed> {
     let mut findings = Findings::default();
     for text in [pipeline, schema, settings] {
         findings.config(text);
     }
-    Ok((toml::from_str(pipeline)?, toml::from_str(schema)?, findings))
+    Ok((parsed(pipeline, schema)?, findings))
+}
+
+/// A pipeline and a schema as they are written.
+fn parsed(pipeline: &str, schema: &str) -> Result<LoadedPipeline, Failed> {
+    Ok(unnamed(toml::from_str(pipeline)?, toml::from_str(schema)?))
+}
+
+/// A pipeline that is in no file and names no model.
+fn unnamed(spec: PipelineSpec, schema: Schema) -> LoadedPipeline {
+    LoadedPipeline { path: PathBuf::new(), spec, schema, refused: None }
+}
+
+/// The rows of a file, `batch_rows` at a time, for a pipeline that says how it is written.
+fn recording(
+    file: &Path,
+    pipeline: &LoadedPipeline,
+    batch_rows: usize,
+) -> Result<Recording, RecordingError> {
+    let options = RecordingOptions {
+        spec: pipeline.spec.recording.clone().unwrap_or_default(),
+        asset: None,
+        schema: &pipeline.schema,
+        route: route(&pipeline.spec),
+        batch_rows,
+    };
+    Recording::open(file, &options)
+}
+
+/// What was said of a recording of one machine, at each of its rows.
+struct Watched {
+    times: Vec<Timestamp>,
+    scores: Vec<f64>,
+    alarmed: Vec<bool>,
+    threshold: Option<f64>,
+}
+
+impl Watched {
+    /// Of a pipeline with a grid of `step`, at the rows `times`.
+    fn at(times: Vec<Timestamp>, verdicts: Verdicts, step: Span) -> Watched {
+        let threshold = verdicts.threshold;
+        let verdicts = verdicts.by_asset.into_values().next().unwrap_or_default();
+        let known = at_rows(&verdicts, &times, step);
+        let score = |verdict: Option<&Verdict>| verdict.and_then(|v| v.score).unwrap_or(f64::NAN);
+        let scores = known.iter().copied().map(score).collect();
+        let alarmed = known.iter().map(|v| v.is_some_and(|v| v.alarm)).collect();
+        Watched { times, scores, alarmed, threshold }
+    }
+
+    /// Drawn over time, with what was wrong then.
+    fn drawn(self, name: String, faults: impl IntoIterator<Item = Interval>) -> Figure {
+        let fault = |interval| Fault { interval, name: String::new() };
+        let judged = Judged {
+            asset: name,
+            scores: self.scores,
+            faults: faults.into_iter().map(fault).collect(),
+            times: self.times,
+            ..Judged::default()
+        };
+        Figure::OverTime(judged.into(), self.threshold)
+    }
 }
 
 /// A detector that knows nothing, and what it comes to.

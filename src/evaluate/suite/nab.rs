@@ -8,19 +8,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, files, is_csv};
-use crate::evaluate::detection::Judged;
-use crate::evaluate::labels::{self, Fault};
-use crate::evaluate::metrics::changepoint::changes;
+use super::{
+    Failed, Findings, ModelUsed, Row, Run, SuiteResult, Watched, files, is_csv, parsed, recording,
+};
+use crate::evaluate::labels;
+use crate::evaluate::metrics::changepoint::raised;
 use crate::evaluate::metrics::events::Interval;
 use crate::evaluate::metrics::nab::{NabScore, PROFILES, Profile, probation, score};
-use crate::evaluate::report::Figure;
-use crate::evaluate::stream::{Plan, Stream, Verdict, at_rows};
-use crate::ingest::replay::{Recording, RecordingOptions};
+use crate::evaluate::stream::Stream;
 use crate::model::running::{RunningOptions, running};
-use crate::pipeline::plan::{OtherModel, route};
-use crate::pipeline::spec::PipelineSpec;
-use crate::schema::Schema;
+use crate::pipeline::plan::OtherModel;
+use crate::pipeline::spec::RecordingSpec;
 use crate::time::{Span, Timestamp};
 
 const SCHEMA: &str = "name = \"nab\"\n[[signal]]\nname = \"value\"\nunit = \"1\"\n";
@@ -105,56 +103,32 @@ fn file_scores(
     run: &Run<'_>,
     findings: &mut Findings,
 ) -> Result<Scores, Failed> {
-    let column =
-        labels::column(file, &crate::pipeline::spec::RecordingSpec::default(), None, "value")?;
+    let column = labels::column(file, &RecordingSpec::default(), None, "value")?;
     let times = column.into_values().next().unwrap_or_default().times;
     let step = usual_step(&times[..probation(times.len()).min(times.len())]);
-    let (text, schema): (String, Schema) = (pipeline(step), toml::from_str(SCHEMA)?);
-    let spec: PipelineSpec = toml::from_str(&text)?;
+    let pipeline = parsed(&pipeline(step), SCHEMA)?;
     let model = running("nab", &["value.mean".to_owned()], &options(step));
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, &model)?;
     let models = [OtherModel { output: None, path }];
-    let plan = Plan { models: &models, ..run.plan(&spec, &schema) };
-    let mut stream = Stream::new(plan, None)?;
-    let options = RecordingOptions {
-        spec: spec.recording.clone().unwrap_or_default(),
-        asset: None,
-        schema: &schema,
-        route: route(&spec),
-        batch_rows: 1024,
-    };
-    for batch in Recording::open(file, &options)? {
+    let mut stream = Stream::new(&pipeline, &models, run.host, None)?;
+    for batch in recording(file, &pipeline, 1024)? {
         stream.take(batch?)?;
     }
-    let verdicts = stream.finish()?;
-    let threshold = verdicts.threshold;
-    let verdicts = verdicts.by_asset.into_values().next().unwrap_or_default();
+    let watched = Watched::at(times, stream.finish(None)?, step);
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     findings.models.push(ModelUsed::of(&*name, &model));
-    let known = at_rows(&verdicts, &times, step);
-    let on: Vec<bool> = known.iter().map(|v| v.is_some_and(|v| v.alarm)).collect();
-    // A detection is the moment at which the alarm is raised.
-    let detected: Vec<bool> =
-        changes(&on).iter().zip(&on).map(|(turned, on)| *turned && *on).collect();
-    let (told, windows) = (windows.len(), places(&times, windows)?);
+    let detected = raised(&watched.alarmed);
+    let times = &watched.times;
+    let (told, windows) = (windows.len(), places(times, windows)?);
     if windows.len() < told {
         findings.notes.push(format!("{name}: {} of its {told} windows lie in it.", windows.len()));
     }
-    let fault = |(from, to): &(usize, usize)| Fault {
-        interval: Interval { from: times[*from], to: times[*to] },
-        name: String::new(),
-    };
-    let score_of = |v: Option<&Verdict>| v.and_then(|v| v.score).unwrap_or(f64::NAN);
-    let judged = Judged {
-        asset: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        scores: known.iter().copied().map(score_of).collect(),
-        faults: windows.iter().map(fault).collect(),
-        times,
-        ..Judged::default()
-    };
-    findings.figures.push(Figure::OverTime(judged.into(), threshold));
+    let fault = |&(from, to): &(usize, usize)| Interval { from: times[from], to: times[to] };
+    let faults: Vec<Interval> = windows.iter().map(fault).collect();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    findings.figures.push(watched.drawn(stem, faults));
     Ok(PROFILES.iter().map(|profile: &Profile| score(&detected, &windows, profile)).collect())
 }
 

@@ -6,23 +6,25 @@
 
 use std::path::Path;
 
-use super::{Failed, Findings, ModelUsed, Row, Run, SuiteResult, csv_files, folders, written};
-use crate::evaluate::detection::Judged;
+use super::{
+    Failed, Findings, ModelUsed, Row, Run, SuiteResult, Watched, csv_files, folders, recording,
+    written,
+};
 use crate::evaluate::floors;
-use crate::evaluate::labels::{self, Fault};
+use crate::evaluate::labels;
 use crate::evaluate::metrics::binary::Confusion;
 use crate::evaluate::metrics::changepoint::{self, Changes};
-use crate::evaluate::metrics::events::{Interval, intervals};
+use crate::evaluate::metrics::events::intervals;
 use crate::evaluate::metrics::nab::PROFILES;
 use crate::evaluate::metrics::ranking::{average_precision, roc_auc};
-use crate::evaluate::report::{Figure, roc_and_pr};
-use crate::evaluate::stream::{Plan, Stream, at_rows, time_inferences, training_set};
+use crate::evaluate::report::roc_and_pr;
+use crate::evaluate::stream::{Stream, time_inferences, training_set};
 use crate::frame::Input;
-use crate::ingest::replay::{Recording, RecordingError, RecordingOptions};
+use crate::ingest::replay::RecordingError;
 use crate::model::pca::{self, PcaOptions};
-use crate::pipeline::plan::{OtherModel, route};
-use crate::pipeline::spec::{PipelineSpec, RecordingSpec};
-use crate::schema::Schema;
+use crate::pipeline::load::LoadedPipeline;
+use crate::pipeline::plan::OtherModel;
+use crate::pipeline::spec::RecordingSpec;
 use crate::time::{Span, Timestamp};
 
 const PIPELINE: &str = include_str!("../../../pipelines/skab.toml");
@@ -60,7 +62,7 @@ struct Experiment {
 
 /// Runs all experiments that are there.
 pub(super) fn run(run: &Run<'_>) -> SuiteResult {
-    let (spec, schema, mut findings) = written(PIPELINE, SCHEMA, &format!("{OPTIONS:?}"))?;
+    let (pipeline, mut findings) = written(PIPELINE, SCHEMA, &format!("{OPTIONS:?}"))?;
     let (mut all, mut apart): (Vec<Experiment>, Vec<Vec<Row>>) = (Vec::new(), Vec::new());
     for group in folders(run.folder)? {
         let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -68,7 +70,7 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
         for file in csv_files(&group)? {
             let part = format!("{name}/{}", file.file_name().unwrap_or_default().display());
             (run.say)(&format!("skab: {part}"));
-            let found = experiment(&file, &spec, &schema, run, &mut findings);
+            let found = experiment(&file, &pipeline, run, &mut findings);
             own.extend(findings.part(part, found).flatten());
         }
         if !own.is_empty() {
@@ -134,74 +136,43 @@ fn truth(
 
 fn experiment(
     file: &Path,
-    spec: &PipelineSpec,
-    schema: &Schema,
+    pipeline: &LoadedPipeline,
     run: &Run<'_>,
     findings: &mut Findings,
 ) -> Result<Option<Experiment>, Failed> {
     let name = file.strip_prefix(run.folder)?.display().to_string();
-    let recording = spec.recording.clone().unwrap_or_default();
-    let Some(truth) = truth(file, &name, &recording, &mut findings.notes)? else { return Ok(None) };
-    let batches = batches(file, spec, schema)?;
-    let folder = tempfile::tempdir()?;
-    let plan = run.plan(spec, schema);
-    let set = training_set(plan, "skab-anomaly", batches.first().cloned())?;
+    let written = pipeline.spec.recording.clone().unwrap_or_default();
+    let Some(truth) = truth(file, &name, &written, &mut findings.notes)? else { return Ok(None) };
+    // The rows that train, and all others.
+    let batches: Vec<Input> = recording(file, pipeline, TRAINING)?.collect::<Result<_, _>>()?;
+    let set = training_set(pipeline, run.host, "skab-anomaly", batches.first().cloned())?;
     let (model, _) = pca::train(&set, &OPTIONS)?;
+    let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, &model)?;
     let models = [OtherModel { output: None, path: path.clone() }];
-    let mut stream = Stream::new(Plan { models: &models, ..plan }, None)?;
+    let mut stream = Stream::new(pipeline, &models, run.host, None)?;
     for batch in batches {
         stream.take(batch)?;
     }
-    let verdicts = stream.finish()?;
-    let threshold = verdicts.threshold;
-    let verdicts = verdicts.by_asset.into_values().next().unwrap_or_default();
-    let times: Vec<Timestamp> = truth.times.into_iter().skip(TRAINING).collect();
+    let times = truth.times.into_iter().skip(TRAINING).collect();
+    let watched = Watched::at(times, stream.finish(None)?, STEP);
     let test = |values: &[f64]| values.iter().skip(TRAINING).map(|v| *v > 0.5).collect::<Vec<_>>();
-    let known = at_rows(&verdicts, &times, STEP);
-    let alarmed: Vec<bool> = known.iter().map(|v| v.is_some_and(|v| v.alarm)).collect();
-    let score = |verdict: &Option<_>| {
-        verdict.map_or(f64::NAN, |v: &crate::evaluate::stream::Verdict| v.score.unwrap_or(f64::NAN))
-    };
     let changes = truth.turns.map(|turns| {
-        let pick = |on: &[bool]| times_of(&times, on);
-        let (truth, found) = (pick(&test(&turns)), pick(&changepoint::changes(&alarmed)));
-        changepoint::score(&truth, &found, WIDTH, &PROFILES)
+        let pick = |on: &[bool]| times_of(&watched.times, on);
+        let found = pick(&changepoint::changes(&watched.alarmed));
+        changepoint::score(&pick(&test(&turns)), &found, WIDTH, &PROFILES)
     });
     if findings.inference.is_empty() {
         let rows: Vec<Vec<f64>> = (0..set.len()).map(|index| set.row(index).to_vec()).collect();
         findings.inference = time_inferences(run.host, &path, &rows, &[1, set.names.len()])?;
     }
     findings.models.push(ModelUsed::of(name.clone(), &model));
-    let scores: Vec<f64> = known.iter().map(score).collect();
     let faulty = test(&truth.faulty);
-    let fault = |interval: Interval| Fault { interval, name: String::new() };
-    let judged = Judged {
-        asset: name,
-        scores: scores.clone(),
-        faults: intervals(&times, &faulty).into_iter().map(fault).collect(),
-        times,
-        ..Judged::default()
-    };
-    findings.figures.push(Figure::OverTime(judged.into(), threshold));
+    let faults = intervals(&watched.times, &faulty);
+    let (alarmed, scores) = (watched.alarmed.clone(), watched.scores.clone());
+    findings.figures.push(watched.drawn(name, faults));
     Ok(Some(Experiment { faulty, alarmed, scores, changes: changes.unwrap_or_default() }))
-}
-
-/// The rows that train, and all others.
-fn batches(
-    file: &Path,
-    spec: &PipelineSpec,
-    schema: &Schema,
-) -> Result<Vec<Input>, RecordingError> {
-    let options = RecordingOptions {
-        spec: spec.recording.clone().unwrap_or_default(),
-        asset: None,
-        schema,
-        route: route(spec),
-        batch_rows: TRAINING,
-    };
-    Recording::open(file, &options)?.collect()
 }
 
 fn times_of(times: &[Timestamp], on: &[bool]) -> Vec<Timestamp> {
