@@ -233,7 +233,7 @@ impl Job<'_> {
     }
 
     /// Runs the original on windows that may choose, and gives `take` what is inside it.
-    fn watch(&self, what: Watch, take: impl FnMut(&str, &[f32])) -> anyhow::Result<()> {
+    fn watch(&self, what: Watch, take: impl FnMut(&str, &[f64])) -> anyhow::Result<()> {
         let watched = calibrate::watch(&self.original, what)?;
         self.evidence.watch(&watched, &self.host, self.workshop.path(), self.screen, take)
     }

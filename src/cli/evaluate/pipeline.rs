@@ -129,7 +129,7 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<Eval
     Ok(Evaluation {
         pipeline: pipeline.spec.name.clone(),
         causal: !verdicts.looks_ahead,
-        learned_until: learned_until(&behind, model.metadata()),
+        learned_until: learned_until(&held, model.metadata()),
         threshold: verdicts.threshold,
         threshold_by: threshold_by(&verdicts, score, &model),
         alarm: verdicts.alarm.as_ref().map(|alarm| alarm.name.clone()),
@@ -148,10 +148,10 @@ fn run(args: &EvaluateArgs, file: &Path, screen: &Screen) -> anyhow::Result<Eval
 }
 
 /// When the data ended that the model learned from, if any judged row lies in its time.
-fn learned_until(behind: &Behind, model: &Metadata) -> Option<Timestamp> {
+fn learned_until(held: &Held, model: &Metadata) -> Option<Timestamp> {
     let (start, end) = (model.data_start?, model.data_end?);
-    let of_faults = behind.judged.iter().flat_map(|one| &one.times);
-    let mut times = of_faults.chain(behind.lives.iter().flat_map(|one| &one.times));
+    let of_faults = held.judged.iter().flat_map(|one| &one.times);
+    let mut times = of_faults.chain(held.lives.iter().flat_map(|one| &one.times));
     times.any(|at| start <= *at && *at < end).then_some(end)
 }
 
