@@ -20,7 +20,7 @@ pub struct OnnxConfig {
     pub library: Option<PathBuf>,
     /// Execution providers in order of preference (`cuda`, `tensorrt`, `openvino`, `xnnpack`, `coreml`). One that the
     /// library has not, or that cannot be used here, is passed over with a warning; the processor always can. `forebay
-    /// doctor` and `/api/v1/models` say which one is used.
+    /// model verify --provider` tries one, `/api/v1/models` says which one is used.
     pub providers: Vec<Provider>,
     /// Threads that one model may use, 1 to 64. More than one pays for large models only.
     pub threads: u16,

@@ -19,8 +19,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info, warn};
 
-use super::onnx::{first_line, panic_text};
+use super::onnx::panic_text;
 pub use super::provider::Provider;
+use super::provider::reason_in;
 
 /// What to write for `onnxruntime.library` to use tract even where an ONNX Runtime is installed.
 pub const TRACT: &str = "tract";
@@ -202,14 +203,14 @@ impl Runtime {
         let environment = self.environment.as_ref()?;
         for &provider in settings.providers.iter().take_while(|p| **p != Provider::Cpu) {
             let made = builder(environment, settings).and_then(|builder| {
-                let dispatch = provider.dispatch();
+                let dispatch = provider.dispatch(settings.threads);
                 let mut builder = builder.with_execution_providers(dispatch.as_slice())?;
                 commit(&mut builder)
             });
             match made {
                 Ok(session) => return Some(Ok((session, provider))),
                 Err(error) => {
-                    let reason = first_line(&error.to_string());
+                    let reason = reason_in(&error.to_string());
                     warn!(%provider, reason, "the execution provider cannot be used; the next one is tried");
                 }
             }

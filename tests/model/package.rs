@@ -451,7 +451,7 @@ fn a_provider_that_is_not_there_leaves_the_work_to_the_processor() {
     let bytes = sum(2, Kind::Float32, Dim::Batch).finish();
     let settings = Settings {
         // None of these can be had on a machine that builds this.
-        providers: vec![Provider::CoreMl, Provider::TensorRt, Provider::OpenVino],
+        providers: vec![Provider::CoreMl, Provider::TensorRt],
         ..Settings::default()
     };
     let file = ModelFile::of(Path::new("m.onnx"), bytes, &Trust::default()).unwrap();

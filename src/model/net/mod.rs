@@ -82,19 +82,19 @@ pub enum NetError {
     },
     /// There is no such device in this build.
     #[error(
-        "this forebay was built without CUDA; build it with `cargo build --release --features cuda`, or use `--device cpu`"
+        "this forebay was built without CUDA; build it with libtorch and `--features cuda` (docs/models.md says how), or use `--device cpu`"
     )]
     NoCuda,
     /// There is none on this machine.
     #[cfg(feature = "cuda")]
     #[error(
-        "no CUDA device is found here: install NVIDIA's driver (libcuda.so) and see whether `nvidia-smi` lists a device, or use `--device cpu`"
+        "libtorch finds no CUDA device here: install NVIDIA's driver, see whether `nvidia-smi` lists a device, and use a libtorch with CUDA (not PyTorch's `+cpu`), or use `--device cpu`"
     )]
     NoDevice,
     /// It does not compute.
     #[cfg(feature = "cuda")]
     #[error(
-        "the CUDA device does not compute: {0}; install NVIDIA's driver for it, or use `--device cpu`"
+        "the CUDA device does not compute: {0}; install a driver of NVIDIA that is as new as libtorch's CUDA, or use `--device cpu`"
     )]
     BadDevice(String),
     /// The checkpoint is of another training.
