@@ -109,7 +109,7 @@ fn a_model_names_itself_or_is_named_by_its_file() {
 
 #[test]
 fn large_batches_float64_and_single_row_models_give_the_same() {
-    let rows: Vec<f64> = (0..700 * 3).map(|i| (i % 97) as f64 / 8.0).collect();
+    let rows: Vec<f64> = (0..700 * 3).map(|i| f64::from(i % 97) / 8.0).collect();
     let expected: Vec<f64> = rows.chunks(3).map(|row| row.iter().sum()).collect();
     for graph in [
         sum(3, Kind::Float32, Dim::Batch),

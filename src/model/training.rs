@@ -395,15 +395,20 @@ pub(super) fn rounded(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value as f32)).collect()
 }
 
-/// Refuses to learn from `fit` alone where a class of the windows `usable` is not among them. A model would never say it.
-pub(super) fn all_seen(
+/// Refuses to learn to tell apart what is not there: where the windows `fit` are all of one class, or a class of the `usable`
+/// ones is not among them, which a model would then never say.
+pub(super) fn can_be_told_apart(
     names: &[String],
     of: impl Fn(usize) -> Option<usize>,
     (usable, fit): (&[usize], &[usize]),
 ) -> Result<(), TrainError> {
     let classes =
         |rows: &[usize]| -> BTreeSet<usize> { rows.iter().filter_map(|&row| of(row)).collect() };
-    let unseen = classes(usable).difference(&classes(fit)).next().copied();
+    let learned = classes(fit);
+    if learned.len() < 2 {
+        return Err(TrainError::OneLabel { found: fit.len() });
+    }
+    let unseen = classes(usable).difference(&learned).next().copied();
     unseen.map_or(Ok(()), |class| {
         Err(TrainError::Unseen { class: names.get(class).cloned().unwrap_or_default() })
     })

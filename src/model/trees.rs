@@ -19,7 +19,7 @@ use super::boost::{BoostOptions, Cases, Ensemble, Objective, boost};
 use super::build::{Attribute, Dim, Graph, Kind};
 use super::metadata::{Meaning, Notes};
 use super::threshold::best_f1;
-use super::training::{Scaler, TrainError, TrainingSet, all_seen, version_of};
+use super::training::{Scaler, TrainError, TrainingSet, can_be_told_apart, version_of};
 use super::tree::Node;
 
 /// What the file notes as its kind.
@@ -118,12 +118,15 @@ pub fn train(
     let (objective, targets) = targets(set, target)?;
     let usable = set.usable(MIN_ROWS)?;
     let (fit, held) = divide(set, &usable, &targets, objective, options);
-    let first = fit.first().map(|&index| targets[index]);
-    if objective != Objective::Number && fit.iter().all(|&i| Some(targets[i]) == first) {
-        return Err(TrainError::OneLabel { found: fit.len() });
-    }
-    if let Target::Classes { of, names } = target {
-        all_seen(names, |row| of.get(row).copied(), (&usable, &fit))?;
+    match target {
+        Target::Number { .. } => {}
+        Target::Faulty(labels) => {
+            let of = |row: usize| labels.get(row).map(|label| usize::from(*label));
+            can_be_told_apart(&[], of, (&usable, &fit))?;
+        }
+        Target::Classes { of, names } => {
+            can_be_told_apart(names, |row| of.get(row).copied(), (&usable, &fit))?;
+        }
     }
     let rows: Vec<f32> = set.rows.iter().map(|&value| value as f32).collect();
     let weights = weights(&targets, &fit, objective, options.balanced);

@@ -66,12 +66,12 @@ pub fn share(alarms_a_day: f64, every: Span) -> f64 {
 /// One asset's threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Threshold {
-    /// The model's, or the pipeline's, as it was given.
-    given: f64,
+    /// The model's, or the pipeline's: where it started.
+    start: f64,
     /// What follows is on this scale.
     scale: Scale,
-    /// Where it started.
-    start: f64,
+    /// The start.
+    origin: f64,
     /// In force.
     now: f64,
     /// The last that was told.
@@ -155,17 +155,17 @@ pub struct Moved {
 }
 
 impl Threshold {
-    /// One that starts at `given`; `normal` is the median of the training data, where it is known; `below`: low values are
+    /// One that starts at `start`; `normal` is the median of the training data, where it is known; `below`: low values are
     /// the wrong ones.
-    pub fn new(given: f64, normal: Option<f64>, below: bool) -> Threshold {
-        let scale = Scale::of(given, below);
-        let start = scale.reckoned(given);
+    pub fn new(start: f64, normal: Option<f64>, below: bool) -> Threshold {
+        let scale = Scale::of(start, below);
+        let origin = scale.reckoned(start);
         Threshold {
-            given,
-            scale,
             start,
-            now: start,
-            told: start,
+            scale,
+            origin,
+            now: origin,
+            told: origin,
             was_beyond: false,
             normal: normal.map(|normal| scale.reckoned(normal)),
             recent: VecDeque::new(),
@@ -181,7 +181,7 @@ impl Threshold {
 
     /// As people see it: the start to the last digit.
     fn shown(&self, value: f64) -> f64 {
-        if value == self.start { self.given } else { self.scale.shown(value) }
+        if value == self.origin { self.start } else { self.scale.shown(value) }
     }
 
     /// Where normal values lie, once that is known.
@@ -191,7 +191,7 @@ impl Threshold {
 
     /// Where it started.
     pub fn start(&self) -> f64 {
-        self.given
+        self.start
     }
 
     /// Learns from a window's value, which has been judged already; `is_on`: whether the alarm is.
@@ -205,7 +205,7 @@ impl Threshold {
         let was_beyond = std::mem::replace(&mut self.was_beyond, is_beyond);
         match &mut self.phase {
             Phase::WarmUp(warm_up) => {
-                warm_up.take(value, value - centre, self.start, terms);
+                warm_up.take(value, value - centre, self.origin, terms);
                 let is_over = warm_up.seen >= terms.learn;
                 if !is_beyond {
                     self.remember(value, terms.depth);
@@ -260,12 +260,12 @@ impl Threshold {
             ));
         }
         let normal = *self.normal.get_or_insert(sum / (seen - above).max(1) as f64);
-        if normal >= self.start {
+        if normal >= self.origin {
             self.normal = None;
             return self.stays("normal running lies beyond it".into());
         }
         let centre = self.centre();
-        let furthest = normal + (self.start - normal) * terms.reach;
+        let furthest = normal + (self.origin - normal) * terms.reach;
         top.retain(|(_, value)| value + centre < furthest);
         let tail = Tail::of_largest(seen, top, terms.gap);
         let (peaks, distinct) = tail.peaks();
@@ -288,7 +288,7 @@ impl Threshold {
     /// Goes where the tail says; tells if that is far enough.
     fn follow(&mut self, terms: &Terms) -> Option<Moved> {
         let (Phase::Follows(tail), Some(normal)) = (&self.phase, self.normal) else { return None };
-        let way = self.start - normal;
+        let way = self.origin - normal;
         let least = normal + way / terms.reach;
         let most = normal + way * terms.reach;
         let wanted = tail.value_passed(terms.share)? + self.centre();

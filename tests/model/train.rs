@@ -66,7 +66,7 @@ fn oracle(set: &TrainingSet, fitted: usize, components: usize, row: &[f64]) -> (
             cells.iter_mut().zip(&row).for_each(|(cell, b)| *cell += a * b / (fitted as f64 - 1.0));
         }
     }
-    let mut rest: Vec<f64> = (0..width).map(|f| scale(f64::from(row[f]), f)).collect();
+    let mut rest: Vec<f64> = (0..width).map(|f| scale(row[f], f)).collect();
     let mut t2 = 0.0;
     for _ in 0..components {
         let mut vector: Vec<f64> = (0..width).map(|f| 1.0 / (f as f64 + 1.3)).collect();
@@ -125,7 +125,7 @@ fn pca_is_quiet_on_normal_running_and_loud_on_each_fault() {
     let mut model = open(&bytes);
     let mut alarms = |rows: &[f64]| -> usize {
         let outputs = model.run_all(rows, &[rows.len() / 8, 8]).unwrap();
-        outputs[0].1.values.iter().filter(|score| f64::from(**score) >= report.threshold).count()
+        outputs[0].1.values.iter().filter(|score| **score >= report.threshold).count()
     };
     assert!(alarms(&set.rows) <= 2, "{report:?}");
     let later = machine(400, 8, 3);
@@ -179,7 +179,7 @@ fn more_features_than_windows_is_no_obstacle() {
     let (bytes, report) = pca::train(&set, &PcaOptions::default()).unwrap();
     let later = machine(80, 90, 7);
     let outputs = open(&bytes).run_all(&later.rows, &[80, 90]).unwrap();
-    let alarms = outputs[0].1.values.iter().filter(|s| f64::from(**s) >= report.threshold).count();
+    let alarms = outputs[0].1.values.iter().filter(|s| **s >= report.threshold).count();
     assert!(alarms <= 8, "{alarms} of 80 normal windows: {report:?}");
 }
 
@@ -223,18 +223,17 @@ fn logistic_regression_finds_faults_it_has_not_seen() {
     let (later, faulty) = labelled(300, 10);
     let mut model = open(&bytes);
     let outputs = model.run_all(&later.rows, &[300, 6]).unwrap();
-    let scores: Vec<f64> = outputs[0].1.values.iter().map(|v| f64::from(*v)).collect();
-    let auc = roc_auc(&scores, &faulty).unwrap();
+    let scores = &outputs[0].1.values;
+    let auc = roc_auc(scores, &faulty).unwrap();
     assert!(auc > 0.9, "{auc} {report:?}");
     // The weights are at a minimum: the score is the sigmoid of what the contributions add up to.
     let parts = &outputs[1].1;
     let base = {
         let odds = (scores[0] / (1.0 - scores[0])).ln();
-        odds - parts.values[..6].iter().map(|v| f64::from(*v)).sum::<f64>()
+        odds - parts.values[..6].iter().sum::<f64>()
     };
     for (window, score) in scores.iter().enumerate() {
-        let sum: f64 =
-            parts.values[window * 6..(window + 1) * 6].iter().map(|v| f64::from(*v)).sum();
+        let sum: f64 = parts.values[window * 6..(window + 1) * 6].iter().sum();
         let expected = 1.0 / (1.0 + (-(base + sum)).exp());
         assert!((score - expected).abs() < 1e-4, "{score} {expected}");
     }
@@ -271,9 +270,9 @@ fn a_middle_that_follows_learns_drift_and_no_fault() {
         if index < 0.5 * 4.0 {
             middle += (value - middle) * 10.0 / 400.0;
         }
-        let row = [value as f64, 5.0];
+        let row = [value, 5.0];
         model.run_with(&row, &[1, 2], &mut memory, &wanted, &mut outputs).unwrap();
-        let score = f64::from(outputs[0].values[0]);
+        let score = outputs[0].values[0];
         assert!((score - index / (1.0 + index)).abs() < 1e-3, "{window}: {score}, index {index}");
         if window <= 1000 {
             worst_of_drift = worst_of_drift.max(score);

@@ -79,7 +79,8 @@ pub(super) fn train(args: &TrainArgs, screen: &Screen) -> anyhow::Result<Outcome
 
 fn page(args: &TrainArgs, made: &Made) -> String {
     let name = args.out.file_stem().unwrap_or_default().to_string_lossy();
-    let told = format!("<pre>{}</pre>\n", escape(&made.told));
+    let lines: Vec<String> = made.told.lines().map(escape).collect();
+    let told = format!("<pre>{}</pre>\n", lines.join("\n"));
     let figures = report::figures(&made.figures);
     report::page(
         &format!("{name}: training"),

@@ -17,7 +17,9 @@ use crate::model::judged::edge as edge_between;
 use crate::model::metadata::{Meaning, Notes, json};
 use crate::model::onnx::digest;
 use crate::model::threshold::best_f1;
-use crate::model::training::{Scaler, TrainError, TrainingSet, all_seen, quantile, version_of};
+use crate::model::training::{
+    Scaler, TrainError, TrainingSet, can_be_told_apart, quantile, version_of,
+};
 
 /// Fewest windows that can be learned from.
 const MIN_ROWS: usize = 16;
@@ -80,11 +82,7 @@ pub fn train(
         if is_of_normal { set.apart(usable, MIN_ROWS)? } else { (usable, Vec::new()) };
     let (fit, held) = divide(set, &usable, &network.task, options.holdout);
     if let (Task::Classify { labels }, Targets::Classes(classes)) = (&network.task, targets) {
-        let of = |row: usize| classes.get(row).copied();
-        if fit.iter().all(|&row| of(row) == fit.first().and_then(|&row| of(row))) {
-            return Err(TrainError::OneLabel { found: fit.len() }.into());
-        }
-        all_seen(labels, of, (&usable, &fit))?;
+        can_be_told_apart(labels, |row| classes.get(row).copied(), (&usable, &fit))?;
     }
     let scaler = from.map_or_else(|| Scaler::learn(set, &fit), |from| from.scaler.clone());
     let constant = scaler.constant(&set.names);
