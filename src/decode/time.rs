@@ -233,6 +233,19 @@ impl TimeFormat {
         self.in_zone(civil)
     }
 
+    /// Whether clocks change where times are from, as far as is known.
+    pub(crate) fn is_local(&self) -> bool {
+        self.zone != TimeZone::UTC
+    }
+
+    /// When the local time of `ts` comes again, where it is the first of two.
+    pub(crate) fn again(&self, ts: Timestamp) -> Option<Timestamp> {
+        let first = jiff::Timestamp::from_microsecond(ts.0).ok()?;
+        let both = self.zone.to_ambiguous_timestamp(self.zone.to_datetime(first));
+        let second = Timestamp(both.later().ok()?.as_microsecond());
+        (second > ts).then_some(second)
+    }
+
     /// An hour that a clock change repeats is taken as its first, one that it skips is moved behind the gap.
     fn in_zone(&self, civil: DateTime) -> Option<Timestamp> {
         let ts = self.zone.to_timestamp(civil).ok()?;

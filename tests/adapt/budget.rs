@@ -25,7 +25,7 @@ const SHAPES: [(&str, Draw, f64); 4] = [
     ("normal", normal, 2.5),
     ("square", |random| normal(random).powi(2) + normal(random).powi(2), 9.0),
     ("log-normal", |random| (normal(random) / 2.0).exp(), 3.5),
-    ("uniform", |random| random.random(), 0.98),
+    ("uniform", |random| 10.0 * random.random::<f64>(), 9.8),
 ];
 
 /// Runs one asset for `days`; gives the alarms of each day after the warm-up and the threshold at the end.

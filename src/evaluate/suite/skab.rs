@@ -29,6 +29,8 @@ use crate::time::{Span, Timestamp};
 
 const PIPELINE: &str = include_str!("../../../pipelines/skab.toml");
 const SCHEMA: &str = include_str!("../../../schemas/skab.toml");
+/// The folder of the recording without anomalies.
+const UNLABELLED: &str = "anomaly-free";
 /// Rows that train.
 const TRAINING: usize = 400;
 /// Width of the window after a changepoint.
@@ -66,12 +68,16 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     let (mut all, mut apart): (Vec<Experiment>, Vec<Vec<Row>>) = (Vec::new(), Vec::new());
     for group in folders(run.folder)? {
         let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name == UNLABELLED {
+            findings.notes.push(format!("{name}: has no labels, left out, as in the protocol."));
+            continue;
+        }
         let mut own = Vec::new();
         for file in csv_files(&group)? {
             let part = format!("{name}/{}", file.file_name().unwrap_or_default().display());
             (run.say)(&format!("skab: {part}"));
             let found = experiment(&file, &pipeline, run, &mut findings);
-            own.extend(findings.part(part, found).flatten());
+            own.extend(findings.part(part, found));
         }
         if !own.is_empty() {
             apart.push(rows(&format!("{name} ({} files)", own.len()), &own, None));
@@ -100,24 +106,23 @@ struct Truth {
     turns: Option<Vec<f64>>,
 }
 
-/// Reads them; `None` where the file has no labels, as the recording without anomalies.
+/// Reads them.
 fn truth(
     file: &Path,
     name: &str,
     recording: &RecordingSpec,
     notes: &mut Vec<String>,
-) -> Result<Option<Truth>, Failed> {
-    let mut read =
-        |column: &str, otherwise: &str| match labels::column(file, recording, None, column) {
-            Err(RecordingError::NoColumn { .. }) => {
-                notes.push(format!("{name}: no column `{column}`, so it {otherwise}."));
-                Ok(None)
-            }
-            Err(error) => Err(error),
-            Ok(columns) => Ok(columns.into_values().next()),
-        };
-    let Some(faulty) = read("anomaly", "is left out")? else { return Ok(None) };
-    let turns = read("changepoint", "counts for outliers alone")?;
+) -> Result<Truth, Failed> {
+    let read = |column: &str| labels::column(file, recording, None, column);
+    let faulty = read("anomaly")?.into_values().next().unwrap_or_default();
+    let turns = match read("changepoint") {
+        Err(RecordingError::NoColumn { .. }) => {
+            notes
+                .push(format!("{name}: no column `changepoint`, so it counts for outliers alone."));
+            None
+        }
+        turns => turns?.into_values().next(),
+    };
     let rows = faulty.times.len();
     if rows <= TRAINING {
         return Err(format!("{rows} rows: the first {TRAINING} train, and none is left").into());
@@ -131,7 +136,7 @@ fn truth(
             .push(format!("{name}: faults among the rows that train; they are learned as normal."));
     }
     let turns = turns.map(|turns| turns.values);
-    Ok(Some(Truth { times: faulty.times, faulty: faulty.values, turns }))
+    Ok(Truth { times: faulty.times, faulty: faulty.values, turns })
 }
 
 fn experiment(
@@ -139,10 +144,10 @@ fn experiment(
     pipeline: &LoadedPipeline,
     run: &Run<'_>,
     findings: &mut Findings,
-) -> Result<Option<Experiment>, Failed> {
+) -> Result<Experiment, Failed> {
     let name = file.strip_prefix(run.folder)?.display().to_string();
     let written = pipeline.spec.recording.clone().unwrap_or_default();
-    let Some(truth) = truth(file, &name, &written, &mut findings.notes)? else { return Ok(None) };
+    let truth = truth(file, &name, &written, &mut findings.notes)?;
     // The rows that train, and all others.
     let batches: Vec<Input> = recording(file, pipeline, TRAINING)?.collect::<Result<_, _>>()?;
     let set = training_set(pipeline, run.host, "skab-anomaly", batches.first().cloned())?;
@@ -172,7 +177,7 @@ fn experiment(
     let faults = intervals(&watched.times, &faulty);
     let (alarmed, scores) = (watched.alarmed.clone(), watched.scores.clone());
     findings.figures.push(watched.drawn(name, faults));
-    Ok(Some(Experiment { faulty, alarmed, scores, changes: changes.unwrap_or_default() }))
+    Ok(Experiment { faulty, alarmed, scores, changes: changes.unwrap_or_default() })
 }
 
 fn times_of(times: &[Timestamp], on: &[bool]) -> Vec<Timestamp> {

@@ -146,16 +146,16 @@ impl CsvRows {
                 return;
             }
         };
-        let asset = match (columns.asset, &self.asset) {
+        let (asset, ts) = match (columns.asset, &self.asset) {
             (Some(column), _) => {
                 let id = text(field(column), line, warnings);
                 if id.trim().is_empty() {
                     warnings.add("rows without an asset skipped", || format!("line {line}"));
                     return;
                 }
-                batch.asset(id.trim())
+                batch.row(id.trim(), ts, &columns.times)
             }
-            (None, id) => batch.asset(id.as_deref().unwrap_or_default()),
+            (None, id) => batch.row(id.as_deref().unwrap_or_default(), ts, &columns.times),
         };
         let mut cells = Cells { batch, ts, asset, line, decimal_comma: self.decimal_comma };
         match &columns.layout {

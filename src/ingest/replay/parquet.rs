@@ -159,15 +159,16 @@ impl ParquetRows {
             }
             None => return,
         };
-        let asset = match (&part.assets, &self.asset) {
+        let times = &self.columns.times;
+        let (asset, ts) = match (&part.assets, &self.asset) {
             (Some(ids), _) => match ids.get(row).and_then(Option::as_deref) {
-                Some(id) if !id.trim().is_empty() => self.batch.asset(id.trim()),
+                Some(id) if !id.trim().is_empty() => self.batch.row(id.trim(), ts, times),
                 _ => {
                     warnings.add("rows without an asset skipped", || format!("row {number}"));
                     return;
                 }
             },
-            (None, id) => self.batch.asset(id.as_deref().unwrap_or_default()),
+            (None, id) => self.batch.row(id.as_deref().unwrap_or_default(), ts, times),
         };
         let named = part.names.as_ref().map(|names| names.get(row).and_then(Option::as_deref));
         for (signal, values) in &part.values {
