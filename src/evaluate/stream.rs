@@ -17,6 +17,8 @@ use crate::pipeline::names;
 use crate::pipeline::plan::{OtherModel, PlanError, PlanOptions, plan};
 use crate::pipeline::spec::{AlarmSpec, Fill, PipelineSpec, ScoreSpec};
 use crate::record::{AlarmState, Record};
+use crate::schema::Schema;
+use crate::stage::resample::gaps;
 use crate::stage::score::Scorer;
 use crate::time::{Span, Timestamp, monotonic};
 
@@ -110,17 +112,19 @@ pub struct Stream {
 /// two readings that are further apart than the grid's steps waits for the second.
 #[derive(Default)]
 struct Paces {
-    /// The grid's step, where it fills with what comes later.
+    /// The grid's step, where it fills with what comes later, and over how long a gap of each signal it does.
     step: Option<Span>,
+    gaps: Vec<Span>,
     assets: BTreeMap<String, usize>,
     /// By asset and signal: the last reading, how many were further than a step from the one before, and how many not.
     signals: BTreeMap<(usize, u16), (Timestamp, u64, u64)>,
 }
 
 impl Paces {
-    fn of(spec: &PipelineSpec) -> Paces {
+    fn of(spec: &PipelineSpec, schema: &Schema) -> Paces {
         let ahead = spec.grid().filter(|grid| matches!(grid.fill, Fill::Linear | Fill::Next));
-        Paces { step: ahead.map(|grid| grid.every.span()), ..Paces::default() }
+        let gaps = ahead.map_or_else(Vec::new, |grid| gaps(grid, schema));
+        Paces { step: ahead.map(|grid| grid.every.span()), gaps, ..Paces::default() }
     }
 
     fn take(&mut self, input: &Input) {
@@ -137,8 +141,10 @@ impl Paces {
             let Some(&asset) = places.get(asset as usize) else { continue };
             let (last, wide, narrow) = self.signals.entry((asset, signal)).or_insert((at, 0, 0));
             let since = at.since(*last);
-            if since > step {
-                *wide += 1;
+            let longest = self.gaps.get(usize::from(signal)).copied().unwrap_or_default();
+            // Clocks jitter, and nothing is filled in over a gap that is too long.
+            if since.0 > step.0 + step.0 / 2 {
+                *wide += u64::from(since <= longest);
             } else if since > Span::ZERO {
                 *narrow += 1;
             }
@@ -175,7 +181,7 @@ impl Stream {
         let engine = Engine::new("evaluate".into(), vec![planned]);
         let changes = BTreeMap::new();
         let windows = Vec::new();
-        let paces = Paces::of(spec);
+        let paces = Paces::of(spec, &pipeline.schema);
         Ok(Stream { engine, output, alarm, changes, score, windows, threshold: None, paces })
     }
 
@@ -401,17 +407,20 @@ mod tests {
 
     #[test]
     fn a_line_to_a_later_reading_of_a_slow_signal_looks_ahead() {
+        let schema: Schema =
+            toml::from_str("name = \"a\"\n[[signal]]\nname = \"x\"\n[[signal]]\nname = \"y\"\n")
+                .unwrap();
         let looks_ahead = |fill: &str, slow: i64| {
             let text = format!(
                 "name = \"a\"\nschema = \"a\"\ntopics = [\"a\"]\n\
                  [[stage]]\nresample = {{ every = \"1s\", fill = \"{fill}\" }}\n"
             );
-            let mut paces = Paces::of(&toml::from_str(&text).unwrap());
+            let mut paces = Paces::of(&toml::from_str(&text).unwrap(), &schema);
             for batch in 0..3 {
                 let assets = vec![Asset { id: "x".into(), ..Asset::default() }];
                 let mut input = Input { assets, ..Input::default() };
                 for second in batch * 100..(batch + 1) * 100 {
-                    let at = Timestamp(second * 1_000_000);
+                    let at = Timestamp(second * 1_000_100);
                     input.readings.push(0, 0, at, 0.0, Quality::Good);
                     if second % slow == 0 {
                         input.readings.push(0, 1, at, 0.0, Quality::Good);
@@ -421,7 +430,8 @@ mod tests {
             }
             paces.looks_ahead()
         };
-        assert!(looks_ahead("linear", 3) && looks_ahead("next", 3));
-        assert!(!looks_ahead("linear", 1) && !looks_ahead("previous", 3));
+        assert!(looks_ahead("linear", 2) && looks_ahead("next", 2));
+        assert!(!looks_ahead("linear", 1) && !looks_ahead("previous", 2));
+        assert!(!looks_ahead("linear", 10), "over three steps nothing is drawn");
     }
 }

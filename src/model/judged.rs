@@ -65,7 +65,8 @@ pub(super) fn edge(
     faults: &[f64],
 ) -> Edge {
     let margin = margin.max(1.0);
-    let worst = normal.iter().copied().fold(quantile(judged, q).max(1.0), f64::max);
+    let kept = quantile(judged, q).max(1.0);
+    let worst = normal.iter().copied().fold(kept, f64::max);
     let wanted = worst * margin;
     let nearest = faults.iter().copied().filter(|fault| *fault > worst).fold(wanted, f64::min);
     let index = if nearest < wanted { (worst * nearest).sqrt() } else { wanted };
@@ -79,6 +80,8 @@ pub(super) fn edge(
         0 => by,
         missed => format!("{by}, {missed} of them below it"),
     };
+    let by =
+        if worst > kept { format!(", raised by what was confirmed as normal{by}") } else { by };
     let beyond = judged.iter().filter(|judged| **judged >= index).count();
     Edge { index, margin, share: q, windows: judged.len(), beyond, by }
 }

@@ -57,8 +57,8 @@ pub enum TrainError {
     },
     /// A class of which nothing is learned.
     #[error(
-        "no window of `{class}` is among those to learn from: all are held out, which is the end of each asset's recording; \
-         hold out less (`--holdout`), or record more of it"
+        "no window of `{class}` is among those to learn from: all are held out; hold out less (`--holdout`), or \
+         record more of it"
     )]
     Unseen {
         /// Its name.

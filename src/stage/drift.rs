@@ -61,9 +61,8 @@ struct Followed {
     model: String,
     /// First instant of the time that is counted.
     start: Timestamp,
-    /// Windows in it.
+    /// Windows in it, and those of them at or above the threshold.
     windows: u32,
-    /// Windows at or above the threshold.
     above: u32,
     inputs: Vec<Tenths>,
     missing: Vec<u32>,
@@ -107,8 +106,9 @@ struct Standing {
 struct Found {
     drift: Option<DriftKind>,
     since: Option<Timestamp>,
-    /// Features, or the score, with their PSI, largest first.
+    /// Features, or the score, with the largest PSI first; and the names of all.
     parts: Vec<Contribution>,
+    names: Vec<String>,
     moved: usize,
     is_score_moved: bool,
     missing: Vec<Contribution>,
@@ -206,6 +206,7 @@ impl Followed {
             parts.push(Contribution { name: spec.on.clone(), value: distance.psi });
         }
         parts.sort_by(|a, b| b.value.total_cmp(&a.value));
+        let all: Vec<String> = parts.iter().map(|part| part.name.clone()).collect();
         parts.truncate(PARTS);
         let missing = self.lacking(names, spec);
         let is_abnormal = self.above * 2 > self.windows;
@@ -213,7 +214,7 @@ impl Followed {
             self.usual = Some((self.inputs.clone(), self.score));
         }
         self.begin(seen.end);
-        Found { drift, since, parts, moved, is_score_moved, missing, is_abnormal }
+        Found { drift, since, parts, names: all, moved, is_score_moved, missing, is_abnormal }
     }
 
     /// Features that could not be computed oftener than is allowed, with how often.
@@ -389,11 +390,10 @@ struct Notice {
     reason: String,
 }
 
-/// What is new since the last comparison. A drift that is there twice running, in the same feature, and no fault, asks for a
-/// new training.
+/// What is new. A drift that is there twice running, in the same feature, and no fault, asks for a new training.
 fn notices(standing: &mut Standing, found: &Found) -> Vec<Notice> {
     let mut notices = Vec::new();
-    let stays = found.parts.iter().any(|part| standing.parts.contains(&part.name));
+    let stays = found.names.iter().any(|name| standing.parts.contains(name));
     let again = standing.drift.is_some() && standing.drift == found.drift && stays;
     let is_due =
         again && !standing.retrain && !found.is_abnormal && found.drift != Some(DriftKind::Regime);
@@ -409,7 +409,7 @@ fn notices(standing: &mut Standing, found: &Found) -> Vec<Notice> {
     }
     standing.retrain = again && (standing.retrain || is_due);
     standing.drift = found.drift;
-    standing.parts = found.parts.iter().map(|part| part.name.clone()).collect();
+    standing.parts.clone_from(&found.names);
     let missing = !found.missing.is_empty();
     if missing != standing.missing {
         let reason = if missing {

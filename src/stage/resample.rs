@@ -52,12 +52,17 @@ enum Cell {
     Undecided,
 }
 
+/// Of each signal, over how long a gap it is filled in.
+pub fn gaps(spec: &ResampleSpec, schema: &Schema) -> Vec<Span> {
+    let own = |signal: &Signal| Span(signal.every.unwrap_or_default().0.saturating_mul(3));
+    let gap = |signal: &Signal| spec.max_gap.unwrap_or(spec.every.times(3).max(own(signal)));
+    schema.signals.iter().map(gap).collect()
+}
+
 impl Resample {
     /// A stage that has seen nothing. The schema's expressions must have passed `check`.
     pub fn new(spec: &ResampleSpec, schema: &Schema) -> Result<Resample, ExpressionError> {
-        let own = |signal: &Signal| Span(signal.every.unwrap_or_default().0.saturating_mul(3));
-        let gap = |signal: &Signal| spec.max_gap.unwrap_or(spec.every.times(3).max(own(signal)));
-        let gaps = schema.signals.iter().map(gap).collect();
+        let gaps = gaps(spec, schema);
         let (step, fill, derived) = (spec.every, spec.fill, Expression::of_schema(schema)?);
         Ok(Resample { step, fill, gaps, derived, assets: Vec::new() })
     }

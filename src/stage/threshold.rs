@@ -87,9 +87,12 @@ pub struct Threshold {
     is_stuck: bool,
 }
 
+/// The odds of 1 and more: beyond every threshold.
+const TOP: f64 = 1e12;
+
 /// How values are reckoned with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-enum Scale {
+pub enum Scale {
     /// As they are.
     Plain,
     /// Low ones are the wrong ones: with their sign turned.
@@ -99,11 +102,11 @@ enum Scale {
 }
 
 impl Scale {
-    /// The one for a threshold that starts at `start`.
-    fn of(start: f64, below: bool) -> Scale {
+    /// The one for a threshold that starts at `start`, of a score or of something else.
+    pub fn of(start: f64, below: bool, is_score: bool) -> Scale {
         match below {
             true => Scale::Below,
-            false if 0.0 < start && start < 1.0 => Scale::Odds,
+            false if is_score && 0.0 < start && start < 1.0 => Scale::Odds,
             false => Scale::Plain,
         }
     }
@@ -112,7 +115,7 @@ impl Scale {
         match self {
             Scale::Plain => value,
             Scale::Below => -value,
-            Scale::Odds if value >= 1.0 => f64::from(f32::MAX),
+            Scale::Odds if value >= 1.0 => TOP,
             Scale::Odds => value / (1.0 - value),
         }
     }
@@ -155,10 +158,8 @@ pub struct Moved {
 }
 
 impl Threshold {
-    /// One that starts at `start`; `normal` is the median of the training data, where it is known; `below`: low values are
-    /// the wrong ones.
-    pub fn new(start: f64, normal: Option<f64>, below: bool) -> Threshold {
-        let scale = Scale::of(start, below);
+    /// One that starts at `start`; `normal` is the median of the training data, where it is known.
+    pub fn new(start: f64, normal: Option<f64>, scale: Scale) -> Threshold {
         let origin = scale.reckoned(start);
         Threshold {
             start,
@@ -228,9 +229,12 @@ impl Threshold {
 
     /// What an operator says of the last alarm: false, so that what went up to `peak` is normal here; or true.
     pub fn judged(&mut self, false_peak: Option<f64>, terms: &Terms) -> Option<Moved> {
-        let (centre, scale) = (self.centre(), self.scale);
+        let centre = self.centre();
+        // What `reach` never allows would only make all else look small.
+        let furthest = self.normal.map_or(f64::INFINITY, |n| n + (self.origin - n) * terms.reach);
+        let peak = false_peak.map(|peak| self.scale.reckoned(peak).min(furthest) - centre);
         let Phase::Follows(tail) = &mut self.phase else { return None };
-        tail.close(false_peak.map(|peak| scale.reckoned(peak) - centre));
+        tail.close(peak);
         self.follow(terms)
     }
 

@@ -1,7 +1,7 @@
 //! Thresholds that follow their assets keep their budget, and do not learn a fault.
 
 use forebay::pipeline::spec::AdaptSpec;
-use forebay::stage::threshold::{Moved, Terms, Threshold};
+use forebay::stage::threshold::{Moved, Scale, Terms, Threshold};
 use forebay::time::Span;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,6 +11,10 @@ const EVERY: Span = Span::seconds(60);
 
 fn terms(spec: &AdaptSpec) -> Terms {
     Terms::new(spec, EVERY, EVERY)
+}
+
+fn following(start: f64, normal: Option<f64>) -> Threshold {
+    Threshold::new(start, normal, Scale::of(start, false, true))
 }
 
 /// Normal noise, by Box and Muller.
@@ -57,10 +61,10 @@ fn the_budget_is_held_on_normal_running() {
         let mut before = 0.0;
         for seed in 0..6 {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
-            let mut fixed = Threshold::new(start, None, false);
+            let mut fixed = following(start, None);
             let never = AdaptSpec { learn: 20_000_000, ..SPEC };
             before += live(&mut fixed, &terms(&never), 20, || draw(&mut random)) / 6.0;
-            let mut threshold = Threshold::new(start, None, false);
+            let mut threshold = following(start, None);
             sum += live(&mut threshold, &terms(&SPEC), 40, || draw(&mut random)) / 6.0;
         }
         println!(
@@ -74,7 +78,7 @@ fn the_budget_is_held_on_normal_running() {
 #[test]
 fn a_threshold_that_is_too_high_comes_down() {
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let mut threshold = Threshold::new(12.0, Some(0.0), false);
+    let mut threshold = following(12.0, Some(0.0));
     let rate = live(&mut threshold, &terms(&SPEC), 40, || normal(&mut random));
     assert!((3.0..4.5).contains(&threshold.now()), "{}", threshold.now());
     assert!(rate < 2.5, "{rate}");
@@ -87,7 +91,7 @@ fn a_bounded_score_never_gets_a_threshold_that_nothing_reaches() {
     for (seed, depth) in [(5, 0), (6, 100)] {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let spec = AdaptSpec { alarms_a_day: 0.1, learn: 400, reach: 2.0, depth };
-        let mut threshold = Threshold::new(bounded(12.5), Some(bounded(0.3)), false);
+        let mut threshold = following(bounded(12.5), Some(bounded(0.3)));
         // Log-normal: its largest values are rare and far out.
         let mut draw = || bounded(normal(&mut random).exp() / 2.0);
         live(&mut threshold, &terms(&spec), 20, &mut draw);
@@ -99,6 +103,10 @@ fn a_bounded_score_never_gets_a_threshold_that_nothing_reaches() {
             assert!(threshold.now() < bounded(25.0), "{}", threshold.now());
         }
     }
+    // One that is at its end all the time is no normal running.
+    let mut stuck = following(0.9, None);
+    let told: Vec<Moved> = (0..2000).filter_map(|_| stuck.take(1.0, true, &terms(&SPEC))).collect();
+    assert!(told[0].reason.contains("100.0 % of the first 1000 windows"), "{told:?}");
 }
 
 #[test]
@@ -107,7 +115,7 @@ fn a_fault_is_not_learned() {
     let mut random = ChaCha8Rng::seed_from_u64(2);
     let spec = AdaptSpec { reach: 2.0, ..SPEC };
     let terms = terms(&spec);
-    let mut threshold = Threshold::new(3.0, Some(0.0), false);
+    let mut threshold = following(3.0, Some(0.0));
     live(&mut threshold, &terms, 10, || normal(&mut random));
     let (mut on, mut first) = (false, None);
     for n in 0..5 * 24 * 60 {
@@ -127,7 +135,7 @@ fn a_fault_is_not_learned() {
 #[test]
 fn a_warm_up_in_a_fault_does_not_count_and_says_so() {
     let mut random = ChaCha8Rng::seed_from_u64(3);
-    let mut threshold = Threshold::new(2.4, Some(0.0), false);
+    let mut threshold = following(2.4, Some(0.0));
     let terms = terms(&SPEC);
     let mut told = Vec::new();
     for n in 0..6000 {
@@ -146,7 +154,7 @@ fn a_warm_up_in_a_fault_does_not_count_and_says_so() {
 #[test]
 fn scores_of_few_values_move_nothing() {
     let mut random = ChaCha8Rng::seed_from_u64(4);
-    let mut threshold = Threshold::new(9.5, None, false);
+    let mut threshold = following(9.5, None);
     let mut told = Vec::new();
     for _ in 0..5000 {
         let value = f64::from(random.random_range(0..9_u8));
@@ -162,7 +170,7 @@ fn values_that_wander_are_followed_where_the_file_says_so() {
     // A level that goes up and down by two deviations in a week: DSPOT holds the budget with a threshold that goes along.
     let spec = AdaptSpec { depth: 60, ..SPEC };
     let mut random = ChaCha8Rng::seed_from_u64(5);
-    let mut threshold = Threshold::new(4.0, Some(0.0), false);
+    let mut threshold = following(4.0, Some(0.0));
     let mut n = 0.0_f64;
     let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
     let mut sum = 0.0;
@@ -189,7 +197,7 @@ fn windows_that_share_samples_are_one_alarm() {
     for seed in 0..6 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut samples = [0.0; 10];
-        let mut threshold = Threshold::new(3.2, Some(0.0), false);
+        let mut threshold = following(3.2, Some(0.0));
         let (mut alarms, mut on) = (0, false);
         let windows = 40 * 24 * 600;
         for n in 0..windows {

@@ -326,7 +326,7 @@ fn provenance(found: &Evaluation) -> Vec<String> {
         format!("on {}{times}{memory}", found.runtime),
     ];
     all.extend(found.learned_until.map(|until| {
-        format!("not unseen: the model learned from data up to {until}, in whose time rows lie; `--skip-rows` leaves out what it has seen")
+        format!("rows lie in the time up to {until} that the model learned from: if they are of the same machines, it has seen them")
     }));
     let data = found.data_sha256.iter();
     all.extend(data.map(|(name, digest)| format!("data {name} sha256 {digest}")));

@@ -197,7 +197,9 @@ fn rows(
     // Of the file as published 574/626, which is the published 0.917.
     let published =
         "three rules of the data's paper; best published model without leaks: macro-F1 0.895";
-    let f1 = f1.bar(rules.f1(), published);
+    let failures = faulty.iter().filter(|faulty| **faulty).count();
+    let is_published = (faulty.len(), failures) == PUBLISHED;
+    let f1 = if is_published { f1.bar(rules.f1(), published) } else { f1 };
     let line = |metric: &str, of: &dyn Fn(&Confusion) -> f64| {
         row(metric, of(&found)).floor("rules", of(rules)).floor("always on", of(&always))
     };

@@ -5,7 +5,7 @@
 //! threshold a profile over the whole corpus, which looks at the answers; here it is one rule for all files. Files may lie in
 //! the folder itself or, as in the repository, in folders below it, and their windows in `labels`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
@@ -52,16 +52,20 @@ pub(super) fn run(run: &Run<'_>) -> SuiteResult {
     findings.config(&format!("{WINDOW} {DAY} {MEMORY} {THRESHOLD}"));
     findings.notes.push(NOTE.to_owned());
     let mut total: Scores = vec![NabScore::default(); PROFILES.len()];
-    let (mut count, mut unknown) = (0, Vec::new());
+    let (mut count, mut taken, mut unknown) = (0, BTreeSet::new(), Vec::new());
     for file in all.iter().filter(|path| is_csv(path)) {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let own = windows.iter().find(|(key, _)| {
             key.rsplit('/').next() == Some(name.strip_suffix(".gz").unwrap_or(&name))
         });
-        let Some((_, times)) = own else {
+        let Some((key, times)) = own else {
             unknown.push(name);
             continue;
         };
+        if !taken.insert(key) {
+            findings.notes.push(format!("{name}: a second time, left out."));
+            continue;
+        }
         (run.say)(&format!("nab: {name}"));
         let found = file_scores(file, times, run, &mut findings);
         let Some(scores) = findings.part(&name, found) else { continue };

@@ -87,10 +87,12 @@ mod tests {
             let read = times.text(&format!("2026-10-25 {clock}")).unwrap();
             batch.row(id, read, &times).1.to_string()[11..16].to_owned()
         };
-        let clocks = ["01:59", "02:01", "02:00", "02:59", "02:00", "02:01", "02:59", "03:00"];
+        let clocks =
+            ["01:59", "02:01", "02:00", "02:59", "02:00", "02:01", "02:31", "02:59", "03:00"];
         let found = clocks.map(|clock| row("a", clock));
         // A row that is late by a minute stays where it is.
-        let expected = ["23:59", "00:01", "00:00", "00:59", "01:00", "01:01", "01:59", "02:00"];
+        let expected =
+            ["23:59", "00:01", "00:00", "00:59", "01:00", "01:01", "01:31", "01:59", "02:00"];
         assert_eq!(found, expected);
         assert_eq!(row("b", "02:00"), "00:00", "another asset has its own order");
     }

@@ -6,7 +6,7 @@
 use super::{Alarm, Watched};
 use crate::frame::Speaker;
 use crate::record::{Lane, NoticeKind, NoticeRecord, Outgoing, Record};
-use crate::stage::threshold::{Moved, Threshold};
+use crate::stage::threshold::{Moved, Scale, Threshold};
 use crate::stage::{Around, Effects, of_asset};
 use crate::time::Timestamp;
 
@@ -26,7 +26,8 @@ impl Alarm {
             let fresh = || {
                 let baseline = speaker.and_then(|s| s.baseline.as_ref());
                 let normal = baseline.map(|b| f64::from(b.score[5]));
-                Threshold::new(start, normal, self.spec.below)
+                let scale = Scale::of(start, self.spec.below, speaker.is_some());
+                Threshold::new(start, normal, scale)
             };
             let last =
                 watched.threshold.replace(back.map_or_else(fresh, |(_, threshold)| threshold));
