@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn a_line_to_a_later_reading_of_a_slow_signal_looks_ahead() {
         let schema: Schema =
-            toml::from_str("name = \"a\"\n[[signal]]\nname = \"x\"\n[[signal]]\nname = \"y\"\n")
+            toml::from_str("name = \"a\"\n[[signal]]\nname = \"x\"\nunit = \"1\"\n[[signal]]\nname = \"y\"\nunit = \"1\"\n")
                 .unwrap();
         let looks_ahead = |fill: &str, slow: i64| {
             let text = format!(
